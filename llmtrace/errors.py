@@ -1,0 +1,91 @@
+"""Every error that LLMTrace raises on purpose. **Culprit**: the thing that is wrong; **fix**: what the reader can do about it.
+
+A message says what, which, why and what to do, in one or two sentences; the command line prints it as it is and exits with 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LLMTraceError(Exception):
+    """The root of the hierarchy: catching it catches every error that LLMTrace raises on purpose."""
+
+
+class PluginLoadError(LLMTraceError):
+    """A plugin could not be imported or registered; the message names its distribution and entry point."""
+
+
+class DuplicateBackendError(LLMTraceError):
+    """Two plugins claim one name; the message names both distributions."""
+
+
+class SchemaVersionError(LLMTraceError):
+    """A file or a plugin was written for a schema that this version does not speak."""
+
+
+class BackendNotFoundError(LLMTraceError):
+    """No installed backend has that name, or none can open that source."""
+
+
+class ModelOpenError(LLMTraceError):
+    """A model could not be opened: no such file, truncated, not a model, or a model that is refused."""
+
+
+class UnsupportedModelError(ModelOpenError):
+    """The architecture, or a feature of it, is not one that the equations express; the message names it."""
+
+
+class OptionError(LLMTraceError):
+    """An option or argument that does not exist or has an unusable value."""
+
+
+class UnknownSignalError(LLMTraceError):
+    """A site, or a pattern of sites, that this model does not have; the message offers near names."""
+
+
+class UnknownMethodError(LLMTraceError):
+    """An influence method or viewer that no plugin registers; the message offers near names."""
+
+
+class PromptError(LLMTraceError):
+    """A prompt, position or target that cannot be used: empty, over the context, an unknown id, not one token."""
+
+
+class SignalUnavailableError(LLMTraceError):
+    """The site exists but cannot be had here. `gap` is whose it is: *ours*, *upstream* or *impossible*."""
+
+    def __init__(self, message: str, *, gap: str = "ours") -> None:
+        super().__init__(message)
+        self.gap = gap
+
+
+class CapabilityError(LLMTraceError):
+    """The backend lacks a capability (weights, edits, …) that was asked of it."""
+
+
+class SchemaViolationError(LLMTraceError):
+    """A backend handed over something that contradicts the schema, or a model that changes when it is observed."""
+
+
+class EditNotSupportedError(LLMTraceError):
+    """A site that cannot be edited on this backend, with the kind of gap."""
+
+
+class LimitError(LLMTraceError):
+    """More bytes than the limit allows; the message gives the number and how to narrow the selection."""
+
+
+class TraceFileError(LLMTraceError):
+    """A saved trace that is truncated, altered or not a trace; or a destination that cannot be written."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A «did you mean» clause to end a message with, or nothing.
+
+    >>> suggest("atti", ["alti", "rollout"])
+    ' Did you mean alti?'
+    """
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" Did you mean {', '.join(near)}?" if near else ""

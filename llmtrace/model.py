@@ -1,0 +1,172 @@
+"""An open model: what `llmtrace.open` returns. It holds a session, and turns prompts into traces and influence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from llmtrace.errors import CapabilityError
+from llmtrace.protocol import Observer, Request, SupportsMany, SupportsReplay, SupportsWeights, TraceSession
+from llmtrace.recording import Deriving, Fold, Folding, Plan, Recorder, plan
+from llmtrace.schema.evaluate import Equations
+from llmtrace.schema.sites import Array
+from llmtrace.selection import DEFAULT_MAX_BYTES, Capture, as_selection, check_bytes, select
+from llmtrace.spec import ModelSpec
+from llmtrace.tokens import Tokenizer, encode_prompt
+from llmtrace.trace import ModelInfo, Token, Trace
+
+if TYPE_CHECKING:
+    from llmtrace.influence.lens import Lens
+    from llmtrace.influence.record import Influence
+
+Prompt: TypeAlias = str | Sequence[int]
+
+
+class Model:
+    """An open model; a context manager. `llmtrace.open` makes it."""
+
+    def __init__(self, session: TraceSession, chosen: str = "") -> None:
+        self.session = session
+        self.chosen = chosen
+        """Why this backend: `native`, `converting`, `reference` or `named`."""
+        weights = session.weights if isinstance(session, SupportsWeights) else {}
+        self.equations = Equations(session.spec, weights)
+
+    @property
+    def info(self) -> ModelInfo:
+        """Which model, on which runtime, with which settings."""
+        return self.session.info
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model is."""
+        return self.session.spec
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The model's tokenizer, if it brought one."""
+        return self.session.tokenizer
+
+    @property
+    def weights(self) -> Mapping[str, Array]:
+        """The weights in the model's file, by schema name. Raises `CapabilityError` where the backend cannot read them."""
+        if not isinstance(self.session, SupportsWeights):
+            raise CapabilityError(f"The backend {self.info.backend} does not read weights: open the model with one that does.")
+        return self.session.weights
+
+    def tokens(self, prompt: Prompt) -> tuple[Token, ...]:
+        """A prompt as tokens. Raises `PromptError`."""
+        return encode_prompt(prompt, self.tokenizer, self.spec.vocab, self.spec.context)
+
+    def trace(
+        self,
+        prompt: Prompt,
+        *,
+        capture: Capture = None,
+        replay: Mapping[str, Array] | None = None,
+        max_bytes: int | None = DEFAULT_MAX_BYTES,
+    ) -> Trace:
+        """Run the model over one prompt and record what `capture` names (default: every site but those recorded on request).
+
+        Raises `PromptError`, `UnknownSignalError`, `SignalUnavailableError`, and `LimitError` before the run if the selection is
+        larger than `max_bytes` (None: no limit).
+        """
+        tokens = self.tokens(prompt)
+        ready = self.plan(tokens, capture)
+        check_bytes(ready.bytes, max_bytes)
+        recorder = Recorder(ready)
+        self._run(ready, recorder, replay or {})
+        return self._trace(tokens, capture, recorder)
+
+    def trace_many(
+        self, prompts: Sequence[Prompt], *, capture: Capture = None, max_bytes: int | None = DEFAULT_MAX_BYTES
+    ) -> list[Trace]:
+        """One trace a prompt, the same as one by one; a backend that can runs them together. Raises as `trace` does."""
+        tokens = [self.tokens(prompt) for prompt in prompts]
+        plans = [self.plan(each, capture) for each in tokens]
+        check_bytes(sum(ready.bytes for ready in plans), max_bytes)
+        recorders = [Recorder(ready) for ready in plans]
+        if isinstance(self.session, SupportsMany):
+            observers = [Deriving(ready, recorder) for ready, recorder in zip(plans, recorders, strict=True)]
+            self.session.run_many([Request(ready.ids, ready.asked) for ready in plans], observers)
+            for observer in observers:
+                observer.finish()
+        else:
+            for ready, recorder in zip(plans, recorders, strict=True):
+                self._run(ready, recorder, {})
+        return [self._trace(each, capture, recorder) for each, recorder in zip(tokens, recorders, strict=True)]
+
+    def plan(self, tokens: Sequence[Token], capture: Capture = None) -> Plan:
+        """What a run would hand over, and its bytes. Nothing is run."""
+        return plan(self.session, self.equations, as_selection(capture), tuple(token.id for token in tokens))
+
+    def stream(self, prompt: Prompt, observer: Observer, capture: Capture = None) -> None:
+        """Run the model over one prompt and hand each selected signal to `observer` while it runs; nothing is kept."""
+        self._run(self.plan(self.tokens(prompt), capture), observer, {})
+
+    def fold(self, prompt: Prompt, folds: Sequence[Fold]) -> None:
+        """Run the model over one prompt, and several folds over its layers in the same pass; the memory is that of one layer."""
+        sites = dict.fromkeys(site for fold in folds for site in fold.sites)
+        folding = Folding(folds)
+        self._run(self.plan(self.tokens(prompt), select(*sites)), folding, {})
+        folding.finish()
+
+    def _run(self, ready: Plan, observer: Observer, replay: Mapping[str, Array]) -> None:
+        if replay and not isinstance(self.session, SupportsReplay):
+            raise CapabilityError(f"The backend {self.info.backend} cannot take signals as given; the reference backend can.")
+        deriving = Deriving(ready, observer)
+        self.session.run(Request(ready.ids, ready.asked, replay), deriving)
+        deriving.finish()
+
+    def _trace(self, tokens: tuple[Token, ...], capture: Capture, recorder: Recorder) -> Trace:
+        return Trace(self.info, self.spec, tokens, recorder.signals(), as_selection(capture), self.equations.weights)
+
+    def influence(
+        self,
+        prompt: Prompt,
+        *,
+        method: str = "alti",
+        position: int = -1,
+        target: str | int | None = None,
+        foil: str | int | None = None,
+    ) -> Influence:
+        """How strongly the prediction at `position` depends on each source token, by a named method.
+
+        `target` is an exact token string or id (None: the predicted token), `foil` another one whose logit is subtracted. Raises
+        `UnknownMethodError`, `PromptError`, `SignalUnavailableError`.
+        """
+        from llmtrace.influence import influence
+
+        return influence(self, prompt, (method,), position, target, foil)[0]
+
+    def lens(self, prompt: Prompt, *, position: int = -1, target: str | int | None = None, top: int = 5) -> Lens:
+        """The logit lens: what each point of the residual stream would predict (nostalgebraist 2020)."""
+        from llmtrace.influence import lens
+
+        return lens(self, prompt, position, target, top)
+
+    def predict(self, prompt: Prompt, position: int = -1) -> Token:
+        """The most likely next token at a position; equal logits by id."""
+        tokens = self.tokens(prompt)
+        logits = self.trace([token.id for token in tokens], capture=select("logits", tokens=[position]))["logits"].array
+        best = int(np.argmax(logits[0].astype(np.float64)))
+        return Token(best) if self.tokenizer is None else self.tokenizer.token(best)
+
+    def close(self) -> None:
+        """Release the model. Closing twice is allowed."""
+        self.session.close()
+
+    def __enter__(self) -> Model:
+        """Itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        """Close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """`<Model llama, 30 blocks, on PyTorch: SmolLM2>`"""
+        return f"<Model {self.spec.family}, {len(self.spec.blocks)} blocks, on {self.info.runtime}: {self.info.source}>"

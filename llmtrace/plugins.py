@@ -1,0 +1,145 @@
+"""Finds plugins and keeps what they bring. **Plugin**: a module named by an entry point of the group `llmtrace`.
+
+One broken plugin is reported and the rest work. What the core itself brings comes the same way, through an entry point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import pluggy
+from attrs import frozen
+
+from llmtrace import hookspecs
+from llmtrace.errors import BackendNotFoundError, DuplicateBackendError, LLMTraceError, PluginLoadError, UnknownMethodError, suggest
+
+if TYPE_CHECKING:
+    from llmtrace.influence.method import Method
+    from llmtrace.protocol import TraceBackend
+    from llmtrace.view.viewer import Viewer
+
+T = TypeVar("T")
+GROUP = "llmtrace"
+
+
+@frozen
+class BackendEntry:
+    """A backend, or the remains of one: what `llmtrace backends` prints."""
+
+    name: str
+    distribution: str
+    version: str
+    status: Literal["ok", "broken"]
+    reason: str = ""
+    """Why it is broken."""
+    backend: type[TraceBackend] | None = None
+
+
+@frozen
+class Plugins:
+    """All that was found, and what was wrong with the rest."""
+
+    backends: Mapping[str, BackendEntry]
+    methods: Mapping[str, Method]
+    viewers: Mapping[str, type[Viewer]]
+    errors: tuple[LLMTraceError, ...]
+
+    def backend(self, name: str) -> type[TraceBackend]:
+        """A working backend. Raises `BackendNotFoundError`, with near names or with what is broken."""
+        entry = self.backends.get(name)
+        if entry is None:
+            known = ", ".join(sorted(self.backends))
+            raise BackendNotFoundError(f"No backend is named {name!r}; installed are {known}.{suggest(name, self.backends)}")
+        if entry.backend is None or entry.status == "broken":
+            raise BackendNotFoundError(f"The backend {name!r} of {entry.distribution} is broken: {entry.reason}.")
+        return entry.backend
+
+    def method(self, name: str) -> Method:
+        """An influence method. Raises `UnknownMethodError` with near names."""
+        if name not in self.methods:
+            known = ", ".join(sorted(self.methods))
+            raise UnknownMethodError(f"No influence method is named {name!r}; there are {known}.{suggest(name, self.methods)}")
+        return self.methods[name]
+
+    def viewer(self, name: str) -> type[Viewer]:
+        """A viewer. Raises `UnknownMethodError` with near names."""
+        if name not in self.viewers:
+            known = ", ".join(sorted(self.viewers))
+            raise UnknownMethodError(f"No viewer is named {name!r}; there are {known}.{suggest(name, self.viewers)}")
+        return self.viewers[name]
+
+
+@lru_cache(maxsize=1)
+def plugins() -> Plugins:
+    """Everything that is installed; looked for once a process."""
+    return load(tuple(entry_points(group=GROUP)))
+
+
+def load(entries: tuple[EntryPoint, ...]) -> Plugins:
+    """Import the plugins that the entry points name, and ask each what it brings."""
+    errors: list[LLMTraceError] = []
+    broken: list[BackendEntry] = []
+    backends: dict[str, BackendEntry] = {}
+    methods: dict[str, Method] = {}
+    viewers: dict[str, type[Viewer]] = {}
+    for entry in sorted(entries, key=lambda e: e.name):
+        where = f"{entry.value} of {entry.dist.name if entry.dist else 'an unknown distribution'}"
+        distribution, release = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+        try:
+            hook = _register(entry)
+        except Exception as error:  # a stranger's module may raise anything; it must not take the others with it
+            errors.append(PluginLoadError(f"The plugin {where} could not be loaded: {type(error).__name__}: {error}"))
+            broken.append(BackendEntry(entry.name, distribution, release, "broken", str(errors[-1])))
+            continue
+        for backend in _ask(where, "llmtrace_backends", hook.llmtrace_backends, errors):
+            found = _entry(backend, distribution, release)
+            if _unique(found.name, where, backends, "backend", errors):
+                backends[found.name] = found
+        for method in _ask(where, "llmtrace_influence_methods", hook.llmtrace_influence_methods, errors):
+            if _unique(method.name, where, methods, "influence method", errors):
+                methods[method.name] = method
+        for viewer in _ask(where, "llmtrace_viewers", hook.llmtrace_viewers, errors):
+            if _unique(viewer.name, where, viewers, "viewer", errors):
+                viewers[viewer.name] = viewer
+    backends |= {entry.name: entry for entry in broken if entry.name not in backends}
+    return Plugins(backends, methods, viewers, tuple(errors))
+
+
+def _register(entry: EntryPoint) -> pluggy.HookRelay:
+    """A manager of its own for each plugin, so that a broken one spoils no other's answers."""
+    manager = pluggy.PluginManager("llmtrace")
+    manager.add_hookspecs(hookspecs)
+    manager.register(entry.load(), name=entry.name)
+    manager.check_pending()
+    return manager.hook
+
+
+def _ask(where: str, name: str, hook: Callable[[], list[list[T]]], errors: list[LLMTraceError]) -> list[T]:
+    try:
+        return [item for answer in hook() for item in answer]
+    except Exception as error:  # as above
+        errors.append(PluginLoadError(f"The hook {name} of {where} failed: {type(error).__name__}: {error}"))
+        return []
+
+
+def _unique(name: str, where: str, taken: Mapping[str, object], kind: str, errors: list[LLMTraceError]) -> bool:
+    if name in taken:
+        errors.append(DuplicateBackendError(f"The {kind} {name!r} of {where} is already taken; the first one is used."))
+    return name not in taken
+
+
+def _entry(backend: type[TraceBackend], distribution: str, release: str) -> BackendEntry:
+    missing = [name for name in backend.distributions if not _installed(name)]
+    reason = f"it needs {', '.join(missing)}, which is not installed: pip install {' '.join(missing)}" if missing else ""
+    return BackendEntry(backend.name, distribution, release, "broken" if missing else "ok", reason, backend)
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,146 @@
+"""What a backend is. **Backend**: the plugin that opens models of one runtime; **session**: one open model; **observer**: whoever
+receives signals while the model runs.
+
+Capability is a protocol: a session that has `weights` supports weights. A backend hands over only what its runtime computed; what
+can be derived from that, the core derives, the same way for every backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from attrs import field, frozen
+
+from llmtrace.schema.precision import Precision
+from llmtrace.schema.sites import Array
+from llmtrace.selection import Cut
+from llmtrace.spec import ModelSpec
+from llmtrace.tokens import Tokenizer
+from llmtrace.trace import CAPTURED, ModelInfo, Provenance
+
+Preset = Literal["exact", "shipped"]
+"""Settings that the equations hold tightest on, or the runtime's own defaults."""
+Fit = Literal["native", "converting", "reference"]
+"""How near a backend is to a source: its own format, one that it converts, or a slow last resort."""
+GapKind = Literal["ours", "upstream", "impossible"]
+"""Whose a gap is: not built yet, the runtime does not hand it out, or it cannot be."""
+
+
+@frozen
+class Offer:
+    """How a session hands out one site."""
+
+    provenance: Provenance = CAPTURED
+    """`captured`, or `converted` with its recipe; never `derived`: that is the core's work."""
+    precision: Precision = Precision()
+
+    @property
+    def dtype(self) -> str:
+        """Type of the arrays that are handed over."""
+        return self.precision.storage
+
+
+@frozen
+class Gap:
+    """Why a session cannot hand out one site. The core may still derive it."""
+
+    kind: GapKind
+    reason: str
+
+
+@frozen
+class Request:
+    """One run."""
+
+    tokens: tuple[int, ...]
+    cuts: Mapping[str, Cut]
+    """The sites to hand over, each cut as said; all of them are offered by the session."""
+    replay: Mapping[str, Array] = field(factory=dict)
+    """Signals to take as given instead of computing them, whole; only sessions that `SupportsReplay` get any."""
+
+
+class Observer(Protocol):
+    """Receives each requested signal once, in layer order; within a layer in any order."""
+
+    def signal(self, site: str, array: Array) -> None:
+        """One signal, cut as requested, axes as the schema's. The array is read-only and valid during the call only: copy to keep."""
+
+    def layer_done(self, layer: int) -> None:
+        """All requested signals of block `layer` have been handed over. Called for every block, in order."""
+
+
+class TraceSession(Protocol):
+    """One open model. Use from one thread at a time; several sessions may be open at once and know nothing of each other."""
+
+    info: ModelInfo
+    spec: ModelSpec
+    tokenizer: Tokenizer | None
+    offers: Mapping[str, Offer]
+    """Every site that the runtime hands out here."""
+    gaps: Mapping[str, Gap]
+    """Sites of the spec that it does not, with the reason."""
+
+    def run(self, request: Request, observer: Observer) -> None:
+        """One forward pass over the tokens. Signals of `embed` and `pos_embed` come before block 0, those of the end after the last.
+
+        The model is left exactly as it was, also after an exception; an exception of the observer stops the run and is passed on.
+        """
+
+    def close(self) -> None:
+        """Release the model. Closing twice is allowed."""
+
+
+@runtime_checkable
+class SupportsWeights(Protocol):
+    """A session whose weights can be read."""
+
+    weights: Mapping[str, Array]
+    """By schema name and in the schema's shapes; *as in the file*, read on access."""
+    stored: Mapping[str, str]
+    """Weight to the type that it is stored in: `float32`, `bfloat16`, `Q4_1`."""
+
+
+@runtime_checkable
+class SupportsReplay(Protocol):
+    """A session that can take signals as given: a capture of an opaque branch from another runtime."""
+
+    replayable: Collection[str]
+
+
+@runtime_checkable
+class SupportsMany(Protocol):
+    """A session that runs several prompts at once. Padding is its own business and must not leak."""
+
+    def run_many(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
+        """As `run` for each pair, layer by layer."""
+
+
+class TraceBackend(Protocol):
+    """A plugin for one runtime. Its class is returned by the hook `llmtrace_backends`; its module must not import the runtime."""
+
+    name: ClassVar[str]
+    """What `--backend` and the prefix `name:model` call it."""
+    runtime: ClassVar[str]
+    """The runtime's own name, for people."""
+    distributions: ClassVar[tuple[str, ...]]
+    """Distributions that must be installed for it to work: they are looked for, not imported, to tell whether it is broken."""
+    options: ClassVar[type[Any]]
+    """A frozen attrs class of the settings that it takes, each with a default and a docstring; fields of type `str`, `int`,
+    `float`, `bool`, or any of these or None."""
+
+    @staticmethod
+    def probe(source: str, path: Path | None) -> Fit | None:
+        """Whether it opens this source, told from names and first bytes; `path` is None where no such file or directory exists.
+
+        Must be quick and must not import the runtime.
+        """
+
+    @staticmethod
+    def preset(preset: Preset) -> Any:
+        """An instance of `options` with the settings of a preset."""
+
+    @staticmethod
+    def open(source: str, options: Any) -> TraceSession:
+        """Open a model. Raises `ModelOpenError` and its kin, with the culprit and the fix."""

@@ -1,0 +1,194 @@
+"""Attention, from what it reads (`x`, [token d_model]) to its own output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from llmtrace.schema import norm
+from llmtrace.schema.functions import ACTIVATIONS, plus, softcap, softmax
+from llmtrace.schema.rotary import frequencies, rotate
+from llmtrace.schema.sites import Array, WeightRow, site, weights
+from llmtrace.spec import Attention, Norm
+
+
+def _late(which: str, part: str) -> WeightRow:
+    """A weight of a q or k norm that comes after rotary: then the norm has no sites of its own, and `rot_q` reads its weights."""
+
+    def axes(a: Attention) -> str | None:
+        n: Norm | None = getattr(a, which) if a.norm_after_rotary else None
+        return f"{n.each} {n.over}".strip() if n and (n.weight if part == "w" else n.bias) else None
+
+    return WeightRow(f"{which}.{part}", axes)
+
+
+def _z_norm(part: str) -> WeightRow:
+    def axes(a: Attention) -> str | None:
+        n = a.z_norm
+        return f"{n.each} {n.over}".strip() if n and (n.weight if part == "w" else n.bias) else None
+
+    return WeightRow(f"z_norm.{part}", axes)
+
+
+def _gate(a: Attention) -> str | None:
+    return a.gate and ("head d_model 1" if a.gate.per_head else "head d_model d_value")
+
+
+weights(
+    Attention,
+    W_Q="head d_model d_head", W_K="kv_head d_model d_head", W_V="kv_head d_model d_value", W_O="head d_value d_model",
+    b_Q=lambda a: "head d_head" if "Q" in a.biases else None,
+    b_K=lambda a: "kv_head d_head" if "K" in a.biases else None,
+    b_V=lambda a: "kv_head d_value" if "V" in a.biases else None,
+    b_O=lambda a: "d_model" if "O" in a.biases else None,
+    q_norm_w=_late("q_norm", "w"), q_norm_b=_late("q_norm", "b"),
+    k_norm_w=_late("k_norm", "w"), k_norm_b=_late("k_norm", "b"),
+    z_norm_w=_z_norm("w"), z_norm_b=_z_norm("b"),
+    sinks=lambda a: "head" if a.sinks else None,
+    W_gate=_gate,
+)  # fmt: skip
+
+
+def turning_noise(a: Attention, signals: Mapping[str, Array]) -> float:
+    """Angles are rounded in proportion to their size, so late positions are noisier: n² mean(f²), n the last position."""
+    if a.rotary is None:
+        return 0.0
+    last = int(signals["positions"].max())
+    return float(((last * frequencies(a.rotary, last + 1)) ** 2).mean())
+
+
+def softmax_gain(a: Attention, signals: Mapping[str, Array]) -> float:
+    """The pattern's relative error is the scores' *absolute* error, hence mean(scores²) over what a query sees."""
+    scores = signals["scores"]
+    return float((scores[np.isfinite(scores)].astype(np.float64) ** 2).mean())
+
+
+def visible(a: Attention, positions: Array) -> Array:
+    """Which keys a query may see, [query key]."""
+    distance = positions[:, None] - positions[None, :]
+    return np.asarray((distance >= 0) & (distance < (a.window or np.inf)))
+
+
+def grouped(a: Attention, x: Array) -> Array:
+    """`[token kv_head d]` as `[kv_head 1 token d]`, to be met by `[kv_head group token d]`."""
+    return x.transpose(1, 0, 2)[:, None]
+
+
+def by_group(a: Attention, x: Array) -> Array:
+    """`[token head d]` as `[kv_head group token d]`."""
+    return x.transpose(1, 0, 2).reshape(a.kv_heads, a.heads // a.kv_heads, x.shape[0], x.shape[2])
+
+
+def _project(a: Attention, x: Array, w: Array, b: Array | None) -> Array:
+    """`x @ W + b` for every head: one product with all heads' matrices side by side."""
+    heads, d_model, width = w.shape
+    y = (x @ w.transpose(0, 2, 1).reshape(heads * width, d_model).T).reshape(len(x), heads, width)
+    y = plus(y, b)
+    return y if a.clip is None else np.clip(y, -a.clip, a.clip)
+
+
+@site("token head d_head", sums="d_model")
+def q(a: Attention, x: Array, W_Q: Array, b_Q: Array | None = None) -> Array:
+    """`clip(x @ W_Q + b_Q)`"""
+    return _project(a, x, W_Q, b_Q)
+
+
+@site("token kv_head d_head", sums="d_model")
+def k(a: Attention, x: Array, W_K: Array, b_K: Array | None = None) -> Array:
+    """`clip(x @ W_K + b_K)`"""
+    return _project(a, x, W_K, b_K)
+
+
+@site("token kv_head d_value", sums="d_model")
+def v(a: Attention, x: Array, W_V: Array, b_V: Array | None = None) -> Array:
+    """`norm(clip(x @ W_V + b_V))`: what the pattern mixes; the norm only where the model has one."""
+    return norm.apply(a.v_norm, _project(a, x, W_V, b_V))
+
+
+def _turn(a: Attention, n: Norm | None, x: Array, positions: Array, w: Array | None, b: Array | None) -> Array:
+    """Rotary, and the norm where it comes after (before it, the norm is a part with sites of its own)."""
+    turned = rotate(a.rotary, x, positions)
+    return norm.apply(n, turned, w, b) if a.norm_after_rotary else turned
+
+
+@site("token head d_head", noise=turning_noise)
+def rot_q(a: Attention, q: Array, positions: Array, q_norm_w: Array | None = None, q_norm_b: Array | None = None) -> Array:
+    """`rotary(q_norm(q))`, in the model's order; q itself where there is neither."""
+    return _turn(a, a.q_norm, q, positions, q_norm_w, q_norm_b)
+
+
+@site("token kv_head d_head", noise=turning_noise)
+def rot_k(a: Attention, k: Array, positions: Array, k_norm_w: Array | None = None, k_norm_b: Array | None = None) -> Array:
+    """`rotary(k_norm(k))`, in the model's order; k itself where there is neither."""
+    return _turn(a, a.k_norm, k, positions, k_norm_w, k_norm_b)
+
+
+@site("head query key", sums="d_head")
+def scores(a: Attention, rot_q: Array, rot_k: Array, positions: Array) -> Array:
+    """`softcap(scale * rot_q · rot_k) + slope * (key - query)`; what a query may not see is -inf."""
+    length = len(positions)
+    product = by_group(a, rot_q) @ grouped(a, rot_k).swapaxes(-1, -2)
+    s = softcap(a.scale * product.reshape(a.heads, length, length), a.softcap)
+    if a.slopes:
+        s = s + np.asarray(a.slopes, s.dtype)[:, None, None] * (positions[None, :] - positions[:, None]).astype(s.dtype)
+    return np.where(visible(a, positions), s, np.asarray(-np.inf, s.dtype))
+
+
+def _with_sink(scores: Array, sinks: Array | None) -> Array:
+    """Softmax with the sink as a last, imaginary key: [head query key + 1]."""
+    column = np.full((*scores.shape[:2], 1), -np.inf, scores.dtype)
+    if sinks is not None:
+        column[:] = sinks[:, None, None]
+    return softmax(np.concatenate([scores, column], axis=-1))
+
+
+@site("head query key", gain=softmax_gain)
+def pattern(a: Attention, scores: Array, sinks: Array | None = None) -> Array:
+    """`softmax(scores)`; with sinks the rows sum to `1 - sink`."""
+    return softmax(scores) if sinks is None else _with_sink(scores, sinks)[..., :-1]
+
+
+@site("head query", gain=softmax_gain, when=lambda a: a.sinks)
+def sink(a: Attention, scores: Array, sinks: Array) -> Array:
+    """The mass that the learned sink logits took: it went to no token."""
+    return _with_sink(scores, sinks)[..., -1]
+
+
+@site("token head d_value", sums="key")
+def z(a: Attention, pattern: Array, v: Array) -> Array:
+    """`pattern @ v`"""
+    heads, queries, keys = pattern.shape
+    mixed = pattern.reshape(a.kv_heads, heads // a.kv_heads, queries, keys) @ grouped(a, v)
+    return mixed.reshape(heads, queries, a.d_value).transpose(1, 0, 2)
+
+
+def _gate_axes(a: Attention, reads: tuple[str, ...]) -> str:
+    return "token head 1" if a.gate and a.gate.per_head else "token head d_value"
+
+
+@site(_gate_axes, sums="d_model", when=lambda a: a.gate is not None)
+def gate(a: Attention, x: Array, W_gate: Array) -> Array:
+    """`act(x @ W_gate)`: what multiplies z."""
+    heads, d_model, width = W_gate.shape
+    pre = (x @ W_gate.transpose(0, 2, 1).reshape(heads * width, d_model).T).reshape(len(x), heads, width)
+    return ACTIVATIONS[a.gate.act](pre) if a.gate else pre
+
+
+@site("token head d_value")
+def z_post(a: Attention, z: Array, gate: Array | None = None, z_norm_w: Array | None = None, z_norm_b: Array | None = None) -> Array:
+    """`gate * norm(z)`: what enters `W_O`; z itself where nothing stands between."""
+    normed = norm.apply(a.z_norm, z, z_norm_w, z_norm_b)
+    return normed if gate is None else normed * gate
+
+
+@site("token head d_model", sums="d_value", on_request=True)
+def result(a: Attention, z_post: Array, W_O: Array) -> Array:
+    """`z_post_h @ W_O[h]`: each head's own output."""
+    return (z_post.transpose(1, 0, 2) @ W_O).transpose(1, 0, 2)
+
+
+@site("token d_model", sums="head d_value")
+def out(a: Attention, z_post: Array, W_O: Array, b_O: Array | None = None) -> Array:
+    """`sum_h z_post_h @ W_O[h] + b_O`: the module's output, before post-norm and multiplier."""
+    return plus(z_post.reshape(len(z_post), -1) @ W_O.reshape(-1, W_O.shape[-1]), b_O)

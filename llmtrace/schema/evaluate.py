@@ -1,0 +1,158 @@
+"""The one evaluator. What differs between running, deriving, verifying and locating is only what `look` already knows.
+
+**Span**: the sites between a site and the known ones that evaluating it goes through.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cached_property
+from typing import TypeAlias
+
+import attrs
+import numpy as np
+
+from llmtrace.errors import SignalUnavailableError, UnknownSignalError, suggest
+from llmtrace.schema.sites import INPUTS, Array
+from llmtrace.schema.steps import Step, Weight, steps
+from llmtrace.spec import ModelSpec
+
+Look: TypeAlias = Callable[[str], Array]
+Signals: TypeAlias = Mapping[str, Array]
+Weights: TypeAlias = Mapping[str, Array]
+
+
+@attrs.frozen
+class Span:
+    """What evaluating a site would go through. Nothing is computed to know it."""
+
+    through: tuple[str, ...]
+    """The sites to evaluate, the wanted one first."""
+    known: tuple[str, ...]
+    """The known signals and model inputs that they rest on."""
+    weights: tuple[str, ...]
+    """The weights that they read."""
+    opaque: tuple[str, ...]
+    """Sites among `through` that no equation computes."""
+
+
+@attrs.frozen(slots=False)
+class Equations:
+    """A spec with its weights: what a model says that its signals must obey. `attrs.evolve(it, spec=…)` asks «what if»."""
+
+    spec: ModelSpec
+    weights: Weights = attrs.field(factory=dict, repr=False)
+    dtype: type[np.floating] = np.float64
+    """What the equations compute in."""
+
+    @cached_property
+    def steps(self) -> dict[str, Step]:
+        """Every site, in dataflow order."""
+        return steps(self.spec)
+
+    def step(self, site: str) -> Step:
+        """The step of a site. Raises `UnknownSignalError` with near names."""
+        if site not in self.steps:
+            raise UnknownSignalError(f"{site!r} is not a site of this {self.spec.family} model.{suggest(site, self.steps)}")
+        return self.steps[site]
+
+    def evaluate(self, site: str, look: Look) -> Array:
+        """Apply one equation to what `look` gives for its inputs."""
+        step = self.step(site)
+        named = {parameter: look(name) for parameter, name in step.signals.items()}
+        named |= {parameter: self.weight(weight) for parameter, weight in step.weights.items()}
+        return step.equation.fn(step.record, *map(look, step.terms), **named)
+
+    def weight(self, weight: Weight) -> Array:
+        """A weight in the type that the equations compute in. Raises `SignalUnavailableError` if it is not at hand."""
+        if weight.name not in self.weights:
+            raise SignalUnavailableError(f"The weight {weight.name} is not at hand: derive with the model that made this trace.")
+        return self.cast(self.weights[weight.name])
+
+    def cast(self, array: Array) -> Array:
+        """Floating-point arrays in the type that the equations compute in, others as they are."""
+        return array if array.dtype.kind in "iub" else array.astype(self.dtype, copy=False)
+
+    def looking(self, known: Signals) -> Look:
+        """Known signals as they are, the others evaluated, each once."""
+        memo: dict[str, Array] = {}
+
+        def look(site: str) -> Array:
+            if site not in memo:
+                memo[site] = self.cast(known[site]) if site in known else self.evaluate(site, look)
+            return memo[site]
+
+        return look
+
+    def span(self, site: str, known: Collection[str]) -> Span:
+        """What evaluating `site` itself goes through, if the signals in `known` need not be computed."""
+        through: dict[str, None] = {}
+        rests: dict[str, None] = {}
+        waiting = [site]
+        while waiting:
+            here = waiting.pop()
+            through[here] = None
+            for name in self.step(here).inputs:
+                if name in known or name in INPUTS:
+                    rests[name] = None
+                elif name not in through:
+                    waiting.append(name)
+        visited = [self.steps[name] for name in through]
+        weights = dict.fromkeys(weight.name for step in visited for weight in step.weights.values())
+        return Span(tuple(through), tuple(rests), tuple(weights), tuple(s.site for s in visited if s.equation.opaque))
+
+    def derivable(self, site: str, known: Collection[str], weights: Collection[str] | None = None) -> Span:
+        """The span of a site that what is known suffices for; `weights` are those at hand (default: this object's own).
+
+        A derivation fills a gap, it does not run the model: it stays within one block, and from the tokens alone only the
+        embeddings follow. Raises `SignalUnavailableError`, which names what is missing.
+        """
+        span = self.span(site, known)
+        missing = [f"{name} (opaque to the equations)" for name in span.opaque]
+        layers = {self.steps[name].layer for name in span.through} - {None}
+        if len(layers) > 1 or ("tokens" in span.known and site not in ("embed", "pos_embed")):
+            missing += self._ends(span, known)
+        lacking = [name for name in span.weights if name not in (self.weights if weights is None else weights)]
+        missing += [f"the weight {lacking[0]}" + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")] if lacking else []
+        if missing:
+            raise SignalUnavailableError(f"{site} was not captured and cannot be derived: missing {', '.join(missing)}.")
+        return span
+
+    def _ends(self, span: Span, known: Collection[str]) -> list[str]:
+        """The direct inputs of the wanted site that nothing captured leads to."""
+        inputs = [name for name in self.steps[span.through[0]].inputs if name not in INPUTS and name not in known]
+        return inputs or [span.through[0]]
+
+    def run(self, inputs: Signals, wanted: Collection[str]) -> Iterator[tuple[str, Array]]:
+        """Evaluate in order, from the model's inputs (and signals to be taken as given), what `wanted` needs.
+
+        Yields the wanted sites in dataflow order. An array is dropped after the last step that reads it.
+        """
+        needed = self._needed(wanted, inputs)
+        readers = Counter(name for site in needed for name in self.steps[site].inputs)
+        alive = {name: self.cast(array) for name, array in inputs.items()}
+        for site in self.steps:
+            if site in inputs and site in wanted:
+                yield site, alive[site]
+            if site not in needed:
+                continue
+            alive[site] = self.evaluate(site, alive.__getitem__)
+            if site in wanted:
+                yield site, alive[site]
+            for name in self.steps[site].inputs:
+                readers[name] -= 1
+                if not readers[name] and name not in INPUTS:
+                    del alive[name]
+            if not readers[site]:
+                del alive[site]
+
+    def _needed(self, wanted: Collection[str], inputs: Signals) -> set[str]:
+        needed: set[str] = set()
+        waiting = [site for site in wanted if site not in inputs]
+        while waiting:
+            here = waiting.pop()
+            if here not in needed:
+                needed.add(here)
+                waiting += [name for name in self.step(here).inputs if name not in inputs]
+        return needed

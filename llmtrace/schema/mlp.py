@@ -1,0 +1,61 @@
+"""The MLP, plain and gated. `pre` is what enters the activation, `post` what enters `W_out`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llmtrace.schema.functions import ACTIVATIONS, plus
+from llmtrace.schema.sites import Array, site, weights
+from llmtrace.spec import GatedMlp, Mlp
+
+for _kind in (Mlp, GatedMlp):
+    weights(
+        _kind,
+        W_in="d_model d_mlp", W_out="d_mlp d_model",
+        b_in=lambda m: "d_mlp" if m.bias else None, b_out=lambda m: "d_model" if m.bias else None,
+    )  # fmt: skip
+weights(GatedMlp, W_gate="d_model d_mlp", b_gate=lambda m: "d_mlp" if m.bias else None)
+
+
+def gated(m: GatedMlp, pre: Array, pre_linear: Array) -> Array:
+    """`act(pre) * pre_linear`; GPT-OSS clamps both halves first (`pre` from above only) and adds one to the linear half."""
+    if m.clamp is None:
+        return ACTIVATIONS[m.act](pre) * pre_linear
+    limit = m.clamp.limit
+    return ACTIVATIONS[m.act](np.minimum(pre, limit)) * (np.clip(pre_linear, -limit, limit) + m.clamp.offset)
+
+
+@site("token d_mlp", name="pre", sums="d_model")
+def plain_pre(m: Mlp, x: Array, W_in: Array, b_in: Array | None = None) -> Array:
+    """`x @ W_in + b_in`"""
+    return plus(x @ W_in, b_in)
+
+
+@site("token d_mlp", name="pre", sums="d_model")
+def gated_pre(m: GatedMlp, x: Array, W_gate: Array, b_gate: Array | None = None) -> Array:
+    """`x @ W_gate + b_gate`"""
+    return plus(x @ W_gate, b_gate)
+
+
+@site("token d_mlp", sums="d_model")
+def pre_linear(m: GatedMlp, x: Array, W_in: Array, b_in: Array | None = None) -> Array:
+    """`x @ W_in + b_in`: the linear half."""
+    return plus(x @ W_in, b_in)
+
+
+@site("token d_mlp", name="post")
+def plain_post(m: Mlp, pre: Array) -> Array:
+    """`act(pre)`"""
+    return ACTIVATIONS[m.act](pre)
+
+
+@site("token d_mlp", name="post")
+def gated_post(m: GatedMlp, pre: Array, pre_linear: Array) -> Array:
+    """`act(pre) * pre_linear`, after the clamps where the model has them."""
+    return gated(m, pre, pre_linear)
+
+
+@site("token d_model", sums="d_mlp")
+def out(m: Mlp | GatedMlp, post: Array, W_out: Array, b_out: Array | None = None) -> Array:
+    """`post @ W_out + b_out`: the module's output, before post-norm and multiplier."""
+    return plus(post @ W_out, b_out)

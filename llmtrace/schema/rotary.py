@@ -1,0 +1,71 @@
+"""Rotary position embedding: how fast each pair of channels turns, and the turning. **Frequency**: radians a position."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from llmtrace.schema.sites import Array
+from llmtrace.spec import DynamicNtk, Linear, Llama3, LongRope, Rotary, Yarn
+
+
+def frequencies(r: Rotary, length: int) -> Array:
+    """Radians a position, [width / 2], for a prompt of `length` positions."""
+    exponents = np.arange(0, r.width, 2) / r.width
+    plain = np.asarray(r.theta**-exponents)
+    match r.scaling:
+        case None:
+            return plain
+        case Linear(factor):
+            return plain / factor
+        case DynamicNtk(factor, context):
+            stretch = factor * max(length, context) / context - (factor - 1)
+            return np.asarray((r.theta * stretch ** (r.width / (r.width - 2))) ** -exponents)
+        case Yarn() as y:
+            return _yarn(r, y, plain)
+        case Llama3() as s:
+            return _llama3(s, plain)
+        case LongRope(short, long, context):
+            return plain / np.asarray(long if length > context else short)
+
+
+def _yarn(r: Rotary, y: Yarn, plain: Array) -> Array:
+    """Between the pairs that turn `fast` and `slow` times in the trained context, from unstretched to stretched."""
+    low, high = (r.width * math.log(y.context / (turns * 2 * math.pi)) / (2 * math.log(r.theta)) for turns in (y.fast, y.slow))
+    if y.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, r.width - 1)
+    stretched = np.clip((np.arange(r.width // 2) - low) / max(high - low, 1e-3), 0, 1)
+    return plain * (1 - stretched) + plain / y.factor * stretched
+
+
+def _llama3(s: Llama3, plain: Array) -> Array:
+    turns = s.context * plain / (2 * math.pi)
+    smooth = np.clip((turns - s.low) / (s.high - s.low), 0, 1)
+    return (1 - smooth) * plain / s.factor + smooth * plain
+
+
+def gain(r: Rotary) -> float:
+    """What the rotated channels are multiplied by: YaRN's and LongRoPE's attention factor belongs to the rotation."""
+    match r.scaling:
+        case Yarn(factor=factor, gain=None):
+            return 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+        case Yarn(gain=given) | LongRope(gain=given):
+            return float(given)
+        case _:
+            return 1.0
+
+
+def rotate(r: Rotary | None, x: Array, positions: Array) -> Array:
+    """Turn the pairs of the leading channels of every head; `[token head d_head]` stays so."""
+    if r is None:
+        return x
+    angle = positions[:, None, None] * frequencies(r, int(positions.max()) + 1)
+    cos, sin = (gain(r) * f(angle).astype(x.dtype) for f in (np.cos, np.sin))
+    turned, half = x.copy(), r.width // 2
+    first = slice(0, half) if r.layout == "half" else slice(0, r.width, 2)
+    second = slice(half, r.width) if r.layout == "half" else slice(1, r.width, 2)
+    a, b = x[..., first], x[..., second]
+    turned[..., first], turned[..., second] = a * cos - b * sin, b * cos + a * sin
+    return turned

@@ -1,0 +1,196 @@
+"""From a spec to its sites. **Part**: a record at its place; **step**: one site with its equation and the names of its inputs.
+
+`steps(spec)` is the whole model as data, in the order in which a forward pass meets it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from inspect import Parameter
+from typing import Any
+
+from attrs import field, frozen
+
+from llmtrace.schema.sites import EQUATIONS, INPUTS, WEIGHTS, Equation
+from llmtrace.spec import Attention, Block, Mixer, ModelSpec, Norm, Sizes, Sum
+
+
+@frozen
+class Part:
+    """A record, where it stands, and what flows into it."""
+
+    address: str
+    record: Any
+    reads: str = ""
+    """The site that an equation calls `x`."""
+    terms: tuple[str, ...] = ()
+    """The sites that a sum adds."""
+    axes: tuple[str, ...] = ("token", "d_model")
+    """The axes of what it reads."""
+    sizes: Sizes = field(factory=dict)
+    """Lengths of axes that an enclosing record introduces."""
+    other: dict[str, str] = field(factory=dict)
+    """Parameters that mean another site than the one of their name (`q` is the normed q where a norm stands between)."""
+    weights: str = field()
+    """Where its weights stand, if not under its own address."""
+
+    @weights.default
+    def _own(self) -> str:
+        return self.address
+
+
+@frozen
+class Weight:
+    """A weight that a step reads, with its axes and shape."""
+
+    name: str
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+@frozen
+class Step:
+    """One site of one model: everything needed to evaluate it, by full name."""
+
+    site: str
+    record: Any
+    equation: Equation
+    axes: tuple[str, ...]
+    sizes: Sizes
+    """The lengths of all axes but those of tokens (`token`, `query`, `key`)."""
+    terms: tuple[str, ...]
+    """Positional: what a sum adds."""
+    signals: dict[str, str]
+    """Parameter to site, or to a model input."""
+    weights: dict[str, Weight]
+    """Parameter to weight."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The sites and model inputs that it reads, without weights."""
+        return self.terms + tuple(self.signals.values())
+
+    @property
+    def layer(self) -> int | None:
+        """The block that it stands in; None at the ends."""
+        return layer_of(self.site)
+
+    def shape(self, tokens: int) -> tuple[int, ...]:
+        """The shape of the whole signal for a prompt of `tokens` tokens."""
+        by_name = self.sizes | {"token": tokens, "query": tokens, "key": tokens, "1": 1}
+        return tuple(by_name[axis] for axis in self.axes)
+
+
+def layer_of(site: str) -> int | None:
+    """The block that a site or weight stands in; None at the ends.
+
+    >>> layer_of("blocks.3.attn.z"), layer_of("logits")
+    (3, None)
+    """
+    found = re.match(r"blocks\.(\d+)\.", site)
+    return int(found[1]) if found else None
+
+
+def parts(spec: ModelSpec) -> Iterator[Part]:
+    """Every record of the model."""
+    yield Part("embed", spec.embed)
+    stream: tuple[str, ...] = ("embed",)
+    if spec.positions is not None:
+        yield Part("pos_embed", spec.positions)
+        stream += ("pos_embed",)
+    for layer, block in enumerate(spec.blocks):
+        yield from _block(f"blocks.{layer}.", block, stream)
+        stream = (f"blocks.{layer}.resid_post",)
+    yield Part("ln_final", spec.ln_final, reads=stream[0])
+    yield Part("logits", spec.unembed, reads="ln_final.out", weights="unembed")
+
+
+def _block(at: str, block: Block, stream: tuple[str, ...]) -> Iterator[Part]:
+    """One block: a stream point or a norm comes right before the first branch that needs it."""
+    norms = {f"{norm.name}.out": norm for norm in block.norms}
+    terms: tuple[str, ...] = (at + "resid_pre",)
+    done = {"resid_pre"}
+    yield Part(at + "resid_pre", Sum(), terms=stream)
+    for branch in block.branches:
+        norm = norms.get(branch.reads)
+        if (norm.reads if norm else branch.reads) == "resid_mid" and "resid_mid" not in done:
+            yield Part(at + "resid_mid", Sum(), terms=terms)
+            done.add("resid_mid")
+        if norm and norm.name not in done:
+            yield Part(at + norm.name, norm.norm, reads=at + norm.reads)
+            done.add(norm.name)
+        contribution = f"{at}{branch.name}_out"
+        terms += (contribution,)
+        if isinstance(branch.module, Mixer):
+            yield Part(contribution, branch.module, reads=at + branch.reads)
+            continue
+        yield from _module(at + branch.name, branch.module, at + branch.reads)
+        out = f"{at}{branch.name}.out"
+        if branch.post is not None:
+            yield Part(f"{at}{branch.name}_post", branch.post, reads=out)
+            out = f"{at}{branch.name}_post.out"
+        yield Part(contribution, branch, reads=out)
+    yield Part(at + "resid_post", Sum(block.stream_scale), terms=terms)
+
+
+def _module(at: str, module: Any, reads: str) -> Iterator[Part]:
+    """A branch's module, and the norms of q and k where they are parts of their own."""
+    if not isinstance(module, Attention) or module.norm_after_rotary:
+        yield Part(at, module, reads=reads, sizes=module.sizes)
+        return
+    normed: list[tuple[str, str, Norm | None]] = [("q", "head", module.q_norm), ("k", "kv_head", module.k_norm)]
+    other = {which: f"{at}.{which}_norm.out" for which, _, norm in normed if norm}
+    yield Part(at, module, reads=reads, sizes=module.sizes, other=other)
+    for which, head, norm in normed:
+        if norm is not None:
+            yield Part(f"{at}.{which}_norm", norm, reads=f"{at}.{which}", axes=("token", head, "d_head"), sizes=module.sizes)
+
+
+def steps(spec: ModelSpec) -> dict[str, Step]:
+    """Every site of the model, in dataflow order: a site comes after all that it reads, else in the order of the parts."""
+    found: dict[str, Step] = {}
+    for part in parts(spec):
+        for equation in EQUATIONS[type(part.record)].values():
+            if equation.when(part.record):
+                step = _step(spec, part, equation)
+                found[step.site] = step
+    order = TopologicalSorter({site: [name for name in step.inputs if name in found] for site, step in found.items()})
+    rank = {site: place for place, site in enumerate(found)}
+    sorted_sites: list[str] = []
+    order.prepare()
+    waiting: list[str] = list(order.get_ready())
+    while waiting:
+        site = min(waiting, key=rank.__getitem__)
+        waiting.remove(site)
+        sorted_sites.append(site)
+        order.done(site)
+        waiting += order.get_ready()
+    return {site: found[site] for site in sorted_sites}
+
+
+def _step(spec: ModelSpec, part: Part, equation: Equation) -> Step:
+    """Say what each parameter's name means at this place."""
+    kind = type(part.record)
+    sizes = spec.sizes | part.sizes | getattr(part.record, "sizes", {})
+    signals, weights = {}, {}
+    for argument in equation.arguments:
+        name = argument.name
+        if argument.kind is Parameter.VAR_POSITIONAL:
+            continue
+        if name in INPUTS:
+            signals[name] = name
+        elif name == "x":
+            signals[name] = part.reads
+        elif name in EQUATIONS[kind]:
+            if EQUATIONS[kind][name].when(part.record):
+                signals[name] = part.other.get(name, f"{part.address}.{name}")
+        else:
+            row = WEIGHTS[kind][name]
+            if axes := row.axes(part.record):
+                names = tuple(axes.split())
+                weights[name] = Weight(f"{part.weights}.{row.name}", names, tuple(1 if a == "1" else sizes[a] for a in names))
+    site = f"{part.address}.{equation.name}" if equation.name else part.address
+    axes = equation.axes if isinstance(equation.axes, str) else equation.axes(part.record, part.axes)
+    return Step(site, part.record, equation, tuple(axes.split()), sizes, part.terms, signals, weights)

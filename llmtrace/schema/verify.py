@@ -1,0 +1,145 @@
+"""Local errors: each captured signal against its equation applied to the capture's own inputs.
+
+**Tolerance**: the relative error that rounding explains at a site, from its equation's row, its inputs and the declared precision.
+A signal is judged as a whole and by its worst token; unlike masks, a wrong shape, a non-finite or an all-zero signal are verdicts
+of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+from attrs import frozen
+
+from llmtrace.errors import SignalUnavailableError
+from llmtrace.schema.evaluate import Equations, Look, Signals
+from llmtrace.schema.precision import Precision
+from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import Step
+
+Status = Literal["holds", "violated", "unchecked", "unavailable"]
+
+
+@frozen
+class LocalError:
+    """What one equation adds to the error of its own inputs."""
+
+    site: str
+    status: Status
+    relative_error: float
+    """`‖found - expected‖ / ‖expected‖` of the whole signal; infinite where the two cannot be compared."""
+    worst_token_error: float
+    """The same of the token where it is largest."""
+    tolerance: float
+    """What rounding explains; the worst token may have twice as much."""
+    span: tuple[str, ...]
+    """The sites between this one and the captured inputs that it was computed from, itself first."""
+    reason: str = ""
+
+
+def verify(
+    equations: Equations, captured: Signals, precision: Mapping[str, Precision], wanted: Collection[str] | None = None
+) -> Iterator[LocalError]:
+    """Every captured site in dataflow order; the first that is violated is where a fault entered.
+
+    `captured` holds whole signals by site, and `tokens` and `positions`. `wanted` are the sites to judge (default: all that were
+    captured). A site that cannot be computed from what was captured is `unchecked`.
+    """
+    look = equations.looking(captured)
+    for site, step in equations.steps.items():
+        if site in captured and (wanted is None or site in wanted):
+            yield _judge(equations, step, captured, look, precision)
+
+
+def _judge(equations: Equations, step: Step, captured: Signals, look: Look, precision: Mapping[str, Precision]) -> LocalError:
+    site, found = step.site, captured[step.site]
+    known = set(captured) - {site}
+    try:
+        span = equations.derivable(site, known)
+    except SignalUnavailableError as error:
+        return LocalError(site, "unchecked", 0.0, 0.0, 0.0, (site,), str(error))
+    if found.shape != step.shape(len(captured["tokens"])):
+        reason = f"has shape {list(found.shape)} instead of {list(step.shape(len(captured['tokens'])))}"
+        return LocalError(site, "violated", math.inf, math.inf, 0.0, span.through, reason)
+    expected = equations.evaluate(site, look)
+    limit = math.sqrt(tolerance(equations, site, captured, look, precision))
+    if step.equation.name == "expert_index":
+        return _judge_choice(site, found, expected, captured, limit, span.through)
+    error, worst = distance(found, expected, token_axis(step))
+    reason = _reason(found, expected, error)
+    holds = not reason and error <= limit and worst <= 2 * limit
+    return LocalError(site, "holds" if holds else "violated", error, worst, limit, span.through, reason)
+
+
+def _reason(found: Array, expected: Array, error: float) -> str:
+    """Why the two cannot be compared by a number, if they cannot."""
+    if not np.isfinite(found[~np.isneginf(found)]).all():
+        return "holds NaN or infinite values"
+    if (np.isneginf(found) != np.isneginf(expected)).any():
+        return "the masks differ"
+    if error and not np.where(np.isneginf(found), 0, found).any():
+        return "is all zero"
+    return ""
+
+
+def _judge_choice(site: str, found: Array, expected: Array, captured: Signals, limit: float, through: tuple[str, ...]) -> LocalError:
+    """Experts are integers: they agree exactly, or the router's logits were tied within rounding, which is said."""
+    parted = np.nonzero((found != expected).any(-1))[0]
+    if not len(parted):
+        return LocalError(site, "holds", 0.0, 0.0, 0.0, through)
+    router = captured.get(site.replace("expert_index", "router"))
+    if router is None:
+        return LocalError(site, "violated", math.inf, math.inf, 0.0, through, f"other experts at token {parted[0]}")
+    logits = router[parted].astype(np.float64)
+    gaps = np.abs(np.take_along_axis(logits, found[parted], -1) - np.take_along_axis(logits, expected[parted], -1)).max(-1)
+    margins = gaps / np.sqrt((logits**2).mean(-1))
+    worst, share = float(margins.max()), len(parted) / len(found)
+    status: Status = "holds" if worst <= 2 * max(limit, 4 * np.finfo(np.float32).eps) else "violated"
+    kind = "a tie within rounding" if status == "holds" else "other experts"
+    return LocalError(site, status, share, 1.0, limit, through, f"{kind} at token {parted[0]}, margin {worst:.1e}")
+
+
+def distance(found: Array, expected: Array, axis: int = 0) -> tuple[float, float]:
+    """`‖found - expected‖ / ‖expected‖`, of the whole and of the worst token, `axis` counting tokens.
+
+    Masked entries (-inf) are left out where both have them; unlike masks or shapes are infinitely far. Zero against zero is 0.
+    """
+    masked = np.isneginf(expected)
+    if found.shape != expected.shape or (np.isneginf(found) != masked).any():
+        return math.inf, math.inf
+    f, e = (np.where(masked, 0.0, a.astype(np.float64)) for a in (found, expected))
+    others = tuple(other for other in range(e.ndim) if other != axis)
+    error, size = ((f - e) ** 2).sum(others), (e**2).sum(others)
+    return ratio(float(error.sum()), float(size.sum())), max(map(ratio, error, size), default=0.0)
+
+
+def ratio(error: float, size: float) -> float:
+    """`√(error / size)`, where 0/0 is 0, x/0 is infinite, and NaN is infinite too."""
+    if not math.isfinite(error):
+        return math.inf
+    return math.sqrt(error / size) if size else math.inf if error else 0.0
+
+
+def tolerance(equations: Equations, site: str, captured: Signals, look: Look, precision: Mapping[str, Precision]) -> float:
+    """The *squared* relative error that rounding explains: `16 u_s² + (K + noise) u_a²`, and what derived inputs inherit, enlarged.
+
+    u_s and u_a are the round-offs of storage and accumulation, K the length of the sums that make the site (16 where there are
+    none); a clean capture stays below a tenth of it.
+    """
+    step = equations.steps[site]
+    signals = {parameter: look(name) for parameter, name in step.signals.items()}
+    sizes = step.sizes | {"key": len(captured["tokens"])}
+    terms = float(math.prod(sizes[axis] for axis in step.equation.sums)) if step.equation.sums else 16.0
+    at = precision.get(site, Precision())
+    own = 16 * at.storage_roundoff**2 + (terms + step.equation.noise(step.record, signals)) * at.accumulation_roundoff**2
+    derived = [name for name in step.inputs if name not in captured and name in equations.steps]
+    inherited = sum(tolerance(equations, name, captured, look, precision) for name in derived)
+    return own + step.equation.gain(step.record, signals) * inherited
+
+
+def token_axis(step: Step) -> int:
+    """The axis that counts tokens (for scores and patterns: queries)."""
+    return next(place for place, axis in enumerate(step.axes) if axis in ("token", "query"))

@@ -1,0 +1,213 @@
+"""What to record. **Pick**: a pattern of sites with heads, channels and tokens; **selection**: several picks; **cut**: what of one
+signal is wanted, axis by axis.
+
+Patterns: `*` is any text within one part of a name, `**` any parts, `{a,b}` alternatives, `{4..8}` a range of numbers with both ends,
+`blocks.-1` the last block. A TransformerLens hook name is accepted where it means the same value.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from attrs import field, frozen
+
+from llmtrace.errors import LimitError, OptionError, PromptError, UnknownSignalError, suggest
+from llmtrace.schema.names import from_transformer_lens
+from llmtrace.schema.steps import Step
+from llmtrace.spec import Attention
+
+T = TypeVar("T")
+Indices: TypeAlias = tuple[int, ...]
+CHANNELS = ("d_model", "d_head", "d_value", "d_mlp", "vocab", "expert")
+DEFAULT_MAX_BYTES = 2 * 1024**3
+
+
+def _indices(value: Iterable[int] | None) -> Indices | None:
+    return None if value is None else tuple(int(i) for i in value)
+
+
+@frozen
+class Pick:
+    """One pattern of sites, and what of them; None is everything."""
+
+    pattern: str
+    heads: Indices | None = field(default=None, converter=_indices)
+    """Query heads; of key/value signals, the heads that these read."""
+    channels: Indices | None = field(default=None, converter=_indices)
+    """Of the last axis, where it counts features."""
+    tokens: Indices | None = field(default=None, converter=_indices)
+    """Of the token and query axes, never of keys; negative ones count from the end."""
+
+
+@frozen
+class Cut:
+    """What of one signal is wanted: indices for each axis, or None for all of it."""
+
+    indices: tuple[Indices | None, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Nothing is left out."""
+        return all(part is None for part in self.indices)
+
+    def shape(self, full: Sequence[int]) -> tuple[int, ...]:
+        """The shape that is left of a full shape."""
+        return tuple(size if part is None else len(part) for size, part in zip(full, self.indices, strict=True))
+
+    def apply(self, array: T) -> T:
+        """Cut a NumPy array or anything that is indexed like one (a torch tensor); a run of indices stays a view."""
+        cut: Any = array
+        for axis, part in enumerate(self.indices):
+            if part is not None:
+                run = bool(part) and part == tuple(range(part[0], part[0] + len(part)))
+                chosen = slice(part[0], part[0] + len(part)) if run else list(part)
+                cut = cut[(slice(None),) * axis + (chosen,)]
+        return cut  # type: ignore[no-any-return]
+
+
+@frozen
+class Selection:
+    """Site patterns to record; where several name one site, the last one counts."""
+
+    picks: tuple[Pick, ...]
+
+    def __or__(self, other: Selection) -> Selection:
+        """Both."""
+        return Selection(self.picks + other.picks)
+
+    def resolve(self, steps: Mapping[str, Step]) -> dict[str, Pick]:
+        """The sites of a model that the patterns name, in dataflow order.
+
+        Raises `UnknownSignalError` for a pattern that names none, with near names.
+        """
+        chosen: dict[str, Pick] = {}
+        for pick in self.picks:
+            named = _matches(pick.pattern, steps)
+            if not named:
+                raise UnknownSignalError(f"The selection {pick.pattern!r} matches no site of this model.{_near(pick.pattern, steps)}")
+            chosen |= dict.fromkeys(named, pick)
+        return {site: chosen[site] for site in steps if site in chosen}
+
+
+Capture: TypeAlias = str | Selection | Sequence[str | Selection] | None
+
+
+def select(
+    *patterns: str,
+    heads: Iterable[int] | None = None,
+    channels: Iterable[int] | None = None,
+    tokens: Iterable[int] | None = None,
+) -> Selection:
+    """A selection of site patterns, cut to some heads, channels or tokens.
+
+    >>> select("blocks.{4..8}.attn.pattern", heads=[1], tokens=[-1]).picks[0].tokens
+    (-1,)
+    """
+    return Selection(tuple(Pick(pattern, heads, channels, tokens) for pattern in patterns))
+
+
+def as_selection(capture: Capture) -> Selection:
+    """Whatever `capture=` accepts, as a selection; None is every site but those recorded on request only."""
+    if capture is None:
+        return select("**")
+    if isinstance(capture, Selection):
+        return capture
+    if isinstance(capture, str):
+        return select(capture)
+    return Selection(tuple(pick for item in capture for pick in as_selection(item).picks))
+
+
+def cut(step: Step, pick: Pick, tokens: int) -> Cut:
+    """What a pick leaves of one step's signal, for a prompt of `tokens` tokens. Raises `OptionError` for an index out of range."""
+    sizes = dict(zip(step.axes, step.shape(tokens), strict=True))
+    indices: list[Indices | None] = []
+    for place, axis in enumerate(step.axes):
+        wanted: Indices | None = None
+        if axis in ("token", "query"):
+            wanted = pick.tokens
+        elif axis == "head":
+            wanted = pick.heads
+        elif axis == "kv_head" and pick.heads is not None:
+            wanted = _kv_heads(step, pick.heads)
+        elif axis in CHANNELS and place == len(step.axes) - 1:
+            wanted = pick.channels
+        indices.append(None if wanted is None else _within(wanted, sizes[axis], axis, step.site))
+    return Cut(tuple(indices))
+
+
+def _kv_heads(step: Step, heads: Indices) -> Indices:
+    group = 1
+    if isinstance(step.record, Attention):
+        group = step.record.heads // step.record.kv_heads
+    elif "head" in step.sizes:
+        group = step.sizes["head"] // step.sizes["kv_head"]
+    return tuple(dict.fromkeys(head // group for head in heads))
+
+
+def _within(wanted: Indices, size: int, axis: str, site: str) -> Indices:
+    for index in wanted:
+        if not -size <= index < size:
+            error = PromptError if axis in ("token", "query") else OptionError
+            raise error(f"{axis} {index} is out of range at {site}, which has {size}.")
+    return tuple(index % size for index in wanted)
+
+
+def check_bytes(amount: int, limit: int | None) -> None:
+    """Refuse a run that would record more bytes than the limit, before it starts. Raises `LimitError`."""
+    if limit is not None and amount > limit:
+        raise LimitError(
+            f"This selection records {amount:,} bytes, over the limit of {limit:,}. Narrow it (fewer sites, heads=, tokens=), "
+            f"or raise the limit (max_bytes=, --max-bytes)."
+        )
+
+
+def size(step: Step, cut: Cut, tokens: int, itemsize: int) -> int:
+    """Bytes of one signal as cut."""
+    return math.prod(cut.shape(step.shape(tokens))) * itemsize
+
+
+def _matches(pattern: str, steps: Mapping[str, Step]) -> list[str]:
+    if "hook_" in pattern:
+        pattern = from_transformer_lens(pattern)
+    layers = 1 + max((step.layer for step in steps.values() if step.layer is not None), default=-1)
+    pattern = re.sub(r"^blocks\.-(\d+)\b", lambda m: f"blocks.{layers - int(m[1])}", pattern)
+    compiled = re.compile(_regex(pattern))
+    exact = not set(pattern) & set("*{")
+    return [site for site, step in steps.items() if compiled.fullmatch(site) and (exact or _asked(step, pattern))]
+
+
+def _asked(step: Step, pattern: str) -> bool:
+    """A site that is recorded on request only is named by a pattern that ends in its own name."""
+    return not step.equation.on_request or pattern.endswith("." + step.equation.name)
+
+
+def _regex(pattern: str) -> str:
+    out = ""
+    for piece in re.findall(r"\*\*|\*|\{[^{}]*\}|[^*{]+|[{]", pattern):
+        if piece == "**":
+            out += ".*"
+        elif piece == "*":
+            out += r"[^.]*"
+        elif piece.startswith("{") and piece.endswith("}"):
+            out += "(?:" + "|".join(_alternatives(piece[1:-1])) + ")"
+        elif piece == "{":
+            raise UnknownSignalError(f"The selection {pattern!r} has a brace that is not closed.")
+        else:
+            out += re.escape(piece)
+    return out
+
+
+def _alternatives(inside: str) -> list[str]:
+    found: list[str] = []
+    for part in inside.split(","):
+        ends = re.fullmatch(r"\s*(\d+)\.\.(\d+)\s*", part)
+        found += [str(n) for n in range(int(ends[1]), int(ends[2]) + 1)] if ends else [re.escape(part.strip())]
+    return found
+
+
+def _near(pattern: str, steps: Mapping[str, Step]) -> str:
+    plain = re.sub(r"blocks\.[^.]+", "blocks.0", pattern)
+    return suggest(plain, steps) or " `llmtrace info MODEL` lists the sites."

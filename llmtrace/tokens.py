@@ -1,0 +1,61 @@
+"""Text to tokens, by whichever tokenizer the model brings. **Special tokens**: those that the tokenizer adds by itself (`<bos>`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from llmtrace.errors import PromptError
+from llmtrace.trace import Token
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What a session offers where its model has a tokenizer."""
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a text, with or without the special tokens that the tokenizer adds by itself."""
+
+    def token(self, id: int) -> Token:
+        """One token with its text, and its bytes where they are not valid UTF-8 alone."""
+
+
+def encode_prompt(prompt: str | Sequence[int], tokenizer: Tokenizer | None, vocab: int, context: int | None) -> tuple[Token, ...]:
+    """A prompt as tokens.
+
+    Raises `PromptError` for an empty prompt, a text where there is no tokenizer, an id outside the vocabulary, or more tokens than
+    the model's context.
+    """
+    if isinstance(prompt, str):
+        if tokenizer is None:
+            raise PromptError("This model has no tokenizer: give token ids (tokens=[5, 17, 3], --tokens 5,17,3).")
+        ids = tokenizer.encode(prompt)
+    else:
+        ids = [int(token) for token in prompt]
+    if not ids:
+        raise PromptError("The prompt is empty: give at least one token.")
+    for token in ids:
+        if not 0 <= token < vocab:
+            raise PromptError(f"Token id {token} is outside the vocabulary of this model (0 … {vocab - 1}).")
+    if context is not None and len(ids) > context:
+        raise PromptError(f"The prompt has {len(ids)} tokens, over the model's context of {context}: shorten it.")
+    return tuple(Token(token) if tokenizer is None else tokenizer.token(token) for token in ids)
+
+
+def one_token(text: str | int, tokenizer: Tokenizer | None, vocab: int) -> Token:
+    """A target or foil: an id, or a text that is exactly one token.
+
+    No space is guessed: a text that is several tokens is a `PromptError` that shows them.
+    """
+    if isinstance(text, int):
+        if not 0 <= text < vocab:
+            raise PromptError(f"Token id {text} is outside the vocabulary of this model (0 … {vocab - 1}).")
+        return Token(text) if tokenizer is None else tokenizer.token(text)
+    if tokenizer is None:
+        raise PromptError(f"This model has no tokenizer: give the target {text!r} as a token id.")
+    ids = tokenizer.encode(text, special=False)
+    tokens = [tokenizer.token(token) for token in ids]
+    if len(ids) != 1 or (tokens[0].bytes is None and tokens[0].text != text):
+        shown = " · ".join(repr(token.text) for token in tokens) or "nothing"
+        raise PromptError(f"The target {text!r} is not one token but {shown}: name one of them, or give an id.")
+    return tokens[0]

@@ -1,0 +1,224 @@
+"""What was recorded of one token sequence. **Signal**: the array at one site; **trace**: the signals, the tokens, and what made them.
+
+There is no batch axis. A trace answers for every site that what it holds suffices for, and says which answers are derived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from attrs import evolve, field, frozen
+
+from llmtrace.errors import SignalUnavailableError
+from llmtrace.schema import SCHEMA_VERSION
+from llmtrace.schema.evaluate import Equations, Weights
+from llmtrace.schema.precision import Precision
+from llmtrace.schema.sites import Array
+from llmtrace.selection import Cut, Selection, as_selection, select
+from llmtrace.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from llmtrace.schema.verify import LocalError
+
+
+@frozen
+class Provenance:
+    """Where a signal's values come from."""
+
+    kind: Literal["captured", "converted", "derived"]
+    """As the runtime had it · captured, then re-expressed exactly · computed by an equation."""
+    detail: str = ""
+    """The recipe of a conversion."""
+    inputs: tuple[str, ...] = ()
+    """The captured signals that a derived one rests on."""
+
+    def __str__(self) -> str:
+        """`derived(blocks.0.attn.rot_q, blocks.0.attn.rot_k)`"""
+        inside = ", ".join(self.inputs) or self.detail
+        return f"{self.kind}({inside})" if inside else self.kind
+
+
+CAPTURED = Provenance("captured")
+
+
+@frozen(eq=False)
+class Signal:
+    """The array at one site, with what one needs to know about it."""
+
+    site: str
+    axes: tuple[str, ...]
+    array: Array
+    """Read-only; axes as named, cut as selected."""
+    provenance: Provenance = CAPTURED
+    precision: Precision = Precision()
+    cut: Cut | None = None
+    """What of the whole signal this is; None: all of it."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was cut away."""
+        return self.cut is None or self.cut.whole
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the array."""
+        return self.array.nbytes
+
+    def __repr__(self) -> str:
+        """Everything but the numbers."""
+        axes = " ".join(f"{axis}={size}" for axis, size in zip(self.axes, self.array.shape, strict=True))
+        return f"<Signal {self.site} [{axes}] {self.array.dtype} {self.provenance}>"
+
+
+@frozen
+class Token:
+    """One token of a prompt."""
+
+    id: int
+    text: str = ""
+    """As the tokenizer decodes it alone; with U+FFFD where it is not valid UTF-8 alone."""
+    bytes: bytes | None = None
+    """Its bytes, where `text` cannot say them."""
+
+
+@frozen
+class ModelInfo:
+    """Which model, on which runtime, with which settings: enough to open it again."""
+
+    source: str
+    """Path or name as it was opened."""
+    backend: str
+    runtime: str
+    """The runtime's name: `PyTorch`, `ONNX Runtime`, `llama.cpp`, `NumPy`."""
+    versions: Mapping[str, str] = field(factory=dict)
+    """Distribution to version, of what took part."""
+    fingerprint: str = ""
+    """Digest of the model file; how it is made, the backend says."""
+    weights: str = ""
+    """Storage type of the weights, and whether they were dequantised."""
+    device: str = "cpu"
+    preset: Literal["exact", "shipped"] = "shipped"
+    settings: Mapping[str, str] = field(factory=dict)
+    """What changes numbers: attention kernel, type, threads, graph optimisation."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know: weights with NaN, a dequantised file, a missing tokenizer."""
+    capture_tolerance: float = 0.0
+    """How far logits may move when signals are asked for; 0 is bit for bit."""
+
+
+@frozen(eq=False, slots=False)
+class Trace:
+    """What was recorded of one token sequence; a mapping from sites to signals that also derives.
+
+    `trace["blocks.3.attn.pattern"]` is the recorded signal, or the one that the equations derive from what was recorded.
+    """
+
+    model: ModelInfo
+    spec: ModelSpec = field(repr=False)
+    tokens: tuple[Token, ...]
+    signals: Mapping[str, Signal] = field(repr=False)
+    """What was recorded, by site, in dataflow order."""
+    selection: Selection = field(factory=lambda: select("**"), repr=False)
+    weights: Weights = field(factory=dict, repr=False)
+    """The model's weights, where it is open: they are not saved."""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The token ids."""
+        return tuple(token.id for token in self.tokens)
+
+    @property
+    def positions(self) -> Array:
+        """The tokens' positions, [token]."""
+        return np.arange(len(self.tokens))
+
+    @cached_property
+    def equations(self) -> Equations:
+        """The model's equations, with its weights where they are at hand."""
+        return Equations(self.spec, self.weights)
+
+    @cached_property
+    def known(self) -> dict[str, Array]:
+        """What equations may rest on: the inputs, and every signal recorded whole."""
+        inputs = {"tokens": np.asarray(self.ids), "positions": self.positions}
+        return inputs | {site: signal.array for site, signal in self.signals.items() if signal.whole}
+
+    def __getitem__(self, site: str) -> Signal:
+        """The recorded signal, or the derived one.
+
+        Raises `UnknownSignalError` for a name that is no site of this model, `SignalUnavailableError` where what was recorded
+        does not suffice.
+        """
+        if site in self.signals:
+            return self.signals[site]
+        (name,) = as_selection(site).resolve(self.equations.steps) if "hook_" in site else (site,)
+        if name in self.signals:
+            return self.signals[name]
+        step = self.equations.step(name)
+        span = self.equations.derivable(name, set(self.known) - {"tokens", "positions"})
+        array = self.equations.evaluate(name, self.equations.looking(self.known))
+        array.flags.writeable = False
+        inputs = tuple(known for known in span.known if known != "positions")
+        return Signal(name, step.axes, array, Provenance("derived", inputs=inputs), Precision("float64", "float64"))
+
+    def __contains__(self, site: object) -> bool:
+        """Whether `trace[site]` would give a signal."""
+        if site in self.signals:
+            return True
+        if site not in self.equations.steps:
+            return False
+        try:
+            self.equations.derivable(str(site), set(self.known))
+        except SignalUnavailableError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        """The recorded sites, in dataflow order."""
+        return iter(self.signals)
+
+    def __len__(self) -> int:
+        """How many signals were recorded."""
+        return len(self.signals)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all recorded signals."""
+        return sum(signal.bytes for signal in self.signals.values())
+
+    def with_weights(self, weights: Weights) -> Trace:
+        """The same trace, with a model's weights at hand for deriving and verifying."""
+        return evolve(self, weights=weights)
+
+    def verify(self) -> list[LocalError]:
+        """The local error of every captured signal, in dataflow order; derived ones are not judged.
+
+        A signal that was computed by an equation agrees with it by construction, so only captured and converted ones count.
+        """
+        from llmtrace.schema.verify import verify
+
+        judged = {site for site, signal in self.signals.items() if signal.provenance.kind != "derived" and signal.whole}
+        captured = {name: array for name, array in self.known.items() if name in judged or name in ("tokens", "positions")}
+        precision = {site: self.signals[site].precision for site in judged}
+        return list(verify(self.equations, captured, precision))
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace to one file, atomically: a failure leaves an older file as it was. Raises `TraceFileError`."""
+        from llmtrace.store import save
+
+        save(self, path)
+
+
+def load(path: str | Path) -> Trace:
+    """Open a saved trace. Signals are memory-mapped, and their digests checked when they are first read.
+
+    Raises `TraceFileError` for a truncated or altered file, `SchemaVersionError` for one of another schema.
+    """
+    from llmtrace.store import load as read
+
+    return read(path)
