@@ -1,0 +1,79 @@
+"""What a trace holds, in few rows. **Group**: signals that differ in their layer only; its name is a pattern that a selection takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from attrs import frozen
+
+from llmtrace.schema.precision import Precision
+from llmtrace.trace import Signal, Trace
+
+
+@frozen
+class Group:
+    """One row: signals of several layers that are alike."""
+
+    site: str
+    """A site, or a pattern: `blocks.{0..29}.attn.q`."""
+    axes: str
+    """With their sizes: `head=9 query=5 key=5`."""
+    dtype: str
+    bytes: int
+    """Of all its signals together."""
+    provenance: str
+    """With `L` for the layer."""
+    precision: str
+
+
+def groups(trace: Trace) -> list[Group]:
+    """The recorded signals, layers alike together, in dataflow order."""
+    found: dict[tuple[str, str, str, str, str], list[Signal]] = {}
+    for signal in trace.signals.values():
+        axes = " ".join(f"{axis}={size}" for axis, size in zip(signal.axes, signal.shape, strict=True))
+        key = (
+            _any_layer(signal.site),
+            axes,
+            str(signal.dtype),
+            _any_layer(str(signal.provenance)),
+            words(signal.precision),
+        )
+        found.setdefault(key, []).append(signal)
+    return [
+        Group(_pattern(signals), axes, dtype, sum(signal.bytes for signal in signals), provenance, precision)
+        for (_, axes, dtype, provenance, precision), signals in found.items()
+    ]
+
+
+def words(precision: Precision) -> str:
+    """`bfloat16, sums float32, table of GELU`; one word where storage and sums agree."""
+    sums = "" if precision.accumulation == precision.storage else f"sums {precision.accumulation}"
+    return ", ".join(filter(None, [precision.storage, sums, precision.functions]))
+
+
+def _any_layer(text: str) -> str:
+    return re.sub(r"\bblocks\.\d+\.", "blocks.L.", text)
+
+
+def _pattern(signals: list[Signal]) -> str:
+    site = signals[0].site
+    if len(signals) == 1:
+        return site
+    layers = [int(signal.site.split(".")[1]) for signal in signals]
+    return re.sub(r"^blocks\.\d+\.", f"blocks.{{{runs(layers)}}}.", site)
+
+
+def runs(numbers: Iterable[int]) -> str:
+    """Ascending numbers with their runs drawn together.
+
+    >>> runs([0, 1, 2, 5, 7, 8])
+    '0..2,5,7..8'
+    """
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}..{last}" for first, last in spans)
