@@ -1,0 +1,42 @@
+"""Opens the model that a command names, and says which backend took it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from llmtrace.cli.options import Opening, Out
+from llmtrace.cli.output import say
+
+if TYPE_CHECKING:
+    from llmtrace.model import Model
+    from llmtrace.trace import ModelInfo
+
+WHY = {
+    "native": "the runtime of this format",
+    "converting": "it converts this format",
+    "reference": "no installed runtime opens this",
+    "named": "as asked for",
+}
+
+
+def open_model(opening: Opening, out: Out) -> Model:
+    """Open, and say how. Raises what `llmtrace.open` raises."""
+    import llmtrace
+
+    if not opening.model:
+        raise click.UsageError("MODEL is empty: give a directory, a file or a name.")
+    say(out, f"opening {opening.model} …")
+    model = llmtrace.open(opening.model, backend=opening.backend, preset=opening.preset, options=opening.settings)
+    say(out, f"backend {model.info.backend} ({WHY.get(model.chosen, model.chosen)}): {described(model.info)}")
+    for note in model.info.notes:
+        say(out, f"note: {note}")
+    return model
+
+
+def described(info: ModelInfo) -> str:
+    """Runtime, versions, device, weights and preset on one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in info.versions.items())
+    parts = [info.runtime + (f" ({versions})" if versions else ""), info.device, info.weights, f"preset {info.preset}"]
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,89 @@
+"""The picture of an influence: what is gathered for its page, and how it looks in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from llmtrace.cli.output import line, say
+from llmtrace.errors import CapabilityError, SignalUnavailableError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from llmtrace.cli.options import Out
+    from llmtrace.influence.logit_lens import Lens
+    from llmtrace.influence.record import Influence
+    from llmtrace.model import Model, Prompt
+
+BESIDE = ("dla", "attention")
+"""Methods that a page shows beside the one asked for."""
+
+
+@frozen(eq=False)
+class Picture:
+    """What one call found."""
+
+    influences: list[Influence]
+    """The method that was asked for first."""
+    lens: Lens | None
+
+    @property
+    def main(self) -> Influence:
+        """By the method that was asked for."""
+        return self.influences[0]
+
+
+def gather(
+    model: Model,
+    prompt: Prompt,
+    method: str,
+    position: int,
+    target: str | int | None,
+    foil: str | int | None,
+    wide: bool,
+    out: Out,
+) -> Picture:
+    """The influence, and with `wide` what a page shows beside it, in one pass over the layers. Raises as `Model.influence` does."""
+    from llmtrace.influence import picture
+    from llmtrace.plugins import plugins
+
+    if wide:
+        beside = [name for name in BESIDE if name != method and name in plugins().methods]
+        try:
+            return Picture(*picture(model, prompt, (method, *beside), position, target, foil))
+        except (CapabilityError, SignalUnavailableError, UnsupportedModelError) as error:
+            say(out, f"note: the page shows {method} alone: {error}")
+    return Picture([model.influence(prompt, method=method, position=position, target=target, foil=foil)], None)
+
+
+def write(picture: Picture, file: str, viewer: str) -> None:
+    """Write one file, by a viewer. Raises `TraceFileError`, and leaves an older file as it was."""
+    from llmtrace.plugins import plugins
+    from llmtrace.view.files import write as write_file
+
+    write_file(file, plugins().viewer(viewer).render(picture.influences, picture.lens))
+
+
+def show(picture: Picture) -> None:
+    """The heat line, the strongest sources, what no token is credited with, and what the scores mean; for people."""
+    from llmtrace.cli.output import console, prompt_line, scientific, table
+    from llmtrace.view.tables import heads_table
+    from llmtrace.view.text import heat_line
+
+    found, unit = picture.main, picture.main.contract.unit
+    prompt_line(found.tokens)
+    heat_line(found, console())
+    if found.parts:
+        line()
+        table(("credited to no token", unit), [(name, f"{value:.4g}") for name, value in found.parts], right=(unit,))
+    if found.table:
+        line()
+        console().print(heads_table(found.table))
+    line()
+    for name, value in found.notes:
+        line(f"{name}: {value if isinstance(value, str) else f'{value:.4g}'}")
+    if found.completeness_gap is not None:
+        line(f"completeness gap: {scientific(found.completeness_gap)}")
+    line(f"explained: {found.contract.output}")
+    line(f"credited: {found.contract.features}")
+    line(f"held fixed: {found.contract.fixed}")

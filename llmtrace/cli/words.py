@@ -1,0 +1,39 @@
+"""Text that is safe to print. **Hostile text**: tokens, paths and messages may hold control characters that move a terminal's cursor,
+recolour it or turn the direction of writing; they are shown as escapes.
+"""
+
+from __future__ import annotations
+
+from llmtrace.view.visible import escape, shapeless
+
+
+def visible(text: str) -> str:
+    r"""Every character that a terminal obeys or hides, as its Python escape; the rest as it is.
+
+    >>> visible("a\x1b[31mb\n")
+    'a\\x1b[31mb\\x0a'
+    """
+    return "".join(escape(char) if shapeless(char) else char for char in text)
+
+
+def one_line(text: str) -> str:
+    r"""A message on one line, with nothing in it that a terminal would obey.
+
+    >>> one_line("no such\n   file")
+    'no such file'
+    """
+    return visible(" ".join(text.split()))
+
+
+def human(amount: int) -> str:
+    """Bytes for people.
+
+    >>> human(512), human(3 * 2**20)
+    ('512 B', '3.0 MiB')
+    """
+    size = float(amount)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{amount} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

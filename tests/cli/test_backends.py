@@ -1,0 +1,65 @@
+"""`llmtrace backends` lists what is installed, the broken with the reason."""
+
+from __future__ import annotations
+
+import pytest
+
+import llmtrace
+from llmtrace.plugins import BackendEntry, Plugins, plugins
+from llmtrace.protocol import SupportsMany, SupportsReplay, SupportsWeights
+
+
+def test_its_document_lists_the_installed_backends_methods_and_viewers(cli, validate):
+    document = cli("backends", "--json").document
+    validate("backends", document)
+    rows = {row["name"]: row for row in document["backends"]}
+    assert rows["reference"]["status"] == "ok"
+    assert rows["reference"]["distribution"] == "llmtrace-core"
+    assert rows["reference"]["version"] == llmtrace.__version__
+    assert {"name": "dtype", "type": "str", "exact": "float64", "shipped": "float64"} in rows["reference"]["options"]
+    assert {"alti", "dla"} <= {row["name"] for row in document["methods"]}
+    assert "html" in document["viewers"]
+
+
+@pytest.mark.parametrize("name", [name for name, entry in plugins().backends.items() if entry.status == "ok"])
+def test_the_capabilities_that_a_backend_claims_are_those_of_its_sessions(cli, name, checkpoint):
+    backend = plugins().backend(name)
+    if backend.probe(str(checkpoint), checkpoint) is None:
+        pytest.skip(f"{name} does not open checkpoint directories")
+    claimed = {row["name"]: row["capabilities"] for row in cli("backends", "--json").document["backends"]}[name]
+    protocols = {"weights": SupportsWeights, "replay": SupportsReplay, "many": SupportsMany}
+    with llmtrace.open(checkpoint, backend=name) as model:
+        assert claimed == [word for word, protocol in protocols.items() if isinstance(model.session, protocol)]
+
+
+class Impossible:
+    name = "impossible"
+    runtime = "None"
+    distributions = ()
+    capabilities = ()
+    options = None
+
+    @staticmethod
+    def preset(preset):
+        raise RuntimeError("no presets here")
+
+
+def test_a_broken_backend_is_listed_with_the_reason_and_the_others_work(cli, validate, monkeypatch):
+    real = plugins()
+    error = llmtrace.LLMTraceError("The plugin x could not be loaded: ImportError: no y\x1b[2J")
+    broken = BackendEntry("x", "llmtrace-x", "1.0", "broken", str(error))
+    strange = BackendEntry("impossible", "llmtrace-impossible", "2.0", "ok", "", Impossible)
+    found = Plugins({**real.backends, "x": broken, "impossible": strange}, real.methods, real.viewers, (error,))
+    monkeypatch.setattr("llmtrace.plugins.plugins", lambda: found)
+    run = cli("backends", "--json")
+    validate("backends", run.document)
+    assert "warning: The plugin x could not be loaded" in run.err
+    assert "\x1b" not in run.err
+    rows = {row["name"]: row for row in run.document["backends"]}
+    assert (rows["x"]["status"], rows["x"]["runtime"], rows["x"]["reason"]) == ("broken", None, str(error))
+    assert rows["impossible"]["status"] == "broken"
+    assert "no presets here" in rows["impossible"]["reason"]
+    assert rows["reference"]["status"] == "ok"
+    out = cli("backends").out
+    assert "x: The plugin x could not be loaded" in out
+    assert "\x1b" not in out

@@ -1,0 +1,126 @@
+"""`llmtrace demo` shows what is known about the embedded model beside what is measured."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from attrs import evolve
+
+from llmtrace.cli.known import Known, known
+from llmtrace.data import DEMO
+
+ARGS = ("demo", "--backend", "reference")
+
+
+def test_every_known_answer_is_met_and_the_page_is_written(cli, validate, tmp_path):
+    run = cli(*ARGS, "--json")
+    validate("demo", run.document)
+    assert (run.code, run.document["verdict"], run.document["page"]) == (0, "as_known", "llmtrace-demo.html")
+    assert all(each["met"] for row in run.document["known"] for each in row["measured"])
+    assert '"method":"alti"' in (tmp_path / "llmtrace-demo.html").read_text(encoding="utf-8")
+    assert "wrote llmtrace-demo.html" in run.err
+
+
+def test_the_known_answers_follow_from_the_prompt_and_the_weights_and_from_no_run():
+    ids = (0, 3, 1, 6, 5, 2, 15, 4, 3, 1, 6)  # <bos> c a f e b o d c a f
+    values = [each.value for each in known(DEMO, ids)]
+    even = np.mean([1 / n for n in range(2, 12)])
+    assert values == pytest.approx([1, even, 1, 7 / 10, 1 / 2, 1, 1 / (1 + 15 * math.exp(-14))])
+
+
+def test_text_names_the_roles_the_answer_and_the_equations(cli):
+    run = cli(*ARGS, "--no-html")
+    assert run.code == 0
+    assert "L1H0  induction head" in run.out
+    assert "next: 'e'" in run.out
+    assert "reference: 55 equations hold" in run.out
+    assert "✗" not in run.out
+
+
+def test_no_page_is_written_where_none_is_wanted(cli, tmp_path):
+    assert cli(*ARGS, "--no-html", "--json").document["page"] is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_that_is_not_there_is_one_line_before_anything_runs(cli):
+    assert "no directory" in cli(*ARGS, "--html", "nowhere/x.html").error
+
+
+class Without:
+    """The embedded model without one head."""
+
+    def __init__(self, monkeypatch, layer, head):
+        from llmtrace.reference import session
+
+        class Ablated(session.ReferenceSession):
+            def __init__(self, spec, weights, *args):
+                name = f"blocks.{layer}.attn.W_O"
+                weights = dict(weights)
+                weights[name] = np.array(weights[name])
+                weights[name][head] = 0
+                super().__init__(spec, weights, *args)
+
+        monkeypatch.setattr("llmtrace.reference.open.ReferenceSession", Ablated)
+
+
+def test_a_model_without_its_induction_head_misses_and_exits_1(cli, monkeypatch):
+    Without(monkeypatch, 1, 0)
+    run = cli(*ARGS, "--json")
+    assert (run.code, run.document["verdict"]) == (1, "missed")
+    missed = [row["what"] for row in run.document["known"] if not row["measured"][0]["met"]]
+    assert missed == ["share of the logit of 'e' that comes from position 4", "probability of 'e' as the next token"]
+    assert "✗" in cli(*ARGS).out
+
+
+def test_a_head_score_that_is_off_is_missed(cli, monkeypatch):
+    from llmtrace.influence import heads
+
+    real = heads.head_scores
+    monkeypatch.setattr(
+        "llmtrace.influence.attention.head_scores", lambda *args: [evolve(s, score=0.9) for s in real(*args)]
+    )
+    run = cli(*ARGS, "--json")
+    assert run.code == 1
+    assert [row["measured"][0]["met"] for row in run.document["known"]] == [False] * 5 + [True] * 2
+
+
+def test_no_measurement_is_never_as_known():
+    each = Known("", "", "", 0.0, 1.0)
+    assert (each.met(0.5), each.met(1.5), each.met(None), each.met(math.nan)) == (True, False, False, False)
+
+
+def test_a_backend_that_differs_from_the_reference_is_measured_against_it(cli, monkeypatch):
+    """Another backend: the reference in float32, under its own name."""
+    from llmtrace import plugins
+    from llmtrace.reference.options import ReferenceOptions
+    from llmtrace.reference.plugin import ReferenceBackend
+
+    class Single(ReferenceBackend):
+        name = "single"
+
+        @staticmethod
+        def open(source, options):
+            session = ReferenceBackend.open(source, ReferenceOptions(dtype="float32"))
+            session.info = evolve(session.info, backend="single")
+            return session
+
+    real = plugins.plugins()
+    entry = plugins.BackendEntry("single", "llmtrace-single", "1", "ok", "", Single)
+    found = evolve(real, backends={"reference": real.backends["reference"], "single": entry})
+    for place in ("llmtrace.plugins.plugins", "llmtrace.opening.plugins"):
+        monkeypatch.setattr(place, lambda: found)
+    run = cli("demo", "--json")
+    assert run.code == 0
+    reference, single = run.document["backends"]
+    assert (reference["name"], reference["relative_error"]) == ("reference", None)
+    assert single["name"] == "single"
+    assert 1e-9 < single["relative_error"] < 1e-5
+    assert [each["backend"] for each in run.document["known"][0]["measured"]] == ["reference", "single"]
+    out = cli("demo").out
+    assert "single: 55 equations hold; at most " in out
+
+
+def test_a_backend_that_is_not_there_is_an_error_where_it_was_asked_for(cli):
+    assert "'nosuch'" in cli("demo", "--backend", "nosuch").error
