@@ -1,1 +1,108 @@
+"""Families: from `config.json` to a `ModelSpec`, and from a checkpoint's tensor names to schema weights. One row a family.
 
+>>> sorted(FAMILIES)[:3]
+['arcee', 'bloom', 'codegen']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import evolve
+
+from llmtrace.errors import ModelOpenError, UnsupportedModelError, suggest
+from llmtrace.families import alibi, corrected, gemma, gpt, granite, llama, moe, neox, olmo
+from llmtrace.families.check import check
+from llmtrace.families.config import Config
+from llmtrace.families.native import Family
+from llmtrace.spec import ModelSpec
+
+FAMILIES: dict[str, Family] = {
+    **llama.FAMILIES,
+    **gemma.FAMILIES,
+    **olmo.FAMILIES,
+    **gpt.FAMILIES,
+    **neox.FAMILIES,
+    **alibi.FAMILIES,
+    **moe.FAMILIES,
+    **granite.FAMILIES,
+    **corrected.FAMILIES,
+}
+"""`model_type` of a config to what LLMTrace knows of the architecture."""
+
+REFUSED: dict[str, str] = {
+    "deepseek_v2": "multi-head latent attention",
+    "deepseek_v3": "multi-head latent attention",
+    "minicpm3": "multi-head latent attention",
+    "gemma3n": "several residual streams",
+    "gemma4": "layers that share keys and values, and proportional rotary",
+    "mamba": "state-space layers",
+    "mamba2": "state-space layers",
+    "falcon_mamba": "state-space layers",
+    "jamba": "state-space layers",
+    "bamba": "state-space layers",
+    "falcon_h1": "state-space layers",
+    "granitemoehybrid": "state-space layers",
+    "nemotron_h": "state-space layers",
+    "qwen3_next": "linear-attention layers",
+    "qwen3_5": "linear-attention layers",
+    "rwkv": "linear-attention layers",
+    "lfm2": "convolution layers",
+    "recurrent_gemma": "recurrent layers",
+    "llama4": "chunked attention",
+    "phimoe": "sparse-mixer routing",
+    "nanochat": "rotary embedding in the other direction",
+    "apertus": "the xIELU activation",
+    "t5": "an encoder and cross-attention",
+    "bart": "an encoder and cross-attention",
+    "whisper": "an encoder and cross-attention",
+    "bert": "attention in both directions",
+    "roberta": "attention in both directions",
+    "modernbert": "attention in both directions",
+    "xlnet": "attention in both directions",
+    "gpt_neox_japanese": "a bias on attention's output in the last layer only",
+}
+"""Architectures that the equations cannot express, and what stands in the way."""
+
+
+def family(config: Mapping[str, Any]) -> Family:
+    """The row of a config's `model_type`, with the weights that its variant has.
+
+    Raises `UnsupportedModelError`, with near names, for a family that has no row, and `ModelOpenError` without a `model_type`.
+    """
+    name = config.get("model_type")
+    if not isinstance(name, str):
+        raise ModelOpenError("config.json lacks 'model_type', which names the architecture.")
+    if name in REFUSED:
+        raise UnsupportedModelError(f"{name} models have {REFUSED[name]}, which the equations do not express.")
+    if name not in FAMILIES:
+        raise UnsupportedModelError(f"{name!r} is not among the {len(FAMILIES)} families that LLMTrace knows.{suggest(name, FAMILIES)}")
+    row = FAMILIES[name]
+    return row if row.variant is None else evolve(row, weights=row.variant(read(config, row)))
+
+
+def read(config: Mapping[str, Any], row: Family) -> Config:
+    """The config as a family's functions read it: with its defaults, its spellings, and of the text model alone."""
+    inner = config
+    if row.part:
+        inner = config.get(row.part) or {}
+        if not isinstance(inner, Mapping):
+            raise ModelOpenError(f"config.json has {row.part} that is not an object.")
+        inner = {"model_type": f"{config['model_type']}_text", **inner}
+        if "tie_word_embeddings" in config:
+            inner.setdefault("tie_word_embeddings", config["tie_word_embeddings"])
+    return Config(inner, row.defaults, row.spellings)
+
+
+def spec_of(config: Mapping[str, Any]) -> ModelSpec:
+    """What a config describes.
+
+    Raises `UnsupportedModelError` for what the equations do not express, and `ModelOpenError` for a config that is incomplete or
+    contradicts itself.
+    """
+    row = family(config)
+    try:
+        return check(row.spec(read(config, row)))
+    except (TypeError, ValueError, KeyError, IndexError, ArithmeticError, AttributeError) as error:
+        raise ModelOpenError(f"config.json of this {config['model_type']} model has an unusable value: {error}.") from error

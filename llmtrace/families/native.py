@@ -39,7 +39,7 @@ class Family:
 
     spec: Callable[[Config], ModelSpec]
     weights: Mapping[str, Native]
-    """Schema weight, with `L` for the layer, to where it is stored."""
+    """Schema weight, with `L` for the layer, to where it is stored; a row with a layer's number is for that layer only."""
     prefix: str = "model."
     """What the base model's tensors begin with; a checkpoint of the base model alone leaves it out."""
     defaults: Mapping[str, Any] = field(factory=dict)
@@ -63,9 +63,9 @@ def native_of(family: Family, weight: str, count: int = 1) -> tuple[Native, list
     """
     layer = re.match(r"blocks\.(\d+)\.", weight)
     key = re.sub(r"^blocks\.\d+\.", "blocks.L.", weight)
-    if key not in family.weights:
+    if weight not in family.weights and key not in family.weights:
         raise UnsupportedModelError(f"The family's table has no row for {key}, so {weight} cannot be found.")
-    row = family.weights[key]
+    row = family.weights[weight if weight in family.weights else key]
     name = row.name.replace(".L.", f".{layer[1]}.") if layer else row.name
     return row, [name.replace(".E.", f".{index}.") for index in range(count)] if ".E." in name else [name]
 
@@ -149,5 +149,3 @@ def _fill(groups: list[list[int]], shape: tuple[int, ...]) -> list[int]:
 def _with_ones(wanted: tuple[str, ...], shape: tuple[int, ...]) -> list[int]:
     lengths = iter(shape)
     return [1 if axis == "1" else next(lengths) for axis in wanted]
-
-

@@ -129,15 +129,15 @@ def model(
     blocks: Iterable[Block],
     norm: Norm,
     *,
-    embed: Embedding = Embedding(),
+    embed: Embedding | None = None,
     positions: Positions | None = None,
-    unembed: Unembedding = Unembedding(),
+    unembed: Unembedding | None = None,
     limited: bool = True,
 ) -> ModelSpec:
     """The blocks between embedding and unembedding; `limited` says whether there is a longest prompt."""
     longest = context(c) if limited else None
-    unembed = evolve(unembed, tied=bool(c.tie_word_embeddings))
-    return ModelSpec(c.model_type, c.hidden_size, c.vocab_size, longest, tuple(blocks), norm, embed, positions, unembed)
+    head = evolve(unembed or Unembedding(), tied=bool(c.tie_word_embeddings))
+    return ModelSpec(c.model_type, c.hidden_size, c.vocab_size, longest, tuple(blocks), norm, embed or Embedding(), positions, head)
 
 
 def alike(c: Config, block: Block) -> tuple[Block, ...]:

@@ -15,7 +15,12 @@ Parameters = Mapping[str, Any]
 
 
 def rotary(
-    c: Config, d_head: int, *, kind: str = "", theta: str = "rope_theta", layout: Literal["half", "interleaved"] = "half"
+    c: Config,
+    d_head: int,
+    *,
+    kind: str = "",
+    theta: str = "rope_theta",
+    layout: Literal["half", "interleaved"] = "half",
 ) -> Rotary:
     """The rotary of a head; `kind` is the layer's (`full_attention`, …) where kinds differ, `theta` the old key of its base.
 
@@ -41,10 +46,10 @@ def parameters(c: Config, kind: str = "") -> Parameters:
     old = c.get("rope_scaling") or {}
     if kind:
         given = given.get(kind) or ({} if any(isinstance(value, Mapping) for value in given.values()) else given)
-        old = old if kind == "full_attention" else {}
-    elif any(isinstance(value, Mapping) for value in given.values()):
+        return {**given, **(old if kind == "full_attention" else {})}
+    if any(isinstance(value, Mapping) for value in given.values()):
         raise UnsupportedModelError(f"{c.model_type} has rope_parameters for several kinds of layers, where one is known.")
-    return {**given, **old}
+    return dict(old or given)
 
 
 def context(c: Config) -> int:

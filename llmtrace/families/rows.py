@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from attrs import evolve
 
 from llmtrace.families.native import Native
@@ -68,8 +70,7 @@ def conv1d(rows: Rows) -> Rows:
 
 
 def _swapped(axes: str) -> str:
-    out, _, into = axes.rpartition(" ") if axes.endswith("d_model") or axes.endswith("d_mlp") else axes.partition(" ")
-    return f"{into} {out}"
+    return " ".join(reversed(re.findall(r"\([^)]*\)|\S+", axes)))
 
 
 SLOTS = each("(head|kv_head|kv_head {d})")

@@ -20,6 +20,7 @@ GPT: dict[str, Any] = {
     "vocab_size": 97, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64, "pad_token_id": None, "bos_token_id": None,
     "eos_token_id": None,
 }  # fmt: skip
+UNKNOWING = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
 BARE = {key: value for key, value in SMALL.items() if key not in ("max_position_embeddings", "intermediate_size")}
 MULTIPLIERS = {
     "embedding_multiplier": 3.0,
@@ -76,7 +77,7 @@ TINY: dict[str, dict[str, Any]] = {
     "glm": HEADS,
     "glm4": HEADS,
     "falcon": BARE | {"alibi": True, "max_position_embeddings": 64},
-    "bloom": BARE | {"n_layer": 3, "n_head": 4},
+    "bloom": UNKNOWING | {"vocab_size": 97, "hidden_size": 64, "n_layer": 3, "n_head": 4},
     "mpt": {
         "vocab_size": 97,
         "d_model": 64,

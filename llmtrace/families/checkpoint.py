@@ -1,0 +1,140 @@
+"""A transformers checkpoint directory, opened without transformers: `config.json` and safetensors, one file or shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+from attrs import frozen
+
+from llmtrace.errors import ModelOpenError, UnsupportedModelError
+from llmtrace.families import family, spec_of
+from llmtrace.families.native import Family
+from llmtrace.families.safetensors import Entry, Tensors, read_header
+from llmtrace.families.weights import Weights, canonical, first_non_finite, weights_from
+from llmtrace.spec import ModelSpec
+
+__all__ = ["Checkpoint", "first_non_finite", "open_checkpoint", "weights_from"]
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+MIB = 1 << 20
+
+
+@frozen(slots=False)
+class Checkpoint:
+    """An open checkpoint. Nothing but headers has been read until a weight is asked for."""
+
+    directory: Path
+    config: Mapping[str, Any]
+    """`config.json`, as it is."""
+    family: Family
+    spec: ModelSpec
+    tensors: Tensors = attrs.field(repr=False)
+    """By stored name."""
+    weights: Weights = attrs.field(repr=False)
+    """By schema name, read-only, in the stored type; read and arranged on each access."""
+
+    @property
+    def stored(self) -> dict[str, str]:
+        """The storage type of each schema weight: `float32`, `bfloat16`, …"""
+        return {name: self.tensors[place.names[0]].dtype.name for name, place in self.weights.places.items()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Which model this is: hex SHA-256 over the name and size of `config.json` and of each tensor file, all of the config, and
+        the first and last MiB of each tensor file. A change elsewhere in a large file goes unseen."""
+        digest = hashlib.sha256()
+        for path in (self.directory / "config.json", *sorted({entry.path for entry in self.tensors.entries.values()})):
+            size = path.stat().st_size
+            digest.update(f"{path.name}\0{size}\0".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(MIB))
+                if size > MIB:
+                    file.seek(max(MIB, size - MIB))
+                    digest.update(file.read(MIB))
+        return digest.hexdigest()
+
+
+def open_checkpoint(directory: Path) -> Checkpoint:
+    """Read config and headers, and check that every weight that the equations read is there, and nothing else.
+
+    Raises `ModelOpenError`, or `UnsupportedModelError` for an architecture or feature that the equations do not express.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise ModelOpenError(f"{directory} is not a directory.")
+    config = _json(directory / "config.json", f"{directory} holds no config.json: it is not a transformers checkpoint.")
+    if quantised := config.get("quantization_config"):
+        method = quantised.get("quant_method", "unknown") if isinstance(quantised, Mapping) else quantised
+        raise UnsupportedModelError(f"{directory} is quantised ({method}): open the original checkpoint, or dequantise it first.")
+    row, spec = family(config), spec_of(config)
+    tensors, where = _tensors(directory)
+    spec = _really_tied(spec, row, tensors)
+    return Checkpoint(directory, config, row, spec, tensors, weights_from(spec, row, tensors, where))
+
+
+def _json(path: Path, missing: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ModelOpenError(missing) from error
+    except OSError as error:
+        raise ModelOpenError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ModelOpenError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise ModelOpenError(f"{path} is not a JSON object.")
+    return found
+
+
+def _tensors(directory: Path) -> tuple[Tensors, str]:
+    """All tensors, and what to call the place that they are in."""
+    if (directory / WHOLE).exists():
+        return Tensors(read_header(directory / WHOLE)), str(directory / WHOLE)
+    if (directory / INDEX).exists():
+        return _shards(directory), str(directory)
+    if pickles := sorted(path.name for path in directory.iterdir() if path.suffix in PICKLES):
+        raise ModelOpenError(
+            f"{directory} has {pickles[0]} and no {WHOLE}: pickles can run code, so they are not opened. Convert it with "
+            "transformers: from_pretrained, then save_pretrained."
+        )
+    raise ModelOpenError(f"{directory} has neither {WHOLE} nor {INDEX}.")
+
+
+def _shards(directory: Path) -> Tensors:
+    places = _json(directory / INDEX, "").get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(file, str) and Path(file).name == file for file in places.values()):
+        raise ModelOpenError(f"{directory / INDEX} has no weight_map from tensors to files beside it.")
+    entries: dict[str, Entry] = {}
+    for file in sorted(set(places.values())):
+        if not (directory / file).exists():
+            example = next(name for name, holder in places.items() if holder == file)
+            raise ModelOpenError(f"{directory} lacks the shard {file}, which holds {example}: fetch it.")
+        header = read_header(directory / file)
+        if absent := sorted(name for name, holder in places.items() if holder == file and name not in header):
+            raise ModelOpenError(f"{directory / file} lacks {absent[0]}, which {INDEX} places there.")
+        entries |= header
+    return Tensors(entries)
+
+
+def _really_tied(spec: ModelSpec, row: Family, tensors: Tensors) -> ModelSpec:
+    """A head that is stored beside the embedding and differs from it is used, whatever the config says: so does transformers."""
+    known = canonical(row, tensors)
+    names = [known.get(row.weights[weight].name) for weight in ("unembed.W_U", "embed.W_E")]
+    if not spec.unembed.tied or names[0] is None or names[1] is None:
+        return spec
+    head, embedding = tensors[names[0]], tensors[names[1]]
+    same = head.shape == embedding.shape and head.dtype == embedding.dtype and _equal(head, embedding)
+    return spec if same else attrs.evolve(spec, unembed=attrs.evolve(spec.unembed, tied=False))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Row block by row block, so that a difference is found early and little is in memory."""
+    return all(np.array_equal(a[start : start + 4096], b[start : start + 4096]) for start in range(0, len(a), 4096))
