@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from llmtrace.influence.record import Contract, HeadScore
 from llmtrace.schema.evaluate import Equations, Signals
@@ -24,8 +24,16 @@ class Task:
     """The model's spec and weights."""
     tokens: tuple[Token, ...]
     position: int
+    """Whose prediction; counted from the start."""
     target: Token
     foil: Token | None = None
+    predictions: tuple[Token, ...] = field(default=())
+    """The predicted token at every position, where the method's row says that it wants them."""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The token ids of the prompt."""
+        return tuple(token.id for token in self.tokens)
 
 
 @frozen(eq=False)
@@ -37,6 +45,7 @@ class Answer:
     matrix: Array | None = None
     parts: tuple[tuple[str, float], ...] = ()
     heads: Array | None = None
+    maps: Array | None = None
     layers: Array | None = None
     table: tuple[HeadScore, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -47,6 +56,7 @@ class InfluenceFold(Protocol):
     """A method at work on one task: a `Fold` that answers at the end."""
 
     sites: Collection[str]
+    """The sites that it reads, whole, by full name."""
 
     def layer(self, layer: int, signals: Signals) -> None:
         """One block's signals, whole, by site."""
@@ -74,3 +84,6 @@ class Method:
     """Paper and equation."""
     contract: Contract
     fold: Callable[[Task], InfluenceFold]
+    """Makes the fold; raises `UnsupportedModelError` for a model that the method does not speak about."""
+    predictions: bool = False
+    """Whether the fold must know every position's predicted token before the pass, for its `matrix`."""

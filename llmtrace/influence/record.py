@@ -16,7 +16,7 @@ from llmtrace.schema.sites import Array
 from llmtrace.trace import ModelInfo, Token
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas as pd
 
 
 @frozen
@@ -40,33 +40,44 @@ class Influence:
     """How strongly the prediction at one position depends on each source token."""
 
     model: ModelInfo
+    """Which model, on which runtime, with which settings."""
     method: str
+    """The name that asks for it."""
     contract: Contract
+    """What a score means."""
     tokens: tuple[Token, ...]
+    """The prompt."""
     position: int
     """Whose prediction; counted from the start."""
     target: Token
+    """Whose logit is explained."""
     foil: Token | None
+    """Whose logit is subtracted from it; None: nobody's."""
     scores: Array
     """One a source token, [token]; exactly 0 after the position."""
     completeness_gap: float | None
-    """What the method's identity misses by, relative; None where it claims none."""
+    """What the method's identity misses by, relative; None where it claims none, or where it cannot be told (a warning says why)."""
     matrix: Array | None = None
     """The same scores for every position as target, [query key], where the method gives them."""
     parts: tuple[tuple[str, float], ...] = ()
     """What the method credits to no source token: MLPs, biases; in the score's unit."""
     heads: Array | None = None
-    """Contribution of each head at the position, [layer head], where the method gives it; NaN where a layer has no attention."""
+    """One number a head at the position, [layer head], where the method gives it: its contribution (`dla`), its largest weight on one
+    token (`attention`). NaN where a layer has no attention, or fewer heads than another."""
+    maps: Array | None = None
+    """Scores of each head alone at the position, [layer head key], where the method gives them; NaN as in `heads`."""
     layers: Array | None = None
-    """Scores of each layer alone at the position, [layer key], where the method gives them."""
+    """Scores of each layer alone at the position, [layer key], where the method gives them; NaN where a layer has none."""
     table: tuple[HeadScore, ...] = ()
     """Named scores of heads, where the method gives them."""
     warnings: tuple[str, ...] = ()
+    """What a reader must know before believing the scores."""
     notes: tuple[tuple[str, float | str], ...] = ()
     """Numbers beside the map: `share of the first position`."""
     predictions: tuple[Token, ...] = field(default=())
     """The predicted token at every position: the target of each row of `matrix`."""
     schema_version: int = SCHEMA_VERSION
+    """Of the sites that the method read."""
 
     def to_json(self) -> dict[str, Any]:
         """The document that `llmtrace influence --json` prints: plain lists, numbers, strings, no NaN."""
@@ -74,7 +85,7 @@ class Influence:
 
         return influence_document(self)
 
-    def to_dataframe(self) -> pandas.DataFrame:
+    def to_dataframe(self) -> pd.DataFrame:
         """One row a source token: position, id, text, score. Needs pandas."""
         from llmtrace.influence.document import dataframe
 
@@ -106,7 +117,9 @@ class HeadScore:
     name: str
     """`previous token`, `induction`, `duplicate token`, `first token`, `self`."""
     layer: int
+    """The block that the head stands in."""
     head: int
+    """Its number there."""
     score: float | None
     """Mean attention mass over eligible rows; None where there is no eligible row."""
     rows: int

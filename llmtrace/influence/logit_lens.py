@@ -1,0 +1,111 @@
+"""The logit lens: what each point of the residual stream would predict (nostalgebraist 2020, "interpreting GPT: the logit lens").
+
+**Lens** of a stream point x: `softcap(scale · (norm_f(x) W_U + b_U))`, the model's own last steps applied early. At the last point it gives the
+logits, and how nearly it does is the record's `gap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from llmtrace.influence.method import Task
+from llmtrace.influence.readout import Readout
+from llmtrace.schema import SCHEMA_VERSION
+from llmtrace.schema.evaluate import Signals
+from llmtrace.schema.functions import softmax
+from llmtrace.schema.sites import Array
+from llmtrace.schema.verify import distance
+from llmtrace.tokens import Tokenizer
+from llmtrace.trace import ModelInfo, Token
+
+
+@frozen
+class Reading:
+    """What one point of the stream would predict."""
+
+    site: str
+    top: tuple[tuple[Token, float], ...]
+    """The most likely tokens with their probabilities, best first; equal ones by id."""
+    target_rank: int
+    """1 is the most likely token."""
+    target_probability: float
+
+
+@frozen
+class Lens:
+    """The logit lens over all points of the stream, first to last, at one position."""
+
+    model: ModelInfo
+    tokens: tuple[Token, ...]
+    position: int
+    """Whose prediction; counted from the start."""
+    target: Token
+    layers: tuple[Reading, ...]
+    gap: float
+    """How far the last reading's logits are from the captured ones, relative: `‖found - logits‖ / ‖logits‖`."""
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `llmtrace lens --json` prints: plain lists, numbers, strings, no NaN."""
+        from llmtrace.influence.document import lens_document
+
+        return lens_document(self)
+
+    def __repr__(self) -> str:
+        """One line a point: its best token, and the target's rank."""
+        lines = [f"<Lens at position {self.position}, target {self.target.text or self.target.id!r}>"]
+        for reading in self.layers:
+            best, probability = reading.top[0]
+            lines.append(
+                f"{reading.site:24} {probability:6.1%} {best.text or best.id!r}  target rank {reading.target_rank}"
+            )
+        return "\n".join(lines)
+
+
+class LensFold:
+    """Holds one stream vector a point."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        steps, layers = task.equations.steps, range(len(task.equations.spec.blocks))
+        points = ["blocks.0.resid_pre"] + [
+            f"blocks.{layer}.{point}" for layer in layers for point in ("resid_mid", "resid_post")
+        ]
+        self._points = [site for site in points if site in steps]
+        self.sites: Collection[str] = (*self._points, "logits")
+        self._readout = Readout.of(task.equations)
+        self._streams: dict[str, Array] = {}
+        self._logits: Array = np.zeros(0)
+
+    def layer(self, layer: int, signals: Signals) -> None:
+        """Keep the position's vectors."""
+        here = (site for site in self._points if site in signals)
+        self._streams |= {site: signals[site][self._task.position].astype(np.float64) for site in here}
+
+    def finish(self, ends: Signals) -> None:
+        """Keep the position's logits."""
+        self._logits = ends["logits"][self._task.position].astype(np.float64)
+
+    def lens(self, model: ModelInfo, tokenizer: Tokenizer | None, top: int) -> Lens:
+        """The record; call after `finish`."""
+        task = self._task
+        found = self._readout.logits(np.stack([self._streams[site] for site in self._points]))
+        readings = tuple(
+            _reading(site, row, task.target.id, tokenizer, top) for site, row in zip(self._points, found, strict=True)
+        )
+        gap = distance(found[-1:], self._logits[None])[0]
+        return Lens(model, task.tokens, task.position, task.target, readings, gap)
+
+
+def _reading(site: str, logits: Array, target: int, tokenizer: Tokenizer | None, top: int) -> Reading:
+    probabilities = softmax(logits)
+    best = np.argsort(-logits, kind="stable")[:top]
+    before = (logits > logits[target]).sum() + (logits[:target] == logits[target]).sum()
+    named = [
+        (Token(int(id)) if tokenizer is None else tokenizer.token(int(id)), float(probabilities[id])) for id in best
+    ]
+    return Reading(site, tuple(named), 1 + int(before), float(probabilities[target]))
