@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from attrs import evolve
 
 from llmtrace.errors import CapabilityError
 from llmtrace.protocol import Observer, Request, SupportsMany, SupportsReplay, SupportsWeights, TraceSession
@@ -16,11 +17,12 @@ from llmtrace.schema.sites import Array
 from llmtrace.selection import DEFAULT_MAX_BYTES, Capture, as_selection, check_bytes, select
 from llmtrace.spec import ModelSpec
 from llmtrace.tokens import Tokenizer, encode_prompt
-from llmtrace.trace import ModelInfo, Token, Trace
+from llmtrace.trace import REPLAYED, ModelInfo, Token, Trace
 
 if TYPE_CHECKING:
-    from llmtrace.influence.lens import Lens
+    from llmtrace.influence.logit_lens import Lens
     from llmtrace.influence.record import Influence
+    from llmtrace.schema.verify import LocalError
 
 Prompt: TypeAlias = str | Sequence[int]
 
@@ -28,8 +30,9 @@ Prompt: TypeAlias = str | Sequence[int]
 class Model:
     """An open model; a context manager. `llmtrace.open` makes it."""
 
-    def __init__(self, session: TraceSession, chosen: str = "") -> None:
+    def __init__(self, session: TraceSession, chosen: str = "", info: ModelInfo | None = None) -> None:
         self.session = session
+        self._info = info or session.info
         self.chosen = chosen
         """Why this backend: `native`, `converting`, `reference` or `named`."""
         weights = session.weights if isinstance(session, SupportsWeights) else {}
@@ -38,7 +41,7 @@ class Model:
     @property
     def info(self) -> ModelInfo:
         """Which model, on which runtime, with which settings."""
-        return self.session.info
+        return self._info
 
     @property
     def spec(self) -> ModelSpec:
@@ -71,13 +74,15 @@ class Model:
     ) -> Trace:
         """Run the model over one prompt and record what `capture` names (default: every site but those recorded on request).
 
-        Raises `PromptError`, `UnknownSignalError`, `SignalUnavailableError`, and `LimitError` before the run if the selection is
-        larger than `max_bytes` (None: no limit).
+        `replay` are whole signals to take as given instead of computing them, where the backend can: what an opaque branch put out
+        on another runtime. Raises `PromptError`, `UnknownSignalError`, `SignalUnavailableError`, and `LimitError` before the run if
+        the selection is larger than `max_bytes` (None: no limit).
         """
         tokens = self.tokens(prompt)
         ready = self.plan(tokens, capture)
         check_bytes(ready.bytes, max_bytes)
-        recorder = Recorder(ready)
+        given = {site: REPLAYED for site in replay or {} if site in ready.asked}
+        recorder = Recorder(evolve(ready, provenance={**ready.provenance, **given}))
         self._run(ready, recorder, replay or {})
         return self._trace(tokens, capture, recorder)
 
@@ -123,6 +128,17 @@ class Model:
 
     def _trace(self, tokens: tuple[Token, ...], capture: Capture, recorder: Recorder) -> Trace:
         return Trace(self.info, self.spec, tokens, recorder.signals(), as_selection(capture), self.equations.weights)
+
+    def verify(self, prompt: Prompt, *, capture: Capture = None) -> list[LocalError]:
+        """The local error of every captured signal on one prompt, judged while the model runs, in dataflow order.
+
+        The equations use the weights *in the file*, so a model that computes with others is found out. Raises as `trace` does.
+        """
+        from llmtrace.checking import Checking
+
+        checking = Checking(self.plan(self.tokens(prompt), capture))
+        self.fold(prompt, [checking])
+        return checking.errors()
 
     def influence(
         self,

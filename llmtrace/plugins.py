@@ -5,7 +5,7 @@ One broken plugin is reported and the rest work. What the core itself brings com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -14,7 +14,14 @@ import pluggy
 from attrs import frozen
 
 from llmtrace import hookspecs
-from llmtrace.errors import BackendNotFoundError, DuplicateBackendError, LLMTraceError, PluginLoadError, UnknownMethodError, suggest
+from llmtrace.errors import (
+    BackendNotFoundError,
+    DuplicateBackendError,
+    LLMTraceError,
+    PluginLoadError,
+    UnknownMethodError,
+    suggest,
+)
 
 if TYPE_CHECKING:
     from llmtrace.influence.method import Method
@@ -30,12 +37,17 @@ class BackendEntry:
     """A backend, or the remains of one: what `llmtrace backends` prints."""
 
     name: str
+    """What `--backend` calls it."""
     distribution: str
+    """What was installed to bring it."""
     version: str
+    """Of the distribution."""
     status: Literal["ok", "broken"]
+    """Whether it can be used."""
     reason: str = ""
     """Why it is broken."""
     backend: type[TraceBackend] | None = None
+    """Its class; None where it could not be imported."""
 
 
 @frozen
@@ -43,16 +55,22 @@ class Plugins:
     """All that was found, and what was wrong with the rest."""
 
     backends: Mapping[str, BackendEntry]
+    """By name, broken ones too."""
     methods: Mapping[str, Method]
+    """Influence methods by name."""
     viewers: Mapping[str, type[Viewer]]
+    """By name."""
     errors: tuple[LLMTraceError, ...]
+    """What could not be loaded, and why."""
 
     def backend(self, name: str) -> type[TraceBackend]:
         """A working backend. Raises `BackendNotFoundError`, with near names or with what is broken."""
         entry = self.backends.get(name)
         if entry is None:
             known = ", ".join(sorted(self.backends))
-            raise BackendNotFoundError(f"No backend is named {name!r}; installed are {known}.{suggest(name, self.backends)}")
+            raise BackendNotFoundError(
+                f"No backend is named {name!r}; installed are {known}.{suggest(name, self.backends)}"
+            )
         if entry.backend is None or entry.status == "broken":
             raise BackendNotFoundError(f"The backend {name!r} of {entry.distribution} is broken: {entry.reason}.")
         return entry.backend
@@ -61,7 +79,9 @@ class Plugins:
         """An influence method. Raises `UnknownMethodError` with near names."""
         if name not in self.methods:
             known = ", ".join(sorted(self.methods))
-            raise UnknownMethodError(f"No influence method is named {name!r}; there are {known}.{suggest(name, self.methods)}")
+            raise UnknownMethodError(
+                f"No influence method is named {name!r}; there are {known}.{suggest(name, self.methods)}"
+            )
         return self.methods[name]
 
     def viewer(self, name: str) -> type[Viewer]:
@@ -85,24 +105,24 @@ def load(entries: tuple[EntryPoint, ...]) -> Plugins:
     backends: dict[str, BackendEntry] = {}
     methods: dict[str, Method] = {}
     viewers: dict[str, type[Viewer]] = {}
+    owners: dict[tuple[str, str], str] = {}
     for entry in sorted(entries, key=lambda e: e.name):
         where = f"{entry.value} of {entry.dist.name if entry.dist else 'an unknown distribution'}"
         distribution, release = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
         try:
             hook = _register(entry)
-        except Exception as error:  # a stranger's module may raise anything; it must not take the others with it
+        except (Exception, SystemExit) as error:  # a stranger's module must not take the others with it
             errors.append(PluginLoadError(f"The plugin {where} could not be loaded: {type(error).__name__}: {error}"))
             broken.append(BackendEntry(entry.name, distribution, release, "broken", str(errors[-1])))
             continue
         for backend in _ask(where, "llmtrace_backends", hook.llmtrace_backends, errors):
-            found = _entry(backend, distribution, release)
-            if _unique(found.name, where, backends, "backend", errors):
-                backends[found.name] = found
+            if _unique(backend.name, where, owners, "backend", errors):
+                backends[backend.name] = _entry(backend, distribution, release)
         for method in _ask(where, "llmtrace_influence_methods", hook.llmtrace_influence_methods, errors):
-            if _unique(method.name, where, methods, "influence method", errors):
+            if _unique(method.name, where, owners, "influence method", errors):
                 methods[method.name] = method
         for viewer in _ask(where, "llmtrace_viewers", hook.llmtrace_viewers, errors):
-            if _unique(viewer.name, where, viewers, "viewer", errors):
+            if _unique(viewer.name, where, owners, "viewer", errors):
                 viewers[viewer.name] = viewer
     backends |= {entry.name: entry for entry in broken if entry.name not in backends}
     return Plugins(backends, methods, viewers, tuple(errors))
@@ -117,23 +137,44 @@ def _register(entry: EntryPoint) -> pluggy.HookRelay:
     return manager.hook
 
 
-def _ask(where: str, name: str, hook: Callable[[], list[list[T]]], errors: list[LLMTraceError]) -> list[T]:
+def _ask(where: str, name: str, hook: Callable[[], list[Sequence[T]]], errors: list[LLMTraceError]) -> list[T]:
+    """What one hook of one plugin answers; nothing, if it fails or answers with what cannot be used."""
     try:
-        return [item for answer in hook() for item in answer]
-    except Exception as error:  # as above
+        answer = [item for items in hook() for item in items]
+        for item in answer:
+            _check_named(item)
+        return answer
+    except (Exception, SystemExit) as error:  # as above
         errors.append(PluginLoadError(f"The hook {name} of {where} failed: {type(error).__name__}: {error}"))
         return []
 
 
-def _unique(name: str, where: str, taken: Mapping[str, object], kind: str, errors: list[LLMTraceError]) -> bool:
-    if name in taken:
-        errors.append(DuplicateBackendError(f"The {kind} {name!r} of {where} is already taken; the first one is used."))
-    return name not in taken
+def _check_named(item: object) -> None:
+    """Backends, methods and viewers alike have a name; a backend says what it needs."""
+    if not isinstance(getattr(item, "name", None), str):
+        raise TypeError(f"{item!r} has no name")
+    if hasattr(item, "runtime") and not isinstance(getattr(item, "distributions", None), tuple):
+        raise TypeError(f"the backend {item!r} does not say which distributions it needs")
+
+
+def _unique(name: str, where: str, owners: dict[tuple[str, str], str], kind: str, errors: list[LLMTraceError]) -> bool:
+    """Enter the owner of a name; the second to claim it is told of the first."""
+    if owner := owners.get((kind, name)):
+        errors.append(
+            DuplicateBackendError(
+                f"The {kind} {name!r} of {where} is already taken by {owner}, which is used: uninstall one of them."
+            )
+        )
+        return False
+    owners[kind, name] = where
+    return True
 
 
 def _entry(backend: type[TraceBackend], distribution: str, release: str) -> BackendEntry:
     missing = [name for name in backend.distributions if not _installed(name)]
-    reason = f"it needs {', '.join(missing)}, which is not installed: pip install {' '.join(missing)}" if missing else ""
+    reason = (
+        f"it needs {', '.join(missing)}, which is not installed: pip install {' '.join(missing)}" if missing else ""
+    )
     return BackendEntry(backend.name, distribution, release, "broken" if missing else "ok", reason, backend)
 
 

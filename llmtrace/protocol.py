@@ -35,6 +35,7 @@ class Offer:
     provenance: Provenance = CAPTURED
     """`captured`, or `converted` with its recipe; never `derived`: that is the core's work."""
     precision: Precision = Precision()
+    """What rounding the values have been through."""
 
     @property
     def dtype(self) -> str:
@@ -47,7 +48,9 @@ class Gap:
     """Why a session cannot hand out one site. The core may still derive it."""
 
     kind: GapKind
+    """Whose it is."""
     reason: str
+    """In words that end a sentence about the site."""
 
 
 @frozen
@@ -55,6 +58,7 @@ class Request:
     """One run."""
 
     tokens: tuple[int, ...]
+    """Ids, without anything added."""
     cuts: Mapping[str, Cut]
     """The sites to hand over, each cut as said; all of them are offered by the session."""
     replay: Mapping[str, Array] = field(factory=dict)
@@ -129,6 +133,8 @@ class TraceBackend(Protocol):
     options: ClassVar[type[Any]]
     """A frozen attrs class of the settings that it takes, each with a default and a docstring; fields of type `str`, `int`,
     `float`, `bool`, or any of these or None."""
+    capabilities: ClassVar[tuple[str, ...]]
+    """What its sessions support beyond `run`, for who chooses a backend before a model is open: `weights`, `replay`, `many`."""
 
     @staticmethod
     def probe(source: str, path: Path | None) -> Fit | None:

@@ -22,13 +22,18 @@ from llmtrace.schema.steps import layer_of
 from llmtrace.selection import Cut, Pick, Selection, cut, size
 from llmtrace.trace import Provenance, Signal
 
+EMBEDDINGS = -1
+"""The stage of a run before block 0; block L is stage L, and the end comes after the last."""
+
 
 @frozen
 class Plan:
     """What one run hands over, site by site."""
 
     equations: Equations
+    """The model's spec and weights."""
     ids: tuple[int, ...]
+    """The prompt."""
     asked: Mapping[str, Cut]
     """What the session is asked for."""
     cuts: Mapping[str, Cut]
@@ -36,7 +41,9 @@ class Plan:
     derived: Mapping[str, tuple[str, ...]]
     """Sites that the core derives, with the signals that they rest on."""
     provenance: Mapping[str, Provenance]
+    """Of what the observer gets."""
     precision: Mapping[str, Precision]
+    """Of what is asked for and of what is derived."""
 
     @property
     def bytes(self) -> int:
@@ -45,16 +52,13 @@ class Plan:
         return sum(size(steps[s], c, len(self.ids), BYTES[self.precision[s].storage]) for s, c in self.cuts.items())
 
 
-def plan(
-    session: TraceSession, equations: Equations, selection: Selection, ids: tuple[int, ...], *, strict: bool = True
-) -> Plan:
+def plan(session: TraceSession, equations: Equations, selection: Selection, ids: tuple[int, ...]) -> Plan:
     """Decide for each selected site whether the session hands it out or the core derives it.
 
-    With `strict`, a site that can be had neither way is an error if a pattern names it alone; wildcards take what there is.
+    A site that can be had neither way is an error if a pattern names it alone; wildcards take what there is, but not nothing.
     Raises `SignalUnavailableError` with the reason and the kind of gap.
     """
     chosen = selection.resolve(equations.steps)
-    named = {pick.pattern for pick in selection.picks if not set(pick.pattern) & set("*{")}
     asked: dict[str, Cut] = {}
     cuts: dict[str, Cut] = {}
     derived: dict[str, tuple[str, ...]] = {}
@@ -63,7 +67,7 @@ def plan(
         wanted = cut(equations.steps[site], pick, len(ids))
         if site in session.offers:
             cuts[site] = wanted
-            asked.setdefault(site, wanted)
+            asked[site] = wanted
             continue
         try:
             span = equations.derivable(site, session.offers)
@@ -73,17 +77,16 @@ def plan(
         cuts[site] = wanted
         rests = tuple(name for name in span.known if name not in ("tokens", "positions"))
         derived[site] = rests
-    if failures and strict and (set(failures) & named or not cuts):
-        raise next(iter(failures.values()))
+    for site, failure in failures.items():
+        if not chosen[site].wild or not cuts:
+            raise failure
     for rest in {name for rests in derived.values() for name in rests}:
         asked[rest] = cut(equations.steps[rest], Pick("**"), len(ids))
     provenance = {
         site: Provenance("derived", inputs=derived[site]) if site in derived else session.offers[site].provenance for site in cuts
     }
-    precision = {
-        site: _derived_precision(session, equations, site, derived[site]) if site in derived else session.offers[site].precision
-        for site in cuts
-    }
+    precision = {site: session.offers[site].precision for site in asked}
+    precision |= {site: _derived_precision(session, equations, site, rests) for site, rests in derived.items()}
     return Plan(equations, ids, asked, cuts, derived, provenance, precision)
 
 
@@ -98,7 +101,7 @@ def _derived_precision(session: TraceSession, equations: Equations, site: str, r
 def _unavailable(session: TraceSession, site: str, error: SignalUnavailableError) -> SignalUnavailableError:
     gap = session.gaps.get(site)
     if gap is None:
-        return SignalUnavailableError(f"{error} The backend {session.info.backend} does not hand it out.", gap=error.gap)
+        return SignalUnavailableError(f"{error} The backend {session.info.backend} does not hand it out ({error.gap}).", gap=error.gap)
     return SignalUnavailableError(
         f"{site} is not available from the backend {session.info.backend} ({gap.kind}): {gap.reason}. {error}", gap=gap.kind
     )
@@ -107,61 +110,85 @@ def _unavailable(session: TraceSession, site: str, error: SignalUnavailableError
 class Deriving:
     """Passes on what the session hands over, and adds what is derived from it, layer by layer.
 
-    Holds the inputs of derivations that are still to come, and nothing else.
+    Holds the inputs of derivations that are still to come, and nothing else. Holds the session to the protocol too: each signal
+    once, in layer order, of the shape and type that were promised. Raises `SchemaViolationError`.
     """
 
     def __init__(self, plan: Plan, observer: Observer) -> None:
         self._plan = plan
         self._observer = observer
+        self._blocks = len(plan.equations.spec.blocks)
+        self._stage = EMBEDDINGS
         self._seen: set[str] = set()
-        self._held: dict[str, Array] = {}
+        self._held: dict[str, Array] = {"tokens": np.asarray(plan.ids), "positions": np.arange(len(plan.ids))}
         self._uses = Counter(name for rests in plan.derived.values() for name in rests)
-        self._inputs = {"tokens": np.asarray(plan.ids), "positions": np.arange(len(plan.ids))}
 
     def signal(self, site: str, array: Array) -> None:
         """Check what came, pass it on as cut, and hold it if a derivation rests on it."""
         plan = self._plan
-        if site not in plan.asked or site in self._seen:
-            fault = "twice" if site in self._seen else "without being asked"
-            raise SchemaViolationError(f"The session handed over {site} {fault}.")
+        if self._stage == EMBEDDINGS != self._stage_of(site):
+            self._close()
+        self._check(site, array)
         self._seen.add(site)
-        step, asked = plan.equations.steps[site], plan.asked[site]
-        expected = asked.shape(step.shape(len(plan.ids)))
-        if array.shape != expected:
-            raise SchemaViolationError(f"The session handed over {site} with shape {list(array.shape)} instead of {list(expected)}.")
         if self._uses[site]:
             self._held[site] = array.copy()
         if site in plan.cuts:
             wanted = plan.cuts[site]
-            self._observer.signal(site, array if wanted == asked else wanted.apply(array))
+            self._observer.signal(site, array if wanted == plan.asked[site] else wanted.apply(array))
 
     def layer_done(self, layer: int) -> None:
-        """Derive what stands before and in this layer, then close it."""
-        self._derive(layer)
+        """Derive what stands in this layer, then close it."""
+        if self._stage == EMBEDDINGS:
+            self._close()
+        if layer != self._stage or layer == self._blocks:
+            due = f"block {self._stage}" if self._stage < self._blocks else "none"
+            raise SchemaViolationError(f"The session closed block {layer} where {due} was to be closed.")
+        self._close()
         self._observer.layer_done(layer)
 
     def finish(self) -> None:
         """Derive what stands at the end, and check that everything came. Call once the run is over."""
-        self._derive(None)
-        if missing := [site for site in self._plan.asked if site not in self._seen]:
-            raise SchemaViolationError(f"The session did not hand over {missing[0]}, which it offers.")
+        if self._stage == EMBEDDINGS:
+            self._close()
+        if self._stage != self._blocks:
+            raise SchemaViolationError(f"The session ended without closing block {self._stage}.")
+        self._close()
 
-    def _derive(self, layer: int | None) -> None:
-        for site, rests in self._plan.derived.items():
-            here = layer_of(site)
-            early = here is None and site in ("embed", "pos_embed")
-            if (here != layer and not (early and layer == 0)) or (early and layer is None):
-                continue
-            known = self._inputs | {name: self._held[name] for name in rests}
-            array = self._plan.equations.evaluate(site, self._plan.equations.looking(known))
-            array = np.asarray(array, self._plan.precision[site].storage)
+    def _stage_of(self, site: str) -> int:
+        """The block that a site stands in; the embeddings come before all, the rest of the ends after all."""
+        layer = layer_of(site)
+        return layer if layer is not None else EMBEDDINGS if site in ("embed", "pos_embed") else self._blocks
+
+    def _check(self, site: str, array: Array) -> None:
+        plan = self._plan
+        if site not in plan.asked or site in self._seen:
+            fault = "twice" if site in self._seen else "without being asked"
+            raise SchemaViolationError(f"The session handed over {site} {fault}.")
+        if self._stage_of(site) != self._stage:
+            due = f"block {self._stage}" if self._stage < self._blocks else "the end"
+            raise SchemaViolationError(f"The session handed over {site} out of order: {due} was to come.")
+        shape, dtype = plan.asked[site].shape(plan.equations.steps[site].shape(len(plan.ids))), plan.precision[site].storage
+        if array.shape != shape:
+            raise SchemaViolationError(f"The session handed over {site} with shape {list(array.shape)} instead of {list(shape)}.")
+        if array.dtype.name != dtype:
+            raise SchemaViolationError(f"The session handed over {site} as {array.dtype.name}, but offers it as {dtype}.")
+
+    def _close(self) -> None:
+        """End a stage: nothing of it may be missing; what is derived in it is derived now."""
+        plan = self._plan
+        for site in plan.asked:
+            if self._stage_of(site) == self._stage and site not in self._seen:
+                raise SchemaViolationError(f"The session did not hand over {site}, which it offers.")
+        look = plan.equations.looking(self._held)
+        for site in [site for site in plan.derived if self._stage_of(site) == self._stage]:
+            array = np.asarray(look(site), plan.precision[site].storage).view()
             array.flags.writeable = False
-            self._observer.signal(site, self._plan.cuts[site].apply(array))
-            self._seen.add(site)
-            for name in rests:
+            self._observer.signal(site, plan.cuts[site].apply(array))
+            for name in plan.derived[site]:
                 self._uses[name] -= 1
                 if not self._uses[name]:
                     del self._held[name]
+        self._stage += 1
 
 
 class Recorder:
@@ -196,7 +223,7 @@ class Fold(Protocol):
     """The sites that it reads, whole; those of a block are handed over together."""
 
     def layer(self, layer: int, signals: Signals) -> None:
-        """One block, in order. The arrays may be kept: they are copies."""
+        """One block, in order, and the embeddings with each. The arrays may be kept: they are copies."""
 
     def finish(self, ends: Signals) -> None:
         """The sites that stand in no block: embeddings, final norm, logits."""
@@ -216,8 +243,9 @@ class Folding:
 
     def layer_done(self, layer: int) -> None:
         """Hand the layer over and forget it."""
+        seen = self._ends | self._layer
         for fold in self._folds:
-            fold.layer(layer, {site: self._layer[site] for site in fold.sites if site in self._layer})
+            fold.layer(layer, {site: seen[site] for site in fold.sites if site in seen})
         self._layer.clear()
 
     def finish(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from operator import index
 from typing import Any, TypeAlias, TypeVar
 
 from attrs import field, frozen
@@ -17,16 +18,19 @@ from attrs import field, frozen
 from llmtrace.errors import LimitError, OptionError, PromptError, UnknownSignalError, suggest
 from llmtrace.schema.names import from_transformer_lens
 from llmtrace.schema.steps import Step
-from llmtrace.spec import Attention
 
 T = TypeVar("T")
 Indices: TypeAlias = tuple[int, ...]
 CHANNELS = ("d_model", "d_head", "d_value", "d_mlp", "vocab", "expert")
+WILD = frozenset("*{")
 DEFAULT_MAX_BYTES = 2 * 1024**3
 
 
 def _indices(value: Iterable[int] | None) -> Indices | None:
-    return None if value is None else tuple(int(i) for i in value)
+    try:
+        return None if value is None else tuple(index(i) for i in value)
+    except TypeError:
+        raise OptionError(f"heads=, channels= and tokens= take lists of integers, not {value!r}.") from None
 
 
 @frozen
@@ -34,6 +38,7 @@ class Pick:
     """One pattern of sites, and what of them; None is everything."""
 
     pattern: str
+    """Of sites, in this module's grammar."""
     heads: Indices | None = field(default=None, converter=_indices)
     """Query heads; of key/value signals, the heads that these read."""
     channels: Indices | None = field(default=None, converter=_indices)
@@ -41,12 +46,18 @@ class Pick:
     tokens: Indices | None = field(default=None, converter=_indices)
     """Of the token and query axes, never of keys; negative ones count from the end."""
 
+    @property
+    def wild(self) -> bool:
+        """Whether the pattern may name several sites: such a pick takes what there is."""
+        return not WILD.isdisjoint(self.pattern)
+
 
 @frozen
 class Cut:
     """What of one signal is wanted: indices for each axis, or None for all of it."""
 
     indices: tuple[Indices | None, ...]
+    """One an axis."""
 
     @property
     def whole(self) -> bool:
@@ -73,6 +84,7 @@ class Selection:
     """Site patterns to record; where several name one site, the last one counts."""
 
     picks: tuple[Pick, ...]
+    """In the order in which they were given."""
 
     def __or__(self, other: Selection) -> Selection:
         """Both."""
@@ -117,6 +129,8 @@ def as_selection(capture: Capture) -> Selection:
         return capture
     if isinstance(capture, str):
         return select(capture)
+    if not isinstance(capture, Iterable):
+        raise OptionError(f"capture= takes site patterns or selections, not {capture!r}.")
     return Selection(tuple(pick for item in capture for pick in as_selection(item).picks))
 
 
@@ -134,25 +148,25 @@ def cut(step: Step, pick: Pick, tokens: int) -> Cut:
             wanted = _kv_heads(step, pick.heads)
         elif axis in CHANNELS and place == len(step.axes) - 1:
             wanted = pick.channels
-        indices.append(None if wanted is None else _within(wanted, sizes[axis], axis, step.site))
+        chosen = None if wanted is None else _within(wanted, sizes[axis], axis, step.site)
+        indices.append(None if chosen == tuple(range(sizes[axis])) else chosen)
     return Cut(tuple(indices))
 
 
 def _kv_heads(step: Step, heads: Indices) -> Indices:
-    group = 1
-    if isinstance(step.record, Attention):
-        group = step.record.heads // step.record.kv_heads
-    elif "head" in step.sizes:
-        group = step.sizes["head"] // step.sizes["kv_head"]
-    return tuple(dict.fromkeys(head // group for head in heads))
+    """The key/value heads that some query heads read, each once."""
+    queries = step.sizes["head"]
+    group = queries // step.sizes["kv_head"]
+    return tuple(dict.fromkeys(head // group for head in _within(heads, queries, "head", step.site)))
 
 
 def _within(wanted: Indices, size: int, axis: str, site: str) -> Indices:
-    for index in wanted:
-        if not -size <= index < size:
+    """Indices counted from the start. Raises `PromptError` for a position, `OptionError` for a head or channel out of range."""
+    for place in wanted:
+        if not -size <= place < size:
             error = PromptError if axis in ("token", "query") else OptionError
-            raise error(f"{axis} {index} is out of range at {site}, which has {size}.")
-    return tuple(index % size for index in wanted)
+            raise error(f"{axis} {place} is out of range at {site}, which has {size}.")
+    return tuple(place % size for place in wanted)
 
 
 def check_bytes(amount: int, limit: int | None) -> None:
@@ -172,16 +186,17 @@ def size(step: Step, cut: Cut, tokens: int, itemsize: int) -> int:
 def _matches(pattern: str, steps: Mapping[str, Step]) -> list[str]:
     if "hook_" in pattern:
         pattern = from_transformer_lens(pattern)
+    if pattern in steps:
+        return [pattern]
     layers = 1 + max((step.layer for step in steps.values() if step.layer is not None), default=-1)
     pattern = re.sub(r"^blocks\.-(\d+)\b", lambda m: f"blocks.{layers - int(m[1])}", pattern)
     compiled = re.compile(_regex(pattern))
-    exact = not set(pattern) & set("*{")
-    return [site for site, step in steps.items() if compiled.fullmatch(site) and (exact or _asked(step, pattern))]
+    return [site for site, step in steps.items() if compiled.fullmatch(site) and _asked(step, pattern)]
 
 
 def _asked(step: Step, pattern: str) -> bool:
-    """A site that is recorded on request only is named by a pattern that ends in its own name."""
-    return not step.equation.on_request or pattern.endswith("." + step.equation.name)
+    """A site that is recorded on request only is asked for by a pattern that spells its own name: `{z,result}`, not `*`."""
+    return not step.equation.on_request or step.equation.name in re.split(r"[.{},\s]", pattern)
 
 
 def _regex(pattern: str) -> str:
@@ -201,9 +216,10 @@ def _regex(pattern: str) -> str:
 
 
 def _alternatives(inside: str) -> list[str]:
+    """Regular expressions of the alternatives; a number that no model has layers for is not worth a list."""
     found: list[str] = []
     for part in inside.split(","):
-        ends = re.fullmatch(r"\s*(\d+)\.\.(\d+)\s*", part)
+        ends = re.fullmatch(r"\s*(\d{1,5})\.\.(\d{1,5})\s*", part)
         found += [str(n) for n in range(int(ends[1]), int(ends[2]) + 1)] if ends else [re.escape(part.strip())]
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import Protocol, runtime_checkable
 
 from llmtrace.errors import PromptError
@@ -20,6 +21,14 @@ class Tokenizer(Protocol):
         """One token with its text, and its bytes where they are not valid UTF-8 alone."""
 
 
+@runtime_checkable
+class FindsTokens(Protocol):
+    """A tokenizer that looks a token up by its exact text: encoding may put a space in front, and so never give some tokens."""
+
+    def find(self, text: str) -> int | None:
+        """The id of the token whose text is exactly this, or None."""
+
+
 def encode_prompt(prompt: str | Sequence[int], tokenizer: Tokenizer | None, vocab: int, context: int | None) -> tuple[Token, ...]:
     """A prompt as tokens.
 
@@ -31,7 +40,10 @@ def encode_prompt(prompt: str | Sequence[int], tokenizer: Tokenizer | None, voca
             raise PromptError("This model has no tokenizer: give token ids (tokens=[5, 17, 3], --tokens 5,17,3).")
         ids = tokenizer.encode(prompt)
     else:
-        ids = [int(token) for token in prompt]
+        try:
+            ids = [index(token) for token in prompt]
+        except TypeError:
+            raise PromptError(f"A prompt is a text or a list of token ids, not {prompt!r}.") from None
     if not ids:
         raise PromptError("The prompt is empty: give at least one token.")
     for token in ids:
@@ -47,12 +59,13 @@ def one_token(text: str | int, tokenizer: Tokenizer | None, vocab: int) -> Token
 
     No space is guessed: a text that is several tokens is a `PromptError` that shows them.
     """
-    if isinstance(text, int):
-        if not 0 <= text < vocab:
-            raise PromptError(f"Token id {text} is outside the vocabulary of this model (0 … {vocab - 1}).")
-        return Token(text) if tokenizer is None else tokenizer.token(text)
+    if not isinstance(text, str):
+        (token,) = encode_prompt([text], tokenizer, vocab, None)
+        return token
     if tokenizer is None:
         raise PromptError(f"This model has no tokenizer: give the target {text!r} as a token id.")
+    if isinstance(tokenizer, FindsTokens) and (found := tokenizer.find(text)) is not None:
+        return tokenizer.token(found)
     ids = tokenizer.encode(text, special=False)
     tokens = [tokenizer.token(token) for token in ids]
     if len(ids) != 1 or (tokens[0].bytes is None and tokens[0].text != text):

@@ -5,15 +5,16 @@ There is no batch axis. A trace answers for every site that what it holds suffic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from attrs import evolve, field, frozen
 
-from llmtrace.errors import SignalUnavailableError
+from llmtrace.errors import SignalUnavailableError, UnknownSignalError
 from llmtrace.schema import SCHEMA_VERSION
 from llmtrace.schema.evaluate import Equations, Weights
 from llmtrace.schema.precision import Precision
@@ -23,6 +24,9 @@ from llmtrace.spec import ModelSpec
 
 if TYPE_CHECKING:
     from llmtrace.schema.verify import LocalError
+
+Raw: TypeAlias = bytes
+"""`bytes` under a name that a field called `bytes` does not hide when annotations are resolved."""
 
 
 @frozen
@@ -43,6 +47,22 @@ class Provenance:
 
 
 CAPTURED = Provenance("captured")
+REPLAYED = Provenance("converted", "taken as given, not computed")
+
+
+class Stored(Protocol):
+    """An array that is still in a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As the file says."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the file says."""
+
+    def read(self) -> Array:
+        """The array, read-only; its digest is checked the first time. Raises `TraceFileError`."""
 
 
 @frozen(eq=False)
@@ -50,13 +70,32 @@ class Signal:
     """The array at one site, with what one needs to know about it."""
 
     site: str
+    """Its name."""
     axes: tuple[str, ...]
-    array: Array
-    """Read-only; axes as named, cut as selected."""
+    """Names of the array's axes."""
+    _array: Array | Stored = field(repr=False)
+    """At hand, or in a file from which it is read when `array` is first asked for."""
     provenance: Provenance = CAPTURED
+    """Where the values come from."""
     precision: Precision = Precision()
+    """What rounding they have been through."""
     cut: Cut | None = None
     """What of the whole signal this is; None: all of it."""
+
+    @property
+    def array(self) -> Array:
+        """Read-only; axes as named, cut as selected."""
+        return self._array if isinstance(self._array, np.ndarray) else self._array.read()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes. Nothing is read to know it."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements. Nothing is read to know it."""
+        return self._array.dtype
 
     @property
     def whole(self) -> bool:
@@ -66,12 +105,12 @@ class Signal:
     @property
     def bytes(self) -> int:
         """Bytes of the array."""
-        return self.array.nbytes
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def __repr__(self) -> str:
         """Everything but the numbers."""
-        axes = " ".join(f"{axis}={size}" for axis, size in zip(self.axes, self.array.shape, strict=True))
-        return f"<Signal {self.site} [{axes}] {self.array.dtype} {self.provenance}>"
+        axes = " ".join(f"{axis}={size}" for axis, size in zip(self.axes, self.shape, strict=True))
+        return f"<Signal {self.site} [{axes}] {self.dtype} {self.provenance}>"
 
 
 @frozen
@@ -79,9 +118,10 @@ class Token:
     """One token of a prompt."""
 
     id: int
+    """Its row in the vocabulary."""
     text: str = ""
     """As the tokenizer decodes it alone; with U+FFFD where it is not valid UTF-8 alone."""
-    bytes: bytes | None = None
+    bytes: Raw | None = None
     """Its bytes, where `text` cannot say them."""
 
 
@@ -92,6 +132,7 @@ class ModelInfo:
     source: str
     """Path or name as it was opened."""
     backend: str
+    """The name that `--backend` takes."""
     runtime: str
     """The runtime's name: `PyTorch`, `ONNX Runtime`, `llama.cpp`, `NumPy`."""
     versions: Mapping[str, str] = field(factory=dict)
@@ -101,7 +142,11 @@ class ModelInfo:
     weights: str = ""
     """Storage type of the weights, and whether they were dequantised."""
     device: str = "cpu"
+    """Where it computed."""
     preset: Literal["exact", "shipped"] = "shipped"
+    """The settings that the options stood above."""
+    options: Mapping[str, str] = field(factory=dict)
+    """Every option of the backend as it was opened, as text: what `llmtrace.open(…, options=)` takes to open it so again."""
     settings: Mapping[str, str] = field(factory=dict)
     """What changes numbers: attention kernel, type, threads, graph optimisation."""
     notes: tuple[str, ...] = ()
@@ -118,14 +163,19 @@ class Trace:
     """
 
     model: ModelInfo
+    """Which model, on which runtime, with which settings."""
     spec: ModelSpec = field(repr=False)
+    """What the model is."""
     tokens: tuple[Token, ...]
+    """The prompt, with what the tokenizer added."""
     signals: Mapping[str, Signal] = field(repr=False)
     """What was recorded, by site, in dataflow order."""
     selection: Selection = field(factory=lambda: select("**"), repr=False)
+    """What was asked for."""
     weights: Weights = field(factory=dict, repr=False)
     """The model's weights, where it is open: they are not saved."""
     schema_version: int = SCHEMA_VERSION
+    """Of the sites' meanings."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -143,10 +193,10 @@ class Trace:
         return Equations(self.spec, self.weights)
 
     @cached_property
-    def known(self) -> dict[str, Array]:
-        """What equations may rest on: the inputs, and every signal recorded whole."""
+    def known(self) -> Mapping[str, Array]:
+        """What equations may rest on: the inputs, and every signal recorded whole; those in a file are read when they are used."""
         inputs = {"tokens": np.asarray(self.ids), "positions": self.positions}
-        return inputs | {site: signal.array for site, signal in self.signals.items() if signal.whole}
+        return _Known(inputs, {site: signal for site, signal in self.signals.items() if signal.whole})
 
     def __getitem__(self, site: str) -> Signal:
         """The recorded signal, or the derived one.
@@ -154,9 +204,7 @@ class Trace:
         Raises `UnknownSignalError` for a name that is no site of this model, `SignalUnavailableError` where what was recorded
         does not suffice.
         """
-        if site in self.signals:
-            return self.signals[site]
-        (name,) = as_selection(site).resolve(self.equations.steps) if "hook_" in site else (site,)
+        name = self._name(site)
         if name in self.signals:
             return self.signals[name]
         step = self.equations.step(name)
@@ -170,13 +218,20 @@ class Trace:
         """Whether `trace[site]` would give a signal."""
         if site in self.signals:
             return True
-        if site not in self.equations.steps:
-            return False
         try:
-            self.equations.derivable(str(site), set(self.known))
-        except SignalUnavailableError:
+            name = self._name(str(site))
+            return name in self.signals or bool(self.equations.derivable(name, set(self.known)))
+        except (SignalUnavailableError, UnknownSignalError):
             return False
-        return True
+
+    def _name(self, site: str) -> str:
+        """The site that a name means: ours, one of TransformerLens's, or one that counts blocks from the end."""
+        if site in self.signals or not ("hook_" in site or "blocks.-" in site):
+            return site
+        found = list(as_selection(site).resolve(self.equations.steps))
+        if len(found) > 1:
+            raise UnknownSignalError(f"{site!r} names {len(found)} sites, and a trace answers for one at a time.")
+        return found[0]
 
     def __iter__(self) -> Iterator[str]:
         """The recorded sites, in dataflow order."""
@@ -202,16 +257,37 @@ class Trace:
         """
         from llmtrace.schema.verify import verify
 
-        judged = {site for site, signal in self.signals.items() if signal.provenance.kind != "derived" and signal.whole}
-        captured = {name: array for name, array in self.known.items() if name in judged or name in ("tokens", "positions")}
-        precision = {site: self.signals[site].precision for site in judged}
-        return list(verify(self.equations, captured, precision))
+        judged = {site: signal for site, signal in self.signals.items() if signal.provenance.kind != "derived" and signal.whole}
+        inputs = {"tokens": self.known["tokens"], "positions": self.known["positions"]}
+        precision = {site: signal.precision for site, signal in judged.items()}
+        return list(verify(self.equations, _Known(inputs, judged), precision))
 
     def save(self, path: str | Path) -> None:
         """Write the trace to one file, atomically: a failure leaves an older file as it was. Raises `TraceFileError`."""
         from llmtrace.store import save
 
         save(self, path)
+
+
+class _Known(Mapping[str, Array]):
+    """Inputs and signals by name; a signal in a file is read when it is looked up."""
+
+    def __init__(self, inputs: Mapping[str, Array], signals: Mapping[str, Signal]) -> None:
+        self._inputs = inputs
+        self._signals = signals
+
+    def __getitem__(self, name: str) -> Array:
+        return self._inputs[name] if name in self._inputs else self._signals[name].array
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._inputs or name in self._signals
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._inputs
+        yield from self._signals
+
+    def __len__(self) -> int:
+        return len(self._inputs) + len(self._signals)
 
 
 def load(path: str | Path) -> Trace:

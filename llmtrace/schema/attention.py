@@ -32,7 +32,9 @@ def _z_norm(part: str) -> WeightRow:
 
 
 def _gate(a: Attention) -> str | None:
-    return a.gate and ("head d_model 1" if a.gate.per_head else "head d_model d_value")
+    if a.gate is None:
+        return None
+    return "head d_model 1" if a.gate.per_head else "head d_model d_value"
 
 
 weights(
@@ -61,7 +63,8 @@ def turning_noise(a: Attention, signals: Mapping[str, Array]) -> float:
 def softmax_gain(a: Attention, signals: Mapping[str, Array]) -> float:
     """The pattern's relative error is the scores' *absolute* error, hence mean(scores²) over what a query sees."""
     scores = signals["scores"]
-    return float((scores[np.isfinite(scores)].astype(np.float64) ** 2).mean())
+    seen = scores[np.isfinite(scores)].astype(np.float64)
+    return float((seen**2).sum() / max(seen.size, 1))
 
 
 def visible(a: Attention, positions: Array) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from llmtrace.errors import SignalUnavailableError
 from llmtrace.schema import norm
 from llmtrace.schema.functions import plus, softcap
@@ -27,7 +29,7 @@ def embed(e: Embedding, tokens: Array, W_E: Array, w: Array | None = None, b: Ar
 @site("token d_model", name="")
 def pos_embed(p: Positions, positions: Array, W_pos: Array) -> Array:
     """`W_pos[positions]`: what enters the stream from learned positions."""
-    return W_pos[positions + p.offset]
+    return np.asarray(W_pos[positions + p.offset])
 
 
 @site("token d_model", name="")

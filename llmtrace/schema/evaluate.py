@@ -42,7 +42,9 @@ class Equations:
     """A spec with its weights: what a model says that its signals must obey. `attrs.evolve(it, spec=…)` asks «what if»."""
 
     spec: ModelSpec
+    """What the model is."""
     weights: Weights = attrs.field(factory=dict, repr=False)
+    """By schema name; may be empty, or lack some."""
     dtype: type[np.floating] = np.float64
     """What the equations compute in."""
 
@@ -66,9 +68,12 @@ class Equations:
 
     def weight(self, weight: Weight) -> Array:
         """A weight in the type that the equations compute in. Raises `SignalUnavailableError` if it is not at hand."""
-        if weight.name not in self.weights:
-            raise SignalUnavailableError(f"The weight {weight.name} is not at hand: derive with the model that made this trace.")
-        return self.cast(self.weights[weight.name])
+        try:
+            return self.cast(self.weights[weight.name])
+        except KeyError:  # asking `in` first would read it twice, where a mapping reads on access
+            raise SignalUnavailableError(
+                f"The weight {weight.name} is not at hand: derive with the model that made this trace."
+            ) from None
 
     def cast(self, array: Array) -> Array:
         """Floating-point arrays in the type that the equations compute in, others as they are."""
@@ -76,14 +81,7 @@ class Equations:
 
     def looking(self, known: Signals) -> Look:
         """Known signals as they are, the others evaluated, each once."""
-        memo: dict[str, Array] = {}
-
-        def look(site: str) -> Array:
-            if site not in memo:
-                memo[site] = self.cast(known[site]) if site in known else self.evaluate(site, look)
-            return memo[site]
-
-        return look
+        return _Looking(self, known)
 
     def span(self, site: str, known: Collection[str]) -> Span:
         """What evaluating `site` itself goes through, if the signals in `known` need not be computed."""
@@ -156,3 +154,18 @@ class Equations:
                 needed.add(here)
                 waiting += [name for name in self.step(here).inputs if name not in inputs]
         return needed
+
+
+class _Looking:
+    """Remembers what it found. An object and no closure: a function that calls itself would hold its arrays until a collection."""
+
+    def __init__(self, equations: Equations, known: Signals) -> None:
+        self._equations = equations
+        self._known = known
+        self._memo: dict[str, Array] = {}
+
+    def __call__(self, site: str) -> Array:
+        if site not in self._memo:
+            known = site in self._known
+            self._memo[site] = self._equations.cast(self._known[site]) if known else self._equations.evaluate(site, self)
+        return self._memo[site]

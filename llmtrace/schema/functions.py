@@ -18,16 +18,17 @@ def erf(x: Array) -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    """`1 / (1 + exp(-x))`, without overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * x))
+    """`1 / (1 + exp(-x))`, without overflow, and as exact for large negative `x`."""
+    e = np.exp(-np.abs(x))
+    return np.asarray(np.where(x >= 0, 1, e) / (1 + e))
 
 
 def _gelu_tanh(x: Array) -> Array:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
 
 
 def _gelu(x: Array) -> Array:
-    return 0.5 * x * (1 + erf(x / math.sqrt(2)))
+    return np.asarray(0.5 * x * (1 + erf(x / math.sqrt(2))))
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -52,7 +53,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 def softmax(x: Array) -> Array:
     """Over the last axis; rows may hold -inf but not only -inf."""
     e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
+    return np.asarray(e / e.sum(-1, keepdims=True))
 
 
 def softcap(x: Array, cap: float | None) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from llmtrace.schema.functions import plus, sigmoid, softmax
@@ -10,7 +12,7 @@ from llmtrace.schema.sites import Array, WeightRow, site, weights
 from llmtrace.spec import Moe
 
 
-def _biased(axes: str):  # type: ignore[no-untyped-def]
+def _biased(axes: str) -> Callable[[Moe], str | None]:
     return lambda m: axes if m.expert.bias else None
 
 
@@ -61,11 +63,15 @@ def affinities(m: Moe, router: Array) -> Array:
             return router
 
 
+def ranking(m: Moe, router: Array, b_correction: Array | None) -> Array:
+    """What the choice goes by: affinities, with the correction that counts for the choice only (arXiv 2412.19437, eq. 16)."""
+    return plus(affinities(m, router), b_correction)
+
+
 @site("token choice")
 def expert_index(m: Moe, router: Array, b_correction: Array | None = None) -> Array:
     """The experts chosen, best first; equal scores by index."""
-    ranked = plus(affinities(m, router), b_correction)
-    return np.argsort(-ranked, axis=-1, kind="stable")[:, : m.choices].astype(np.int64)
+    return np.argsort(-ranking(m, router, b_correction), axis=-1, kind="stable")[:, : m.choices].astype(np.int64)
 
 
 @site("token choice")

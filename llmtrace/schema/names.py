@@ -1,7 +1,9 @@
 """What other tools call our sites, and whether they mean the same value by it. Data: code, docs and tests read this table.
 
-A template stands for every layer: `blocks.L.attn.z`. A **row**'s `same` says whether the other tool's value under that name equals
-ours on every model; where it does not, `note` says how they differ.
+A template stands for every layer: `blocks.L.attn.z`. A **row** is one site; a **name** is what one tool calls it. TransformerLens's
+names are those of `HookedTransformer` and of its bridge to transformers models; interp-engine's are its points; nnterp's are the
+accessors of its standardised models. Read from their sources: TransformerLens 3 (`components/`, `model_bridge/`), interp-engine
+(`points.py`, `capture.py`, `mappers.py`), nnterp 1.3 (`standardized_transformer.py`), as they stood in summer 2026.
 """
 
 from __future__ import annotations
@@ -18,8 +20,13 @@ class Name:
     """One tool's name for a site."""
 
     name: str
+    """As the other tool spells it, `L` for the layer."""
     same: bool = True
+    """Whether the tool means our value by it; special cases stand in the note."""
     note: str = ""
+    """How the value differs; or, of one that is the same, where its layout or a special case does."""
+    also: tuple[str, ...] = ()
+    """Other spellings of the name in the same tool."""
 
 
 @frozen
@@ -27,43 +34,124 @@ class Row:
     """A site and its names elsewhere; None where a tool has no such point."""
 
     site: str
+    """Our name, `blocks.L.…` for every block."""
     transformer_lens: Name | None = None
+    """TransformerLens's."""
     interp_engine: Name | None = None
+    """interp-engine's."""
     nnterp: Name | None = None
+    """nnterp's."""
 
 
-def _tl(site: str, hook: str, same: bool = True, note: str = "") -> Row:
-    return Row(site, Name(hook, same, note))
+def _differs(name: str, note: str) -> Name:
+    return Name(name, False, note)
 
 
 B = "blocks.L."
+BRIDGE = "bridge only"
+FLAT = "heads side by side in one axis"
+MULTIPLIER = "TransformerLens's is before a residual multiplier, where a model has one"
+BARE = "the embedding module's output, before a scale or norm that stands outside it"
+RAW = "before the scale and the softcap"
+DENSE = "on a mixture of experts the bridge's name means the block's own input or output"
+
+
+def _norm(
+    site: str, hook: str, out: Name | None, engine: Name | None = None, nnterp: Name | None = None
+) -> tuple[Row, ...]:
+    """The three sites of a norm. TransformerLens fires `hook_normalized` before the weight, as we do."""
+    return (
+        Row(f"{site}.scale", Name(f"{hook}.hook_scale")),
+        Row(f"{site}.normalized", Name(f"{hook}.hook_normalized", note="before the weight, here and there")),
+        Row(f"{site}.out", out, engine, nnterp),
+    )
+
+
 NAMES: tuple[Row, ...] = (
-    _tl("embed", "hook_embed"),
-    _tl("pos_embed", "hook_pos_embed"),
-    _tl(B + "resid_pre", B + "hook_resid_pre"),
-    _tl(B + "ln1.scale", B + "ln1.hook_scale"),
-    _tl(B + "ln1.normalized", B + "ln1.hook_normalized", False, "after the weight for some norms, before it for others"),
-    _tl(B + "attn.q", B + "attn.hook_q"),
-    _tl(B + "attn.k", B + "attn.hook_k"),
-    _tl(B + "attn.v", B + "attn.hook_v"),
-    _tl(B + "attn.rot_q", B + "attn.hook_rot_q"),
-    _tl(B + "attn.rot_k", B + "attn.hook_rot_k"),
-    _tl(B + "attn.scores", B + "attn.hook_attn_scores"),
-    _tl(B + "attn.pattern", B + "attn.hook_pattern"),
-    _tl(B + "attn.z", B + "attn.hook_z"),
-    _tl(B + "attn.result", B + "attn.hook_result"),
-    _tl(B + "attn_out", B + "hook_attn_out"),
-    _tl(B + "resid_mid", B + "hook_resid_mid"),
-    _tl(B + "ln2.scale", B + "ln2.hook_scale"),
-    _tl(B + "ln2.normalized", B + "ln2.hook_normalized", False, "after the weight for some norms, before it for others"),
-    _tl(B + "mlp.pre", B + "mlp.hook_pre"),
-    _tl(B + "mlp.pre_linear", B + "mlp.hook_pre_linear"),
-    _tl(B + "mlp.post", B + "mlp.hook_post"),
-    _tl(B + "mlp_out", B + "hook_mlp_out"),
-    _tl(B + "resid_post", B + "hook_resid_post"),
-    _tl("ln_final.scale", "ln_final.hook_scale"),
-    _tl("ln_final.normalized", "ln_final.hook_normalized", False, "after the weight for some norms, before it for others"),
-)
+    Row(
+        "embed",
+        Name("hook_embed", note=f"the bridge's: {BARE}"),
+        _differs("embeddings", BARE),
+        _differs("token_embeddings", BARE),
+    ),
+    Row("pos_embed", Name("hook_pos_embed", also=("pos_embed.hook_out",))),
+    Row(B + "resid_pre", Name(B + "hook_resid_pre", also=(B + "hook_in",)), Name("resid_pre.L"), Name("layers_input[L]")),
+    *_norm(
+        B + "ln1", B + "ln1", Name(B + "attn.hook_in", note=BRIDGE),
+        Name("attn_in.L"), Name("attentions_input[L]"),
+    ),
+    Row(B + "attn.q", Name(B + "attn.hook_q", also=(B + "attn.q.hook_out",)), Name("q_norm_in.L", note="only where q is normed")),
+    *_norm(
+        B + "attn.q_norm", B + "attn.q_norm", Name(B + "attn.q_norm.hook_out", note=BRIDGE), Name("q_norm_out.L"),
+    ),
+    Row(B + "attn.k", Name(B + "attn.hook_k", also=(B + "attn.k.hook_out",)), Name("k_norm_in.L", note="only where k is normed")),
+    *_norm(
+        B + "attn.k_norm", B + "attn.k_norm", Name(B + "attn.k_norm.hook_out", note=BRIDGE), Name("k_norm_out.L"),
+    ),
+    Row(
+        B + "attn.v", Name(B + "attn.hook_v", also=(B + "attn.v.hook_out",)),
+        _differs("value.L", "before a clip or norm; q, k and v where they are fused"),
+    ),
+    Row(B + "attn.rot_q", Name(B + "attn.hook_rot_q", note="only with rotary")),
+    Row(B + "attn.rot_k", Name(B + "attn.hook_rot_k", note="only with rotary")),
+    Row(
+        B + "attn.scores",
+        Name(B + "attn.hook_attn_scores", note="the bridge's is the pattern where the wrapped module does attention"),
+        _differs("attn_scores.L", "on transformers models masked entries are the type's minimum instead of -inf"),
+    ),
+    Row(
+        B + "attn.pattern", Name(B + "attn.hook_pattern", also=(B + "attn.hook_attention_weights",)),
+        Name("attn_probs.L", note="eager attention, or recomputed from q and k"),
+        Name("attention_probabilities[L]", note="eager attention only; to be enabled when the model is loaded"),
+    ),
+    Row(B + "attn.sink"),
+    Row(
+        B + "attn.z",
+        Name(B + "attn.hook_z", note="the bridge's is our attn.z_post where a gate or norm follows"),
+    ),
+    Row(B + "attn.gate", None, _differs("attn_gate.L", "before the activation; on some models with the queries beside it")),
+    Row(B + "attn.z_post", Name(B + "attn.o.hook_in", note=BRIDGE), Name("z.L", note=FLAT)),
+    Row(B + "attn.result", Name(B + "attn.hook_result", note="on request there too")),
+    Row(B + "attn.out", Name(B + "attn.hook_out", note=BRIDGE), Name("attn_out.L"), Name("attentions_output[L]")),
+    *_norm(B + "attn_post", B + "ln1_post", Name(B + "ln1_post.hook_out", note=BRIDGE)),
+    Row(
+        B + "attn_out",
+        Name(B + "hook_attn_out", note=MULTIPLIER),
+        Name("attn_out_post.L"),
+    ),
+    Row(B + "mixer_out"),
+    Row(B + "resid_mid", Name(B + "hook_resid_mid"), Name("resid_mid.L")),
+    *_norm(B + "ln2", B + "ln2", Name(B + "mlp.hook_in", note=BRIDGE), Name("mlp_in.L"), Name("mlps_input[L]")),
+    Row(
+        B + "mlp.router", _differs(B + "mlp.hook_router_scores", "what the wrapped block returns second: scores or logits"),
+        Name("router_logits.L"),
+    ),
+    Row(B + "mlp.expert_index", Name(B + "mlp.hook_expert_indices"), Name("expert_indices.L")),
+    Row(
+        B + "mlp.router_weights", _differs(B + "mlp.hook_expert_weights", "the softmax over all experts, before the choice"),
+        Name("expert_weights.L"),
+    ),
+    Row(B + "mlp.pre", Name(B + "mlp.hook_pre", note=DENSE), Name("mlp_pre.L", note="dense blocks only")),
+    Row(B + "mlp.pre_linear", Name(B + "mlp.hook_pre_linear"), Name("mlp_pre_linear.L", note="dense blocks only")),
+    Row(B + "mlp.post", Name(B + "mlp.hook_post", note=DENSE), Name("mlp_act.L", note="dense blocks only")),
+    Row(B + "mlp.shared_out"),
+    Row(
+        B + "mlp.out", Name(B + "mlp.hook_out", note=BRIDGE), Name("mlp_out.L"),
+        Name("mlps_output[L]", note="BLOOM's module adds the residual stream itself"),
+    ),
+    *_norm(B + "mlp_post", B + "ln2_post", Name(B + "ln2_post.hook_out", note=BRIDGE)),
+    Row(
+        B + "mlp_out",
+        Name(B + "hook_mlp_out", note=MULTIPLIER),
+        Name("mlp_out_post.L"),
+    ),
+    Row(B + "resid_post", Name(B + "hook_resid_post", also=(B + "hook_out",)), Name("resid_post.L"), Name("layers_output[L]")),
+    *_norm(
+        "ln_final", "ln_final", Name("unembed.hook_in", also=("ln_final.hook_out",)),
+        Name("final_norm"), Name("ln_final.output"),
+    ),
+    Row("logits", _differs("unembed.hook_out", RAW), _differs("lm_head", RAW), Name("logits")),
+)  # fmt: skip
 
 
 def from_transformer_lens(pattern: str) -> str:
@@ -74,12 +162,14 @@ def from_transformer_lens(pattern: str) -> str:
     >>> from_transformer_lens("blocks.0.attn.hook_attn_scores")
     'blocks.0.attn.scores'
     """
-    found = re.match(r"blocks\.([^.]+|\{[^}]*\})\.", pattern)
+    found = re.match(r"blocks\.(\{[^}]*\}|[^.]+)\.", pattern)
     general = pattern if found is None else B + pattern[found.end() :]
     for row in NAMES:
         other = row.transformer_lens
-        if other is not None and other.name == general:
+        if other is not None and general in (other.name, *other.also):
             if not other.same:
-                raise UnknownSignalError(f"TransformerLens's {pattern} is not the value of our {row.site}: {other.note}. Name ours.")
+                raise UnknownSignalError(
+                    f"TransformerLens's {pattern} is not the value of our {row.site}: {other.note}. Name ours."
+                )
             return row.site if found is None else row.site.replace("blocks.L.", found[0], 1)
     raise UnknownSignalError(f"TransformerLens's {pattern!r} has no site here; `llmtrace info MODEL` lists the sites.")

@@ -33,13 +33,13 @@ def _axes(n: Norm) -> tuple[int, ...]:
 
 def centre(n: Norm, x: Array) -> Array:
     """`x` minus its mean where the norm is a layer norm, else `x`."""
-    return x - x.mean(_axes(n), keepdims=True) if n.centred else x
+    return np.asarray(x - x.mean(_axes(n), keepdims=True)) if n.centred else x
 
 
 @site(_one_each)
 def scale(n: Norm, x: Array) -> Array:
     """`sqrt(mean(x²) + eps)`, of the centred `x` for a layer norm."""
-    return np.sqrt((centre(n, x) ** 2).mean(_axes(n), keepdims=True) + n.eps)
+    return np.asarray(np.sqrt((centre(n, x) ** 2).mean(_axes(n), keepdims=True) + n.eps))
 
 
 @site(_as_read)

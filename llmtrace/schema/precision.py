@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen, validators
 
 ROUNDOFF: dict[str, float] = {
     "float64": 2.0**-53,
@@ -21,17 +21,17 @@ BYTES: dict[str, int] = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "fl
 class Precision:
     """What rounding a signal has been through, as far as the backend knows."""
 
-    storage: str = "float32"
+    storage: str = field(default="float32", validator=validators.in_(BYTES))
     """Type of the values as the runtime held them."""
-    accumulation: str = "float32"
+    accumulation: str = field(default="float32", validator=validators.in_(ROUNDOFF))
     """Type in which products were summed."""
     functions: str = ""
     """The table where a runtime approximates a function, e.g. ggml's half-precision GELU; empty where it computes it."""
 
     @property
     def storage_roundoff(self) -> float:
-        """Unit round-off of the storage type."""
-        return ROUNDOFF[self.storage]
+        """Unit round-off of the storage type; integers are exact."""
+        return ROUNDOFF.get(self.storage, 0.0)
 
     @property
     def accumulation_roundoff(self) -> float:

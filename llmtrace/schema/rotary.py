@@ -18,7 +18,7 @@ def frequencies(r: Rotary, length: int) -> Array:
         case None:
             return plain
         case Linear(factor):
-            return plain / factor
+            return np.asarray(plain / factor)
         case DynamicNtk(factor, context):
             stretch = factor * max(length, context) / context - (factor - 1)
             return np.asarray((r.theta * stretch ** (r.width / (r.width - 2))) ** -exponents)
@@ -27,7 +27,7 @@ def frequencies(r: Rotary, length: int) -> Array:
         case Llama3() as s:
             return _llama3(s, plain)
         case LongRope(short, long, context):
-            return plain / np.asarray(long if length > context else short)
+            return np.asarray(plain / np.asarray(long if length > context else short))
 
 
 def _yarn(r: Rotary, y: Yarn, plain: Array) -> Array:
@@ -37,7 +37,7 @@ def _yarn(r: Rotary, y: Yarn, plain: Array) -> Array:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, r.width - 1)
     stretched = np.clip((np.arange(r.width // 2) - low) / max(high - low, 1e-3), 0, 1)
-    return plain * (1 - stretched) + plain / y.factor * stretched
+    return np.asarray(plain * (1 - stretched) + plain / y.factor * stretched)
 
 
 def _llama3(s: Llama3, plain: Array) -> Array:
@@ -51,8 +51,8 @@ def gain(r: Rotary) -> float:
     match r.scaling:
         case Yarn(factor=factor, gain=None):
             return 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
-        case Yarn(gain=given) | LongRope(gain=given):
-            return float(given)
+        case Yarn(gain=float(given)) | LongRope(gain=given):
+            return given
         case _:
             return 1.0
 

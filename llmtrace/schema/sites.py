@@ -32,6 +32,7 @@ class Equation:
     name: str
     """Last part of the site's name; empty where the part itself is the site (`resid_mid`, `logits`)."""
     axes: Axes
+    """Of the value."""
     sums: tuple[str, ...]
     """Axes summed over: the product of their sizes sets the rounding that is expected."""
     noise: Measure
@@ -45,7 +46,9 @@ class Equation:
     opaque: bool
     """No equation: the value can only be captured."""
     fn: Callable[..., Array]
+    """Of the record and, by name, of its data."""
     arguments: tuple[Parameter, ...]
+    """The function's parameters after the record."""
 
     @property
     def formula(self) -> str:
@@ -58,7 +61,9 @@ class WeightRow:
     """A weight of a record type: where it stands below the part, and its axes (None where the record has none)."""
 
     name: str
+    """Below the part's address: `W_Q`."""
     axes: Callable[[Any], str | None]
+    """Of the record."""
 
 
 EQUATIONS: dict[type, dict[str, Equation]] = {}

@@ -22,7 +22,9 @@ class Part:
     """A record, where it stands, and what flows into it."""
 
     address: str
+    """The beginning of its sites' names: `blocks.3.attn`."""
     record: Any
+    """What the part is."""
     reads: str = ""
     """The site that an equation calls `x`."""
     terms: tuple[str, ...] = ()
@@ -46,8 +48,11 @@ class Weight:
     """A weight that a step reads, with its axes and shape."""
 
     name: str
+    """Full: `blocks.3.attn.W_Q`."""
     axes: tuple[str, ...]
+    """Names of its axes."""
     shape: tuple[int, ...]
+    """Their lengths."""
 
 
 @frozen
@@ -55,9 +60,13 @@ class Step:
     """One site of one model: everything needed to evaluate it, by full name."""
 
     site: str
+    """Its full name."""
     record: Any
+    """The record that owns the equation."""
     equation: Equation
+    """How the value follows from the inputs."""
     axes: tuple[str, ...]
+    """Of the value."""
     sizes: Sizes
     """The lengths of all axes but those of tokens (`token`, `query`, `key`)."""
     terms: tuple[str, ...]

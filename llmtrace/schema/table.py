@@ -13,7 +13,9 @@ class Site:
     """One place in the computation of one model."""
 
     name: str
+    """`blocks.3.attn.pattern`."""
     axes: tuple[str, ...]
+    """Of the value."""
     equation: str
     """The formula, as the docs print it."""
     inputs: tuple[str, ...]

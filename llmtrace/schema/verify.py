@@ -16,6 +16,7 @@ from attrs import frozen
 
 from llmtrace.errors import SignalUnavailableError
 from llmtrace.schema.evaluate import Equations, Look, Signals
+from llmtrace.schema.moe import ranking
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step
@@ -28,7 +29,9 @@ class LocalError:
     """What one equation adds to the error of its own inputs."""
 
     site: str
+    """What was judged."""
     status: Status
+    """`unchecked` where nothing captured leads to it."""
     relative_error: float
     """`‖found - expected‖ / ‖expected‖` of the whole signal; infinite where the two cannot be compared."""
     worst_token_error: float
@@ -38,6 +41,7 @@ class LocalError:
     span: tuple[str, ...]
     """The sites between this one and the captured inputs that it was computed from, itself first."""
     reason: str = ""
+    """What a number does not say: unlike masks, a wrong shape, what is missing."""
 
 
 def verify(
@@ -46,28 +50,49 @@ def verify(
     """Every captured site in dataflow order; the first that is violated is where a fault entered.
 
     `captured` holds whole signals by site, and `tokens` and `positions`. `wanted` are the sites to judge (default: all that were
-    captured). A site that cannot be computed from what was captured is `unchecked`.
+    captured). A site that cannot be computed from what was captured is `unchecked`; one that no equation could read (a wrong shape,
+    experts that do not exist) is violated, and counts as not captured.
     """
-    look = equations.looking(captured)
+    misfits = {site: why for site in captured if site in equations.steps and (why := _misfit(equations.steps[site], captured))}
+    fitting = {name: captured[name] for name in captured if name not in misfits} if misfits else captured
+    look: Look = equations.looking(fitting)
+    layer: int | None = None
     for site, step in equations.steps.items():
-        if site in captured and (wanted is None or site in wanted):
-            yield _judge(equations, step, captured, look, precision)
+        if step.layer not in (layer, None):  # what was computed on the way is kept for one block, not for the whole model
+            look, layer = equations.looking(fitting), step.layer
+        if site not in captured or not (wanted is None or site in wanted):
+            continue
+        if site in misfits:
+            judged = LocalError(site, "violated", math.inf, math.inf, 0.0, (site,), misfits[site])
+        else:
+            with np.errstate(all="ignore"):  # a value that is not finite is a verdict, not a warning
+                judged = _judge(equations, step, fitting, look, precision)
+        yield judged
+
+
+def _misfit(step: Step, captured: Signals) -> str:
+    """Why no equation could read the signal, if none could."""
+    found, shape = captured[step.site], step.shape(len(captured["tokens"]))
+    if found.shape != shape:
+        return f"has shape {list(found.shape)} instead of {list(shape)}"
+    if step.equation.name == "expert_index":
+        if found.dtype.kind not in "iu":
+            return f"holds {found.dtype.name} instead of integers"
+        if found.size and not 0 <= found.min() <= found.max() < step.sizes["expert"]:
+            return f"names experts outside 0 … {step.sizes['expert'] - 1}"
+    return ""
 
 
 def _judge(equations: Equations, step: Step, captured: Signals, look: Look, precision: Mapping[str, Precision]) -> LocalError:
     site, found = step.site, captured[step.site]
-    known = set(captured) - {site}
     try:
-        span = equations.derivable(site, known)
-    except SignalUnavailableError as error:
-        return LocalError(site, "unchecked", 0.0, 0.0, 0.0, (site,), str(error))
-    if found.shape != step.shape(len(captured["tokens"])):
-        reason = f"has shape {list(found.shape)} instead of {list(step.shape(len(captured['tokens'])))}"
-        return LocalError(site, "violated", math.inf, math.inf, 0.0, span.through, reason)
+        span = equations.derivable(site, captured)
+    except SignalUnavailableError as lacking:
+        return LocalError(site, "unchecked", 0.0, 0.0, 0.0, (site,), str(lacking))
     expected = equations.evaluate(site, look)
     limit = math.sqrt(tolerance(equations, site, captured, look, precision))
     if step.equation.name == "expert_index":
-        return _judge_choice(site, found, expected, captured, limit, span.through)
+        return _judge_choice(equations, step, found, expected, look, limit, span.through)
     error, worst = distance(found, expected, token_axis(step))
     reason = _reason(found, expected, error)
     holds = not reason and error <= limit and worst <= 2 * limit
@@ -76,28 +101,34 @@ def _judge(equations: Equations, step: Step, captured: Signals, look: Look, prec
 
 def _reason(found: Array, expected: Array, error: float) -> str:
     """Why the two cannot be compared by a number, if they cannot."""
-    if not np.isfinite(found[~np.isneginf(found)]).all():
+    masked, mask = np.isneginf(found), np.isneginf(expected)
+    if not np.isfinite(found[~masked]).all() or (masked.any() and not mask.any()):
         return "holds NaN or infinite values"
-    if (np.isneginf(found) != np.isneginf(expected)).any():
+    if (masked != mask).any():
         return "the masks differ"
     if error and not np.where(np.isneginf(found), 0, found).any():
         return "is all zero"
     return ""
 
 
-def _judge_choice(site: str, found: Array, expected: Array, captured: Signals, limit: float, through: tuple[str, ...]) -> LocalError:
-    """Experts are integers: they agree exactly, or the router's logits were tied within rounding, which is said."""
-    parted = np.nonzero((found != expected).any(-1))[0]
+def _judge_choice(
+    equations: Equations, step: Step, found: Array, expected: Array, look: Look, limit: float, through: tuple[str, ...]
+) -> LocalError:
+    """Experts are integers: they agree exactly, or what ranks them was tied within rounding, which is said.
+
+    The margin is relative to the router's logits. Scores after a sigmoid or softmax move less than the logits do, so the bound
+    holds for corrected scores too.
+    """
+    site, parted = step.site, np.nonzero((found != expected).any(-1))[0]
     if not len(parted):
         return LocalError(site, "holds", 0.0, 0.0, 0.0, through)
-    router = captured.get(site.replace("expert_index", "router"))
-    if router is None:
-        return LocalError(site, "violated", math.inf, math.inf, 0.0, through, f"other experts at token {parted[0]}")
-    logits = router[parted].astype(np.float64)
-    gaps = np.abs(np.take_along_axis(logits, found[parted], -1) - np.take_along_axis(logits, expected[parted], -1)).max(-1)
-    margins = gaps / np.sqrt((logits**2).mean(-1))
+    logits = look(step.signals["router"])
+    correction = equations.weight(step.weights["b_correction"]) if "b_correction" in step.weights else None
+    ranked = (logits if correction is None else ranking(step.record, logits, correction))[parted]
+    gaps = np.abs(np.take_along_axis(ranked, found[parted], -1) - np.take_along_axis(ranked, expected[parted], -1)).max(-1)
+    margins = gaps / np.sqrt((logits[parted] ** 2).mean(-1))
     worst, share = float(margins.max()), len(parted) / len(found)
-    status: Status = "holds" if worst <= 2 * max(limit, 4 * np.finfo(np.float32).eps) else "violated"
+    status: Status = "holds" if worst <= 2 * max(limit, 4 * float(np.finfo(np.float32).eps)) else "violated"
     kind = "a tie within rounding" if status == "holds" else "other experts"
     return LocalError(site, status, share, 1.0, limit, through, f"{kind} at token {parted[0]}, margin {worst:.1e}")
 
@@ -113,7 +144,8 @@ def distance(found: Array, expected: Array, axis: int = 0) -> tuple[float, float
     f, e = (np.where(masked, 0.0, a.astype(np.float64)) for a in (found, expected))
     others = tuple(other for other in range(e.ndim) if other != axis)
     error, size = ((f - e) ** 2).sum(others), (e**2).sum(others)
-    return ratio(float(error.sum()), float(size.sum())), max(map(ratio, error, size), default=0.0)
+    each = [ratio(float(e), float(s)) for e, s in zip(error, size, strict=True)]
+    return ratio(float(error.sum()), float(size.sum())), max(each, default=0.0)
 
 
 def ratio(error: float, size: float) -> float:
@@ -132,7 +164,7 @@ def tolerance(equations: Equations, site: str, captured: Signals, look: Look, pr
     step = equations.steps[site]
     signals = {parameter: look(name) for parameter, name in step.signals.items()}
     sizes = step.sizes | {"key": len(captured["tokens"])}
-    terms = float(math.prod(sizes[axis] for axis in step.equation.sums)) if step.equation.sums else 16.0
+    terms = math.prod([sizes[axis] for axis in step.equation.sums]) if step.equation.sums else 16
     at = precision.get(site, Precision())
     own = 16 * at.storage_roundoff**2 + (terms + step.equation.noise(step.record, signals)) * at.accumulation_roundoff**2
     derived = [name for name in step.inputs if name not in captured and name in equations.steps]

@@ -1,0 +1,44 @@
+"""Verifying a model while it runs: the schema's equations as a fold, with the memory of one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from llmtrace.recording import Plan
+from llmtrace.schema.evaluate import Signals
+from llmtrace.schema.sites import Array
+from llmtrace.schema.verify import LocalError, verify
+
+
+class Checking:
+    """A fold that judges every captured signal by its equation, and keeps only the verdicts."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._precision = plan.precision
+        self._carried: dict[str, Array] = {}
+        self._inputs = {"tokens": np.asarray(plan.ids), "positions": np.arange(len(plan.ids))}
+        self._found: dict[str, LocalError] = {}
+        self.sites: Collection[str] = [site for site, kind in plan.provenance.items() if kind.kind != "derived"]
+        """A derived signal agrees with its equation by construction: only what the runtime handed out is judged."""
+
+    def layer(self, layer: int, signals: Signals) -> None:
+        """Judge one block; carry its end over, which the next one's beginning is compared with."""
+        self._judge(signals)
+        end = f"blocks.{layer}.resid_post"
+        self._carried = {end: signals[end]} if end in signals else {}
+
+    def finish(self, ends: Signals) -> None:
+        """Judge the embeddings, the final norm and the logits."""
+        self._judge(ends)
+
+    def _judge(self, signals: Signals) -> None:
+        captured: Mapping[str, Array] = self._inputs | self._carried | dict(signals)
+        wanted = [site for site in signals if site not in self._found]
+        self._found |= {error.site: error for error in verify(self._plan.equations, captured, self._precision, wanted)}
+
+    def errors(self) -> list[LocalError]:
+        """One verdict a site, in dataflow order; call once the run is over."""
+        return [self._found[site] for site in self._plan.equations.steps if site in self._found]

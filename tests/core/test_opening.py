@@ -1,0 +1,297 @@
+"""Opening a model: which backend, with which settings, and whether it stays the same when it is observed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+import ml_dtypes
+import numpy as np
+import pytest
+
+import llmtrace
+from llmtrace import opening
+from llmtrace.errors import BackendNotFoundError, ModelOpenError, OptionError, SchemaViolationError
+from llmtrace.neutral import check_neutral
+from llmtrace.opening import choose
+from llmtrace.plugins import BackendEntry, Plugins
+from llmtrace.protocol import Offer
+from llmtrace.settings import as_text, settings
+from tests.specs import SPECS, FakeOptions, FakeSession, WeighedSession, capture, equations, model, sequential
+
+
+def backend(name, fit=None):
+    """A backend that opens `.model` files, as near as `fit` says."""
+
+    class Backend:
+        runtime = "Fake"
+        distributions = ()
+        options = FakeOptions
+        opened: list = []
+
+        @staticmethod
+        def probe(source, path):
+            if isinstance(fit, Exception):
+                raise fit
+            return fit if path is not None and path.suffix == ".model" else None
+
+        @staticmethod
+        def preset(preset):
+            return FakeOptions(threads=1 if preset == "exact" else 4)
+
+        @classmethod
+        def open(cls, source, options):
+            cls.opened.append((source, options))
+            return WeighedSession(equations(SPECS["sequential"]))
+
+    Backend.name = name
+    return Backend
+
+
+def installed(*backends, broken=()):
+    entries = {b.name: BackendEntry(b.name, f"llmtrace-{b.name}", "1", "ok", "", b) for b in backends}
+    entries |= {name: BackendEntry(name, f"llmtrace-{name}", "1", "broken", "it lacks a runtime") for name in broken}
+    return Plugins(entries, {}, {}, ())
+
+
+NATIVE, CONVERTING, REFERENCE = backend("zeta", "native"), backend("beta", "converting"), backend("alpha", "reference")
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "some.model"
+    path.write_bytes(b"x")
+    return str(path)
+
+
+def test_native_comes_before_converting_before_reference(file):
+    assert choose(file, found=installed(REFERENCE, CONVERTING, NATIVE)).backend is NATIVE
+    assert choose(file, found=installed(REFERENCE, CONVERTING)).backend is CONVERTING
+    assert choose(file, found=installed(REFERENCE)).reason == "reference"
+
+
+def test_of_two_that_are_as_near_the_first_by_name_is_taken(file):
+    assert choose(file, found=installed(backend("b", "native"), backend("a", "native"))).backend.name == "a"
+
+
+def test_a_named_backend_decides(file):
+    found = installed(NATIVE, REFERENCE)
+    assert choose(file, "alpha", found).backend is REFERENCE
+    assert choose(f"alpha:{file}", found=found) == opening.Choice(file, REFERENCE, "named")
+    assert choose(f"alpha:{file}", "alpha", found).source == file
+
+
+def test_a_prefix_counts_only_if_it_is_a_backend(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("what:ever.model").write_bytes(b"x")
+    assert choose("what:ever.model", found=installed(NATIVE)).source == "what:ever.model"
+
+
+def test_a_backend_that_is_not_there_is_told_near_names(file):
+    with pytest.raises(BackendNotFoundError, match="Did you mean alpha"):
+        choose(file, "alhpa", installed(REFERENCE))
+
+
+def test_a_broken_backend_is_not_probed_and_its_reason_is_given(file):
+    assert choose(file, found=installed(REFERENCE, broken=["zeta"])).backend is REFERENCE
+    with pytest.raises(BackendNotFoundError, match="it lacks a runtime"):
+        choose(file, found=installed(broken=["zeta"]))
+
+
+def test_a_probe_that_fails_spoils_no_other(file):
+    ill = backend("ill", RuntimeError("no idea"))
+    assert choose(file, found=installed(ill, REFERENCE)).backend is REFERENCE
+    with pytest.raises(BackendNotFoundError, match=r"ill is broken \(its probe failed: RuntimeError: no idea\)"):
+        choose(file, found=installed(ill))
+
+
+@pytest.mark.parametrize("source", ["./missing", "/no/such/dir", "model.gguf", "x" * 5000, "nul\0byte", ""])
+def test_what_does_not_exist_is_said_in_one_sentence(source):
+    with pytest.raises(ModelOpenError, match="There is no file or directory"):
+        choose(source, found=installed(NATIVE))
+
+
+def test_what_nobody_opens_is_said_with_what_is_installed(tmp_path):
+    with pytest.raises(BackendNotFoundError, match=r"installed are alpha, zeta.*llmtrace-onnxruntime"):
+        choose(str(tmp_path), found=installed(NATIVE, REFERENCE))
+
+
+def test_options_stand_above_the_preset():
+    assert settings(NATIVE, "exact", {}).threads == 1
+    assert settings(NATIVE, "shipped", {}).threads == 4
+    assert settings(NATIVE, "shipped", {"threads": 2}) == FakeOptions(threads=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ({"threads": "8"}, FakeOptions(threads=8)),
+        ({"flash": "on"}, FakeOptions(flash=True)),
+        ({"flash": "False"}, FakeOptions(flash=False)),
+        ({"cache": "q8_0"}, FakeOptions(cache="q8_0")),
+        ({"cache": "none"}, FakeOptions(cache="none")),
+        ({"limit": "1e-3"}, FakeOptions(limit=1e-3)),
+        ({"limit": 1}, FakeOptions(limit=1.0)),
+        ({"seed": "7"}, FakeOptions(seed=7)),
+        ({"seed": "none"}, FakeOptions(seed=None)),
+        ({"seed": None}, FakeOptions(seed=None)),
+        ({"device": "cuda"}, FakeOptions(device="cuda")),
+        ({"device": "none"}, FakeOptions(device=None)),
+    ],
+)
+def test_text_is_read_as_the_type_that_is_declared(text, value):
+    assert settings(NATIVE, "exact", text) == attrs.evolve(value, threads=value.threads)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"treads": 2}, r"no option 'treads'; it has cache, .*Did you mean threads"),
+        ({"threads": "many"}, "threads='many' of the backend zeta is not int"),
+        ({"threads": 1.5}, "not int"),
+        ({"threads": True}, "not int"),
+        ({"flash": "maybe"}, "not bool"),
+        ({"flash": 1}, "not bool"),
+        ({"cache": 5}, "not str"),
+        ({"seed": "x"}, "not int or none"),
+        ({"limit": None}, "not float"),
+    ],
+)
+def test_an_option_that_cannot_be_is_an_error_that_names_it(options, words):
+    with pytest.raises(OptionError, match=words):
+        settings(NATIVE, "exact", options)
+
+
+def test_a_preset_that_does_not_exist_is_an_error():
+    with pytest.raises(OptionError, match="'fast'; there are exact and shipped"):
+        settings(NATIVE, "fast", {})
+
+
+@pytest.mark.parametrize(
+    "options", [FakeOptions(), FakeOptions(8, True, "q8_0", 0.1, 3, "cuda"), FakeOptions(limit=1 / 3)]
+)
+def test_options_as_text_are_the_same_options_again(options):
+    assert settings(NATIVE, "shipped", as_text(options)) == options
+
+
+def test_a_model_is_opened_again_from_what_its_trace_says(file, monkeypatch):
+    monkeypatch.setattr(opening, "plugins", lambda: installed(NATIVE, REFERENCE))
+    with llmtrace.open(file, preset="exact", options={"limit": 0.25, "device": "cpu"}) as opened:
+        trace = opened.trace([1, 2, 3])
+    info = trace.model
+    assert (info.preset, info.options["limit"], info.options["seed"]) == ("exact", "0.25", "none")
+    NATIVE.opened.clear()
+    with llmtrace.open(file, backend="zeta", preset=info.preset, options=info.options) as again:
+        repeated = again.trace(trace.ids, capture=trace.selection)
+    assert NATIVE.opened == [(file, FakeOptions(threads=1, limit=0.25, device="cpu"))]
+    assert again.info == info
+    for site in trace:
+        np.testing.assert_array_equal(repeated[site].array, trace[site].array)
+
+
+class Moved(FakeSession):
+    """Logits that depend on what is asked for."""
+
+    by = 1e-3
+
+    def hand_over(self, site, array, observer):
+        if site == "logits" and len(self.runs[-1].cuts) > 1:
+            array = array * (1 + self.by)
+        observer.signal(site, array)
+
+
+def test_a_model_that_changes_when_it_is_observed_is_refused():
+    with pytest.raises(
+        SchemaViolationError, match=r"changes when it is observed.*1\.0e-03.*states 0e\+00.*check=False"
+    ):
+        check_neutral(Moved(equations(SPECS["sequential"])))
+
+
+def test_a_change_within_what_the_backend_states_is_accepted():
+    check_neutral(Moved(equations(SPECS["sequential"]), tolerance=2e-3))
+
+
+def test_logits_that_turn_into_nan_are_a_change_and_nan_that_stays_is_none():
+    class Broken(Moved):
+        by = np.nan
+
+    class Same(FakeSession):
+        def hand_over(self, site, array, observer):
+            observer.signal(site, array * np.nan if site == "logits" else array)
+
+    with pytest.raises(SchemaViolationError):
+        check_neutral(Broken(equations(SPECS["sequential"]), tolerance=1.0))
+    check_neutral(Same(equations(SPECS["sequential"])))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_the_check_works_in_every_type(dtype):
+    assert ml_dtypes.bfloat16
+    check_neutral(FakeSession(equations(SPECS["sequential"]), dtype=dtype))
+    with pytest.raises(SchemaViolationError):
+
+        class MovedFar(Moved):
+            def hand_over(self, site, array, observer):
+                if site == "logits" and len(self.runs[-1].cuts) > 1:
+                    array = (array * 2).astype(array.dtype)
+                observer.signal(site, array)
+
+        check_neutral(MovedFar(equations(SPECS["sequential"]), dtype=dtype))
+
+
+def test_a_model_with_a_short_context_and_a_small_vocabulary_is_probed_within_them():
+    session = FakeSession(equations(model(sequential(), context=2)))
+    check_neutral(session)
+    assert {len(run.tokens) for run in session.runs} == {2}
+
+
+def test_a_session_that_hands_over_no_logits_is_refused():
+    class Mute(FakeSession):
+        def hand_over(self, site, array, observer):
+            if site != "logits":
+                observer.signal(site, array)
+
+    with pytest.raises(SchemaViolationError, match="did not hand over logits"):
+        check_neutral(Mute(equations(SPECS["sequential"])))
+    with pytest.raises(SchemaViolationError, match="does not offer the logits"):
+        check_neutral(FakeSession(equations(SPECS["sequential"]), ["embed"]))
+
+
+def test_an_offer_that_is_no_site_is_refused():
+    session = FakeSession(equations(SPECS["sequential"]))
+    session.offers["blocks.0.attn.nonsense"] = Offer()
+    with pytest.raises(SchemaViolationError, match=r"offers blocks\.0\.attn\.nonsense, which is no site"):
+        check_neutral(session)
+
+
+def test_an_opaque_branch_that_is_replayed_is_given_zeros():
+    class Replaying(FakeSession):
+        replayable = ("blocks.0.mixer_out",)
+
+        def run(self, request, observer):
+            assert isinstance(request.replay, Mapping)
+            assert not request.replay["blocks.0.mixer_out"].any()
+            super().run(request, observer)
+
+    check_neutral(Replaying(equations(SPECS["mixer"])))
+
+
+def test_a_model_that_is_refused_is_closed(file, monkeypatch):
+    session = Moved(equations(SPECS["sequential"]))
+    moving = backend("zeta", "native")
+    moving.open = classmethod(lambda cls, source, options: session)
+    monkeypatch.setattr(opening, "plugins", lambda: installed(moving))
+    with pytest.raises(SchemaViolationError):
+        llmtrace.open(file)
+    assert session.closed == 1
+    with llmtrace.open(file, check=False) as opened:
+        assert opened.info.backend == "fake"
+    assert session.closed == 2
+
+
+def test_what_is_traced_does_not_depend_on_the_check():
+    built = equations(SPECS["sequential"])
+    session = FakeSession(built)
+    check_neutral(session)
+    np.testing.assert_array_equal(
+        llmtrace.Model(session).trace([1, 2])["logits"].array, capture(built, [1, 2])["logits"]
+    )
