@@ -1,0 +1,164 @@
+"""Hooks on a loaded model, and what passes there as an array of the schema. **Row**: one prompt of a batch, padded on the right.
+
+Nothing is copied that was not asked for: on the CPU what is handed over is a view of the runtime's own tensor, valid during the call;
+from another device only the wanted tokens are fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
+
+import ml_dtypes
+import torch
+from attrs import evolve, frozen
+from transformers import PreTrainedModel
+
+from llmtrace.families.native import arrange
+from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import Step
+from llmtrace.selection import Cut
+from llmtrace_torch.attention import listening
+from llmtrace_torch.sites import Tap, What
+
+K = TypeVar("K")
+KERNEL = ("query", "key", "value", "pattern")
+
+
+@frozen
+class Row:
+    """One prompt of a batch."""
+
+    index: int
+    batch: int
+    length: int
+    padded: int
+
+
+class _Kernel:
+    """Passes on what the attention interface hands to the kernel."""
+
+    def __init__(self, taps: Mapping[int, list[tuple[Any, Tap]]], hand: Callable[[Any, torch.Tensor], None], named: dict[str, Any]) -> None:
+        self._taps = taps
+        self._hand = hand
+        self._named = named
+
+    def attention(self, module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], named: Mapping[str, Any]) -> None:
+        for key, tap in self._taps.get(id(module), []):
+            if tap.port in tensors:
+                self._named.update(named)
+                self._hand(key, tensors[tap.port])
+
+
+@contextmanager
+def hooked(
+    model: PreTrainedModel,
+    modules: Mapping[str, torch.nn.Module],
+    taps: Mapping[K, Tap],
+    choices: int,
+    hand: Callable[[K, torch.Tensor], None],
+    done: Callable[[int], None] | None = None,
+    blocks: Iterable[str] = (),
+    named: dict[str, Any] | None = None,
+) -> Iterator[None]:
+    """While this is entered, `hand` gets each tap's tensor as it passes, and `done` each block's number when it has ended.
+
+    `named` collects the keywords that the kernel was called with. On the way out every hook is removed, and the attention of the
+    model is what it was.
+    """
+    ports: dict[tuple[str, str], list[tuple[K, Tap]]] = {}
+    kernel: dict[int, list[tuple[K, Tap]]] = {}
+    for key, tap in taps.items():
+        if tap.port in KERNEL:
+            kernel.setdefault(id(modules[tap.module]), []).append((key, tap))
+        else:
+            ports.setdefault((tap.module, tap.port), []).append((key, tap))
+
+    def pre_hook(here: list[tuple[K, Tap]]) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            _pass_on(here, [*args, *kwargs.values()], choices, hand)
+
+        return hook
+
+    def hook(here: list[tuple[K, Tap]]) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            output = getattr(output, "logits", output)
+            _pass_on(here, list(output) if isinstance(output, tuple | list) else [output], choices, hand)
+
+        return hook
+
+    def ended(layer: int) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if done is not None:
+                done(layer)
+
+        return hook
+
+    with ExitStack() as stack:
+        for (name, port), here in ports.items():
+            if port == "in":
+                handle = modules[name].register_forward_pre_hook(pre_hook(here), with_kwargs=True)
+            else:
+                handle = modules[name].register_forward_hook(hook(here))
+            stack.callback(handle.remove)
+        for layer, name in enumerate(blocks):
+            stack.callback(modules[name].register_forward_hook(ended(layer)).remove)
+        if kernel:
+            stack.enter_context(listening(model, _Kernel(kernel, hand, {} if named is None else named)))
+        yield
+
+
+def _pass_on(here: list[tuple[K, Tap]], values: list[Any], choices: int, hand: Callable[[K, torch.Tensor], None]) -> None:
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    for key, tap in here:
+        found = _pick(tap.what, tensors, choices)
+        if found is not None:
+            hand(key, found)
+
+
+def _pick(what: What, tensors: list[torch.Tensor], choices: int) -> torch.Tensor | None:
+    """Experts chosen and their weights are told apart by their type, and from all else by their last axis."""
+    if what == "first":
+        return next(iter(tensors), None)
+    wide = [tensor for tensor in tensors if tensor.ndim and tensor.shape[-1] == choices]
+    found = [tensor for tensor in wide if tensor.is_floating_point() == (what == "choice")]
+    return found[-1] if found else None
+
+
+def extract(tensor: torch.Tensor, tap: Tap, step: Step, cut: Cut, row: Row, divisor: float = 1.0) -> Array:
+    """What a tap saw of one prompt, as the schema has it, cut as asked: read-only, and a view where it can be."""
+    mine, axis = _row(tensor.detach(), tap, row)
+    place = next(place for place, name in enumerate(step.axes) if name in ("token", "query"))
+    tokens = cut.indices[place]
+    if mine.device.type != "cpu" and tokens is not None:
+        mine = mine.index_select(axis, torch.tensor(tokens, device=mine.device))
+        cut = evolve(cut, indices=tuple(None if here == place else part for here, part in enumerate(cut.indices)))
+    array = cut.apply(arrange(as_numpy(mine), tap.axes, step.axes, step.sizes, tap.piece))
+    if divisor != 1.0:
+        array = array / array.dtype.type(divisor)
+    array = array.view()
+    array.flags.writeable = False
+    return array
+
+
+def as_numpy(tensor: torch.Tensor) -> Array:
+    """The same memory as an array; bfloat16, which NumPy lacks, as `ml_dtypes` has it."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def _row(tensor: torch.Tensor, tap: Tap, row: Row) -> tuple[torch.Tensor, int]:
+    """One prompt's part without its padding, and the axis of its tokens."""
+    shape = tensor.shape
+    if not tap.axes.startswith("token"):
+        mine = tensor[row.index, :, : row.length]
+        return (mine[..., : row.length] if tap.axes.endswith("key") else mine), 1
+    if tuple(shape[:2]) == (row.batch, row.padded):
+        return tensor[row.index, : row.length], 0
+    if shape[0] == row.batch * row.padded:
+        start = row.index * row.padded
+        return tensor[start : start + row.length], 0
+    return (tensor[0] if shape[0] == 1 else tensor)[: row.length], 0  # positions: the same for every prompt

@@ -1,0 +1,181 @@
+"""From a source to a session: a checkpoint directory, the name of a model on the hub, or a GGUF file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from attrs import evolve, frozen
+from transformers import PreTrainedModel
+
+from llmtrace.errors import ModelOpenError, OptionError
+from llmtrace.families import family as family_of
+from llmtrace.families import spec_of
+from llmtrace.families.checkpoint import open_checkpoint
+from llmtrace.families.native import Family
+from llmtrace.schema.sites import Array
+from llmtrace.spec import ModelSpec
+from llmtrace.trace import ModelInfo
+from llmtrace_torch import gguf_model
+from llmtrace_torch.gguf import read_header
+from llmtrace_torch.hub import fetch
+from llmtrace_torch.locate import choices, locate
+from llmtrace_torch.offers import gaps, offers
+from llmtrace_torch.options import PRESETS, TorchOptions
+from llmtrace_torch.quiet import quiet
+from llmtrace_torch.session import TorchSession
+from llmtrace_torch.tokenizer import open_tokenizer
+from llmtrace_torch.weights import Late, LateWeights
+
+MIB = 1 << 20
+
+
+@frozen
+class Source:
+    """All that is known of a model before it is loaded."""
+
+    name: str
+    path: Path
+    """A directory, or a GGUF file."""
+    family: Family
+    spec: ModelSpec
+    weights: Mapping[str, Array]
+    stored: Mapping[str, str]
+    fingerprint: str
+    kind: str
+    """How the weights are stored, for people."""
+    gguf: Any = None
+    """The config that transformers makes of a GGUF file; None for a directory."""
+    notes: tuple[str, ...] = ()
+
+
+def open_model(source: str, options: TorchOptions) -> TorchSession:
+    """Open a model. Raises `ModelOpenError`, `UnsupportedModelError`, `OptionError`, with the culprit and the fix."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        path = fetch(source, options.revision)
+    found = _directory(source, path, options) if path.is_dir() else _gguf(source, path)
+    device = _device(options.device)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    model = _load(found, options).eval()
+    try:
+        model.to(device)
+        located = locate(model, found.spec, found.family)
+    except RuntimeError as error:  # out of memory, or a kernel that lacks this type or device
+        raise ModelOpenError(f"{source} cannot be run as {model.dtype} on {device}: {error}") from error
+    tokenizer, missing = open_tokenizer(found.path, gguf=found.gguf is not None, trust=options.trust_remote_code)
+    notes = (*found.notes, *filter(None, (missing, located.refused and f"{located.refused}: q and k after rotary are derived")))
+    info = _info(found, options, model, device)
+    kernel = str(model.config._attn_implementation)
+    return TorchSession(
+        model, found.spec, evolve(info, notes=notes + _non_finite(model)), tokenizer, located,
+        offers(found.spec, located, device), gaps(found.spec, located, kernel), found.weights, found.stored,
+    )  # fmt: skip
+
+
+def _directory(source: str, path: Path, options: TorchOptions) -> Source:
+    checkpoint = open_checkpoint(path)
+    if checkpoint.config.get("auto_map") and not options.trust_remote_code:
+        raise ModelOpenError(
+            f"{source} brings Python code of its own (auto_map in config.json), which is not run. If you trust its author, open it "
+            "with the option trust_remote_code=true."
+        )
+    kinds = dict.fromkeys(checkpoint.stored.values())
+    return Source(
+        source, path, checkpoint.family, checkpoint.spec, checkpoint.weights, checkpoint.stored, checkpoint.fingerprint, ", ".join(kinds)
+    )
+
+
+def _gguf(source: str, path: Path) -> Source:
+    header = read_header(path)
+    config = gguf_model.config_of(path)
+    family, spec = family_of(config.to_dict()), spec_of(config.to_dict())
+    weights = LateWeights(spec, family, lambda: gguf_model.tensors_of(path, config), str(path))
+    stored = Late(lambda: gguf_model.stored(spec, family, gguf_model.sources(header, config)))
+    kind = f"{header.kinds}, dequantised"
+    return Source(source, path, family, spec, weights, stored, _fingerprint(path), kind, config, gguf_model.unread(header))
+
+
+def _load(found: Source, options: TorchOptions) -> PreTrainedModel:
+    """The model by transformers' own loader, and nothing left at random."""
+    dtype = "float32" if found.gguf and options.dtype == "auto" else options.dtype
+    where: dict[str, Any] = {"gguf_file": found.path.name, "config": found.gguf} if found.gguf else {"use_safetensors": True}
+    attention = None if options.attention == "auto" else options.attention
+    try:
+        with quiet():
+            both: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                found.path.parent if found.gguf else found.path, local_files_only=True, dtype=dtype, attn_implementation=attention,
+                output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=options.trust_remote_code, **where,
+            )  # fmt: skip
+            loaded: PreTrainedModel = both[0]
+            report: Mapping[str, Any] = both[1]
+    except Exception as error:  # transformers raises whatever it meets
+        if options.attention == "sdpa" and isinstance(error, ValueError) and "scaled_dot_product" in str(error):
+            raise OptionError(
+                f"transformers has no sdpa attention for {found.spec.family} models: leave attention=auto, or ask for eager."
+            ) from error
+        raise ModelOpenError(f"transformers cannot load {found.name}: {type(error).__name__}: {error}") from error
+    _complete(found, report)
+    if loaded.dtype == torch.float64 and choices(found.spec):
+        loaded.set_experts_implementation("eager")  # the grouped product has no float64
+    return loaded
+
+
+def _complete(found: Source, report: Mapping[str, Any]) -> None:
+    """Raise `ModelOpenError` for a tensor that transformers did not find or could not use: it would be filled with random numbers."""
+    fix = "Its GGUF reader may not know this variant: the backend llamacpp reads the file itself" if found.gguf else "Fetch it again"
+    for what, why in (("missing_keys", "did not find"), ("mismatched_keys", "expects another shape of"), ("error_msgs", "cannot use")):
+        names = sorted(str(name[0] if isinstance(name, tuple) else name) for name in report.get(what) or ())
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ModelOpenError(f"transformers {why} {names[0]}{more} in {found.name}, and would use random numbers. {fix}.")
+
+
+def _device(wanted: str) -> str:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(name for name in there if there[name])
+    if not there[wanted]:
+        raise OptionError(f"The option device={wanted!r} names a device that PyTorch does not find here; cpu always works.")
+    return wanted
+
+
+def _info(found: Source, options: TorchOptions, model: PreTrainedModel, device: str) -> ModelInfo:
+    preset: Literal["exact", "shipped"] = "exact" if _numbers(options) == _numbers(PRESETS["exact"]) else "shipped"
+    experts = {"experts": str(model.get_experts_implementation()[""])} if choices(found.spec) else {}
+    used = ("llmtrace-torch", "torch", "transformers", *(("gguf",) if found.gguf else ()))
+    return ModelInfo(
+        source=found.name, backend="torch", runtime="PyTorch", versions={name: version(name) for name in used},
+        fingerprint=found.fingerprint, weights=found.kind, device=device, preset=preset,
+        settings={
+            "dtype": str(model.dtype).removeprefix("torch."), "attention": str(model.config._attn_implementation),
+            **experts, "threads": str(torch.get_num_threads()),
+        },
+    )  # fmt: skip
+
+
+def _numbers(options: TorchOptions) -> tuple[str, str]:
+    """The options that a preset chooses."""
+    return options.dtype, options.attention
+
+
+def _non_finite(model: PreTrainedModel) -> tuple[str, ...]:
+    bad = next((name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())), None)
+    return () if bad is None else (f"{bad} holds NaN or infinite values",)
+
+
+def _fingerprint(path: Path) -> str:
+    """Hex SHA-256 over a file's name and size, and its first and last MiB."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{path.name}\0{size}\0".encode())
+    with path.open("rb") as file:
+        digest.update(file.read(MIB))
+        file.seek(max(MIB, size - MIB) if size > MIB else size)
+        digest.update(file.read(MIB))
+    return digest.hexdigest()

