@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from attrs import field, frozen
@@ -15,6 +16,24 @@ from llmtrace.schema.steps import Weight, steps
 from llmtrace.spec import ModelSpec, Sizes
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+class Unread(Protocol):
+    """A tensor that is still in its file: `numpy.asarray` reads it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Slowest axis first."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of its numbers, once read."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """Its numbers."""
+
+
+Tensor: TypeAlias = Array | Unread
 
 
 @frozen
@@ -38,12 +57,12 @@ class Weights(Mapping[str, Array]):
     """Read-only schema weights by name, in their stored type; nothing is kept. Weights stored less one come in float32 at least."""
 
     places: Mapping[str, Place]
-    tensors: Mapping[str, Array] = field(repr=False)
+    tensors: Mapping[str, Tensor] = field(repr=False)
 
     def __getitem__(self, name: str) -> Array:
         place = self.places[name]
         wanted = place.weight.axes[1:] if place.stacked else place.weight.axes
-        found = [arrange(self.tensors[one], place.native.axes, wanted, place.sizes, place.native.piece) for one in place.names]
+        found = [arrange(np.asarray(self.tensors[one]), place.native.axes, wanted, place.sizes, place.native.piece) for one in place.names]
         array = np.stack(found) if place.stacked else found[0]
         if place.native.plus:  # in 16 bits the sum would be rounded; runtimes add in float32 too
             array = array + np.float32(place.native.plus)
@@ -62,7 +81,7 @@ class Weights(Mapping[str, Array]):
         return len(self.places)
 
 
-def weights_from(spec: ModelSpec, family: Family, tensors: Mapping[str, Array], where: str = "the checkpoint") -> Weights:
+def weights_from(spec: ModelSpec, family: Family, tensors: Mapping[str, Tensor], where: str = "the checkpoint") -> Weights:
     """Every weight that the model's steps read, from tensors by their native names, with or without the base model's prefix.
 
     Only names, shapes and types are looked at. `where` names the file in messages. Raises `ModelOpenError` if a weight is missing,
@@ -109,7 +128,7 @@ def _place(
     weight: Weight,
     sizes: Sizes,
     known: Mapping[str, str],
-    tensors: Mapping[str, Array],
+    tensors: Mapping[str, Tensor],
     where: str,
 ) -> Place:
     name = "embed.W_E" if weight.name == "unembed.W_U" and spec.unembed.tied else weight.name

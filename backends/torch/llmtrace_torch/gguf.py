@@ -43,6 +43,8 @@ class Header:
     metadata: Mapping[str, Any]
     """Scalars and texts by key; of arrays only their length."""
     tensors: Mapping[str, TensorInfo] = field(repr=False)
+    start: int
+    """Byte of the file where the tensors' data begin."""
 
     @property
     def kinds(self) -> str:
@@ -93,11 +95,18 @@ class _Reader:
         elif inner == STRING:
             if count * 8 > self.size:
                 raise self.fail(f"its header has an array of {count} texts")
-            for _ in range(count):
-                self.take(self.number("Q"))
+            self._skip_texts(count)
         else:
             raise self.fail(f"its header has an array of the unknown type {inner}")
         return count
+
+    def _skip_texts(self, count: int) -> None:
+        """Past an array of texts: a vocabulary has some ten thousands, so this loop is kept short."""
+        read, size, unpack = self.file.read, self.size, struct.Struct("<Q").unpack
+        for _ in range(count):
+            length = read(8)
+            if len(length) < 8 or len(read(unpack(length)[0] if unpack(length)[0] <= size else 0)) < unpack(length)[0]:
+                raise self.fail(f"its header reaches beyond its end at byte {size}")
 
 
 def read_header(path: Path) -> Header:
@@ -115,12 +124,12 @@ def read_header(path: Path) -> Header:
                 raise reader.fail(f"it announces {tensors} tensors and {entries} metadata entries in {reader.size} bytes")
             metadata = {reader.text(): reader.value() for _ in range(entries)}
             infos = [_tensor(reader, sizes) for _ in range(tensors)]
-            _check_data(reader, metadata, infos, sizes)
+            start = _check_data(reader, metadata, infos, sizes)
     except OSError as error:
         raise ModelOpenError(f"{path} cannot be read: {error.strerror}.") from error
     if not isinstance(metadata.get("general.architecture"), str):
         raise ModelOpenError(f"{path} does not say its general.architecture: it is not a language model.")
-    return Header(path, metadata, {info.name: info for info in infos})
+    return Header(path, metadata, {info.name: info for info in infos}, start)
 
 
 def _tensor(reader: _Reader, sizes: Mapping[int, tuple[str, int, int]]) -> TensorInfo:
@@ -136,7 +145,8 @@ def _tensor(reader: _Reader, sizes: Mapping[int, tuple[str, int, int]]) -> Tenso
 
 def _check_data(
     reader: _Reader, metadata: Mapping[str, Any], infos: list[TensorInfo], sizes: Mapping[int, tuple[str, int, int]]
-) -> None:
+) -> int:
+    """Where the data begin, once all that is announced is there."""
     align = metadata.get("general.alignment", 32)
     if not isinstance(align, int) or align < 1:
         raise reader.fail(f"its alignment is {align!r}")
@@ -147,6 +157,7 @@ def _check_data(
         stop = start + info.offset + math.prod(info.shape) // block * size
         if stop > reader.size:
             raise reader.fail(f"{info.name} should end at byte {stop}, the file ends at {reader.size}")
+    return start
 
 
 def _block_sizes() -> dict[int, tuple[str, int, int]]:

@@ -18,11 +18,13 @@ from llmtrace.families import family as family_of
 from llmtrace.families import spec_of
 from llmtrace.families.checkpoint import open_checkpoint
 from llmtrace.families.native import Family
+from llmtrace.families.weights import weights_from
 from llmtrace.schema.sites import Array
 from llmtrace.spec import ModelSpec
 from llmtrace.trace import ModelInfo
 from llmtrace_torch import gguf_model
 from llmtrace_torch.gguf import read_header
+from llmtrace_torch.gguf_tensors import packed
 from llmtrace_torch.hub import fetch
 from llmtrace_torch.locate import choices, locate
 from llmtrace_torch.offers import gaps, offers
@@ -96,8 +98,14 @@ def _gguf(source: str, path: Path) -> Source:
     header = read_header(path)
     config = gguf_model.config_of(path)
     family, spec = family_of(config.to_dict()), spec_of(config.to_dict())
-    weights = LateWeights(spec, family, lambda: gguf_model.tensors_of(path, config), str(path))
-    stored = Late(lambda: gguf_model.stored(spec, family, gguf_model.sources(header, config)))
+    one_by_one = packed(spec, family, header, config)
+    weights: Mapping[str, Array]
+    if one_by_one is None:
+        weights = LateWeights(spec, family, lambda: gguf_model.tensors_of(path, config), str(path))
+        stored = Late(lambda: gguf_model.stored(spec, family, gguf_model.sources(header, config)))
+    else:
+        weights = weights_from(spec, family, one_by_one, str(path))
+        stored = Late(lambda: gguf_model.stored(spec, family, {name: one.info.kind for name, one in one_by_one.items()}))
     kind = f"{header.kinds}, dequantised"
     return Source(source, path, family, spec, weights, stored, _fingerprint(path), kind, config, gguf_model.unread(header))
 
