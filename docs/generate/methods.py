@@ -1,0 +1,37 @@
+"""The page of influence methods, from the rows that the installed plugins bring."""
+
+from __future__ import annotations
+
+from llmtrace.influence.method import Method
+from llmtrace.plugins import plugins
+from table import NOTICE, code, table
+
+INTRO = """# Influence methods
+
+How strongly the prediction at one position depends on each source token: `model.influence(prompt, method=…)`, `llmtrace influence
+--method …`. Each method says what it explains, what it credits, how, what it holds fixed, and the unit of a score. A method with an
+identity reports by how much it misses it; one without says so, and its scores are not shares of anything.
+
+"Needs": `T` a trace, `W` the weights. "Cost" counts T tokens, L layers, H heads, width d.
+
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    rows = sorted((row for row in plugins().methods.values()), key=lambda row: row.name)
+    head = ("method", "what", "needs", "cost", "identity", "source")
+    lines = [(code(m.name), m.title, m.needs, m.cost, m.completeness or "none", m.source) for m in rows]
+    return (NOTICE + INTRO + table(head, lines) + "".join(map(_section, rows))).rstrip() + "\n"
+
+
+def _section(method: Method) -> str:
+    contract = method.contract
+    rows = [
+        ("explains", contract.output),
+        ("credits", contract.features),
+        ("how", contract.process),
+        ("held fixed", contract.fixed),
+        ("unit", contract.unit),
+    ]
+    return f"## `{method.name}`\n\n{method.title}. {method.source}.\n\n{table(('', ''), rows)}"
