@@ -7,16 +7,19 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from llmtrace.recording import Plan
-from llmtrace.schema.evaluate import Signals
+from llmtrace.schema.evaluate import Equations, Signals
 from llmtrace.schema.sites import Array
 from llmtrace.schema.verify import LocalError, verify
 
 
 class Checking:
-    """A fold that judges every captured signal by its equation, and keeps only the verdicts."""
+    """A fold that judges every captured signal by its equation, and keeps only the verdicts.
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    `equations` are those to judge by, where they are not the model's own: another's spec and weights.
+    """
+
+    def __init__(self, plan: Plan, equations: Equations | None = None) -> None:
+        self._equations = plan.equations if equations is None else equations
         self._precision = plan.precision
         self._carried: dict[str, Array] = {}
         self._inputs = {"tokens": np.asarray(plan.ids), "positions": np.arange(len(plan.ids))}
@@ -37,8 +40,8 @@ class Checking:
     def _judge(self, signals: Signals) -> None:
         captured: Mapping[str, Array] = self._inputs | self._carried | dict(signals)
         wanted = [site for site in signals if site not in self._found]
-        self._found |= {error.site: error for error in verify(self._plan.equations, captured, self._precision, wanted)}
+        self._found |= {error.site: error for error in verify(self._equations, captured, self._precision, wanted)}
 
     def errors(self) -> list[LocalError]:
         """One verdict a site, in dataflow order; call once the run is over."""
-        return [self._found[site] for site in self._plan.equations.steps if site in self._found]
+        return [self._found[site] for site in self._equations.steps if site in self._found]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from attrs import evolve
 
+from llmtrace.calling import calling, run, run_many
 from llmtrace.errors import CapabilityError
 from llmtrace.protocol import Observer, Request, SupportsMany, SupportsReplay, SupportsWeights, TraceSession
 from llmtrace.recording import Deriving, Fold, Folding, Plan, Recorder, plan
@@ -30,11 +31,15 @@ Prompt: TypeAlias = str | Sequence[int]
 class Model:
     """An open model; a context manager. `llmtrace.open` makes it."""
 
-    def __init__(self, session: TraceSession, chosen: str = "", info: ModelInfo | None = None) -> None:
+    def __init__(
+        self, session: TraceSession, chosen: str = "", info: ModelInfo | None = None, *, warnings: tuple[str, ...] = ()
+    ) -> None:
         self.session = session
         self._info = info or session.info
         self.chosen = chosen
         """Why this backend: `native`, `converting`, `reference` or `named`."""
+        self.warnings = warnings
+        """Other backends that could not say whether they open this model, and why."""
         weights = session.weights if isinstance(session, SupportsWeights) else {}
         self.equations = Equations(session.spec, weights)
 
@@ -84,7 +89,7 @@ class Model:
         given = {site: REPLAYED for site in replay or {} if site in ready.asked}
         recorder = Recorder(evolve(ready, provenance={**ready.provenance, **given}))
         self._run(ready, recorder, replay or {})
-        return self._trace(tokens, capture, recorder)
+        return self._trace(tokens, capture, recorder, tuple(replay or ()))
 
     def trace_many(
         self, prompts: Sequence[Prompt], *, capture: Capture = None, max_bytes: int | None = DEFAULT_MAX_BYTES
@@ -96,7 +101,7 @@ class Model:
         recorders = [Recorder(ready) for ready in plans]
         if isinstance(self.session, SupportsMany):
             observers = [Deriving(ready, recorder) for ready, recorder in zip(plans, recorders, strict=True)]
-            self.session.run_many([Request(ready.ids, ready.asked) for ready in plans], observers)
+            run_many(self.session, [Request(ready.ids, ready.asked) for ready in plans], observers)
             for observer in observers:
                 observer.finish()
         else:
@@ -123,11 +128,15 @@ class Model:
         if replay and not isinstance(self.session, SupportsReplay):
             raise CapabilityError(f"The backend {self.info.backend} cannot take signals as given; the reference backend can.")
         deriving = Deriving(ready, observer)
-        self.session.run(Request(ready.ids, ready.asked, replay), deriving)
+        run(self.session, Request(ready.ids, ready.asked, replay), deriving)
         deriving.finish()
 
-    def _trace(self, tokens: tuple[Token, ...], capture: Capture, recorder: Recorder) -> Trace:
-        return Trace(self.info, self.spec, tokens, recorder.signals(), as_selection(capture), self.equations.weights)
+    def _trace(
+        self, tokens: tuple[Token, ...], capture: Capture, recorder: Recorder, given: tuple[str, ...] = ()
+    ) -> Trace:
+        return Trace(
+            self.info, self.spec, tokens, recorder.signals(), as_selection(capture), self.equations.weights, given
+        )
 
     def verify(self, prompt: Prompt, *, capture: Capture = None) -> list[LocalError]:
         """The local error of every captured signal on one prompt, judged while the model runs, in dataflow order.
@@ -173,7 +182,8 @@ class Model:
 
     def close(self) -> None:
         """Release the model. Closing twice is allowed."""
-        self.session.close()
+        with calling(self.info.backend, "close"):
+            self.session.close()
 
     def __enter__(self) -> Model:
         """Itself."""

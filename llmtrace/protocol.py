@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
-from llmtrace.schema.precision import Precision
+from llmtrace.schema.precision import BYTES, Precision
 from llmtrace.schema.sites import Array
 from llmtrace.selection import Cut
 from llmtrace.spec import ModelSpec
@@ -36,11 +36,13 @@ class Offer:
     """`captured`, or `converted` with its recipe; never `derived`: that is the core's work."""
     precision: Precision = Precision()
     """What rounding the values have been through."""
+    handed: str = field(default="", validator=validators.in_({"", *BYTES}))
+    """Type of the arrays that are handed over, where it is not the one in which the runtime held them (8-bit blocks as float32)."""
 
     @property
     def dtype(self) -> str:
         """Type of the arrays that are handed over."""
-        return self.precision.storage
+        return self.handed or self.precision.storage
 
 
 @frozen

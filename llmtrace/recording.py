@@ -18,7 +18,7 @@ from llmtrace.protocol import Observer, TraceSession
 from llmtrace.schema.evaluate import Equations, Signals
 from llmtrace.schema.precision import BYTES, Precision
 from llmtrace.schema.sites import Array
-from llmtrace.schema.steps import layer_of
+from llmtrace.schema.steps import layer_of, stage_of
 from llmtrace.selection import Cut, Pick, Selection, cut, size
 from llmtrace.trace import Provenance, Signal
 
@@ -44,12 +44,14 @@ class Plan:
     """Of what the observer gets."""
     precision: Mapping[str, Precision]
     """Of what is asked for and of what is derived."""
+    dtypes: Mapping[str, str]
+    """Types of the arrays, of the same sites."""
 
     @property
     def bytes(self) -> int:
         """Bytes that the observer gets in all."""
         steps = self.equations.steps
-        return sum(size(steps[s], c, len(self.ids), BYTES[self.precision[s].storage]) for s, c in self.cuts.items())
+        return sum(size(steps[s], c, len(self.ids), BYTES[self.dtypes[s]]) for s, c in self.cuts.items())
 
 
 def plan(session: TraceSession, equations: Equations, selection: Selection, ids: tuple[int, ...]) -> Plan:
@@ -87,12 +89,13 @@ def plan(session: TraceSession, equations: Equations, selection: Selection, ids:
     }
     precision = {site: session.offers[site].precision for site in asked}
     precision |= {site: _derived_precision(session, equations, site, rests) for site, rests in derived.items()}
-    return Plan(equations, ids, asked, cuts, derived, provenance, precision)
+    dtypes = {site: session.offers[site].dtype for site in asked} | {site: precision[site].storage for site in derived}
+    return Plan(equations, ids, asked, cuts, derived, provenance, precision, dtypes)
 
 
 def _derived_precision(session: TraceSession, equations: Equations, site: str, rests: tuple[str, ...]) -> Precision:
     """Derived signals are computed in float64 and kept as float32, or as float64 where all that they rest on is."""
-    if equations.steps[site].equation.name == "expert_index":
+    if equations.steps[site].equation.integer:
         return Precision("int64", "float64")
     wide = all(session.offers[name].dtype in ("float64", "int64") for name in rests)
     return Precision("float64" if wide else "float32", "float64")
@@ -134,7 +137,9 @@ class Deriving:
             self._held[site] = array.copy()
         if site in plan.cuts:
             wanted = plan.cuts[site]
-            self._observer.signal(site, array if wanted == plan.asked[site] else wanted.apply(array))
+            seen = (array if wanted == plan.asked[site] else wanted.apply(array)).view()
+            seen.flags.writeable = False  # an observer that wrote here would write into the model
+            self._observer.signal(site, seen)
 
     def layer_done(self, layer: int) -> None:
         """Derive what stands in this layer, then close it."""
@@ -155,9 +160,7 @@ class Deriving:
         self._close()
 
     def _stage_of(self, site: str) -> int:
-        """The block that a site stands in; the embeddings come before all, the rest of the ends after all."""
-        layer = layer_of(site)
-        return layer if layer is not None else EMBEDDINGS if site in ("embed", "pos_embed") else self._blocks
+        return stage_of(site, self._blocks)
 
     def _check(self, site: str, array: Array) -> None:
         plan = self._plan
@@ -167,10 +170,10 @@ class Deriving:
         if self._stage_of(site) != self._stage:
             due = f"block {self._stage}" if self._stage < self._blocks else "the end"
             raise SchemaViolationError(f"The session handed over {site} out of order: {due} was to come.")
-        shape, dtype = plan.asked[site].shape(plan.equations.steps[site].shape(len(plan.ids))), plan.precision[site].storage
+        shape, dtype = plan.asked[site].shape(plan.equations.steps[site].shape(len(plan.ids))), plan.dtypes[site]
         if array.shape != shape:
             raise SchemaViolationError(f"The session handed over {site} with shape {list(array.shape)} instead of {list(shape)}.")
-        if array.dtype.name != dtype:
+        if array.dtype.name != dtype or not array.dtype.isnative:
             raise SchemaViolationError(f"The session handed over {site} as {array.dtype.name}, but offers it as {dtype}.")
 
     def _close(self) -> None:
@@ -181,7 +184,7 @@ class Deriving:
                 raise SchemaViolationError(f"The session did not hand over {site}, which it offers.")
         look = plan.equations.looking(self._held)
         for site in [site for site in plan.derived if self._stage_of(site) == self._stage]:
-            array = np.asarray(look(site), plan.precision[site].storage).view()
+            array = np.asarray(look(site), plan.dtypes[site]).view()
             array.flags.writeable = False
             self._observer.signal(site, plan.cuts[site].apply(array))
             for name in plan.derived[site]:

@@ -174,18 +174,21 @@ class Trace:
     """What was asked for."""
     weights: Weights = field(factory=dict, repr=False)
     """The model's weights, where it is open: they are not saved."""
+    given: tuple[str, ...] = ()
+    """Sites that the model did not compute: their values were put there (`replay=`)."""
+    positions: tuple[int, ...] = field(repr=False)
+    """The tokens' positions; 0, 1, 2 … if not said."""
     schema_version: int = SCHEMA_VERSION
     """Of the sites' meanings."""
+
+    @positions.default
+    def _from_zero(self) -> tuple[int, ...]:
+        return tuple(range(len(self.tokens)))
 
     @property
     def ids(self) -> tuple[int, ...]:
         """The token ids."""
         return tuple(token.id for token in self.tokens)
-
-    @property
-    def positions(self) -> Array:
-        """The tokens' positions, [token]."""
-        return np.arange(len(self.tokens))
 
     @cached_property
     def equations(self) -> Equations:
@@ -195,7 +198,7 @@ class Trace:
     @cached_property
     def known(self) -> Mapping[str, Array]:
         """What equations may rest on: the inputs, and every signal recorded whole; those in a file are read when they are used."""
-        inputs = {"tokens": np.asarray(self.ids), "positions": self.positions}
+        inputs = {"tokens": np.asarray(self.ids), "positions": np.asarray(self.positions)}
         return _Known(inputs, {site: signal for site, signal in self.signals.items() if signal.whole})
 
     def __getitem__(self, site: str) -> Signal:
@@ -253,14 +256,15 @@ class Trace:
     def verify(self) -> list[LocalError]:
         """The local error of every captured signal, in dataflow order; derived ones are not judged.
 
-        A signal that was computed by an equation agrees with it by construction, so only captured and converted ones count.
+        A signal that was computed by an equation agrees with it by construction, so only captured and converted ones count, and of
+        these not what was put there.
         """
         from llmtrace.schema.verify import verify
 
         judged = {site: signal for site, signal in self.signals.items() if signal.provenance.kind != "derived" and signal.whole}
         inputs = {"tokens": self.known["tokens"], "positions": self.known["positions"]}
         precision = {site: signal.precision for site, signal in judged.items()}
-        return list(verify(self.equations, _Known(inputs, judged), precision))
+        return list(verify(self.equations, _Known(inputs, judged), precision, given=self.given))
 
     def save(self, path: str | Path) -> None:
         """Write the trace to one file, atomically: a failure leaves an older file as it was. Raises `TraceFileError`."""

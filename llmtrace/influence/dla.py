@@ -22,6 +22,7 @@ from llmtrace.influence.paths import path_sites, paths
 from llmtrace.influence.readout import Readout, uncapped
 from llmtrace.influence.record import Contract
 from llmtrace.schema.evaluate import Signals
+from llmtrace.schema.steps import BEFORE
 from llmtrace.spec import Mixer
 
 MANY = 0.01
@@ -41,7 +42,7 @@ class DlaFold:
             ]
             for layer, block in enumerate(spec.blocks)
         }
-        self._starts = tuple(site for site in ("embed", "pos_embed") if site in steps)
+        self._starts = tuple(site for site in BEFORE if site in steps)
         self.sites: Collection[str] = (
             *(site for layer in range(layers) for site in (*path_sites(spec, layer), *self._others[layer])),
             *self._starts, "ln_final.scale", "logits",

@@ -149,7 +149,11 @@ def _through_post(
 def weight(equations: Equations, name: str, dtype: type[np.floating] = np.float64) -> Array:
     """A copy of a weight in `dtype`. Raises `CapabilityError` if the model has none of that name at hand."""
     if name not in equations.weights:
-        raise CapabilityError(f"The weight {name} is not at hand: open the model with a backend that reads weights.")
+        others = "reads no other either" if not equations.weights else f"has {len(equations.weights)} others"
+        raise CapabilityError(
+            f"The weight {name} is not at hand (the backend {others}): name a backend that has it (--backend), or use a method that needs "
+            f"a trace only (rollout, attention)."
+        )
     return np.asarray(equations.weights[name]).astype(
         dtype, order="C"
     )  # products of transposed views are many times slower

@@ -15,14 +15,12 @@ from llmtrace.protocol import Gap, Observer, Offer, Request
 from llmtrace.schema.evaluate import Equations, Weights
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
-from llmtrace.schema.steps import Step, layer_of
+from llmtrace.schema.steps import Step, stage_of
 from llmtrace.selection import Cut
 from llmtrace.spec import ModelSpec
 from llmtrace.tokens import Tokenizer
 from llmtrace.trace import ModelInfo
 
-BEFORE = ("embed", "pos_embed")
-"""The sites of no block that come before the first one."""
 TYPES: Mapping[str, type[np.floating]] = {"float64": np.float64, "float32": np.float32}
 
 
@@ -69,9 +67,7 @@ class ReferenceSession:
         # NaN and infinity are the model's own, and reported
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for site, array in self._equations.run(inputs, request.cuts):
-                layer = layer_of(site)
-                reached = layer if layer is not None else 0 if site in BEFORE else len(self.spec.blocks)
-                while done < reached:
+                while done < stage_of(site, len(self.spec.blocks)):
                     observer.layer_done(done)
                     done += 1
                 observer.signal(site, _handed_over(array, request.cuts[site]))
@@ -112,7 +108,7 @@ class ReferenceSession:
 
 
 def _precision(step: Step, dtype: str) -> Precision:
-    return Precision("int64" if step.equation.name == "expert_index" else dtype, dtype)
+    return Precision("int64" if step.equation.integer else dtype, dtype)
 
 
 def _handed_over(array: Array, cut: Cut) -> Array:

@@ -13,9 +13,9 @@ from typing import TypeAlias
 import attrs
 import numpy as np
 
-from llmtrace.errors import SignalUnavailableError, UnknownSignalError, suggest
+from llmtrace.errors import SchemaViolationError, SignalUnavailableError, UnknownSignalError, suggest
 from llmtrace.schema.sites import INPUTS, Array
-from llmtrace.schema.steps import Step, Weight, steps
+from llmtrace.schema.steps import BEFORE, Step, Weight, steps
 from llmtrace.spec import ModelSpec
 
 Look: TypeAlias = Callable[[str], Array]
@@ -67,13 +67,22 @@ class Equations:
         return step.equation.fn(step.record, *map(look, step.terms), **named)
 
     def weight(self, weight: Weight) -> Array:
-        """A weight in the type that the equations compute in. Raises `SignalUnavailableError` if it is not at hand."""
+        """A weight in the type that the equations compute in.
+
+        Raises `SignalUnavailableError` if it is not at hand, `SchemaViolationError` if it has another shape than the spec says.
+        """
         try:
-            return self.cast(self.weights[weight.name])
+            array = self.weights[weight.name]
         except KeyError:  # asking `in` first would read it twice, where a mapping reads on access
             raise SignalUnavailableError(
                 f"The weight {weight.name} is not at hand: derive with the model that made this trace."
             ) from None
+        if array.shape != weight.shape:
+            axes = " ".join(weight.axes)
+            raise SchemaViolationError(
+                f"The weight {weight.name} has shape {list(array.shape)}; the spec makes it {list(weight.shape)} [{axes}]."
+            )
+        return self.cast(array)
 
     def cast(self, array: Array) -> Array:
         """Floating-point arrays in the type that the equations compute in, others as they are."""
@@ -109,7 +118,7 @@ class Equations:
         span = self.span(site, known)
         missing = [f"{name} (opaque to the equations)" for name in span.opaque]
         layers = {self.steps[name].layer for name in span.through} - {None}
-        if len(layers) > 1 or ("tokens" in span.known and site not in ("embed", "pos_embed")):
+        if len(layers) > 1 or ("tokens" in span.known and site not in BEFORE):
             missing += self._ends(span, known)
         lacking = [name for name in span.weights if name not in (self.weights if weights is None else weights)]
         missing += [f"the weight {lacking[0]}" + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")] if lacking else []

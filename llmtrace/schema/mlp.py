@@ -43,13 +43,13 @@ def pre_linear(m: GatedMlp, x: Array, W_in: Array, b_in: Array | None = None) ->
     return plus(x @ W_in, b_in)
 
 
-@site("token d_mlp", name="post")
+@site("token d_mlp", name="post", activation=True)
 def plain_post(m: Mlp, pre: Array) -> Array:
     """`act(pre)`"""
     return ACTIVATIONS[m.act](pre)
 
 
-@site("token d_mlp", name="post")
+@site("token d_mlp", name="post", activation=True)
 def gated_post(m: GatedMlp, pre: Array, pre_linear: Array) -> Array:
     """`act(pre) * pre_linear`, after the clamps where the model has them."""
     return gated(m, pre, pre_linear)

@@ -68,7 +68,7 @@ def ranking(m: Moe, router: Array, b_correction: Array | None) -> Array:
     return plus(affinities(m, router), b_correction)
 
 
-@site("token choice")
+@site("token choice", integer=True)
 def expert_index(m: Moe, router: Array, b_correction: Array | None = None) -> Array:
     """The experts chosen, best first; equal scores by index."""
     return np.argsort(-ranking(m, router, b_correction), axis=-1, kind="stable")[:, : m.choices].astype(np.int64)
@@ -97,7 +97,7 @@ def pre_linear(m: Moe, x: Array, expert_index: Array, W_in: Array, b_in: Array |
     return _each(_fan(x, expert_index), expert_index, W_in, b_in)
 
 
-@site("token choice d_mlp")
+@site("token choice d_mlp", activation=True)
 def post(m: Moe, pre: Array, pre_linear: Array) -> Array:
     """`act(pre) * pre_linear`, after the clamps where the model has them."""
     return gated(m.expert, pre, pre_linear)

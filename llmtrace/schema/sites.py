@@ -45,6 +45,10 @@ class Equation:
     """Large and seldom wanted: recorded only where it is named."""
     opaque: bool
     """No equation: the value can only be captured."""
+    integer: bool
+    """Whole numbers: they agree exactly, or not."""
+    activation: bool
+    """Applies an activation, which a runtime may look up in a table."""
     fn: Callable[..., Array]
     """Of the record and, by name, of its data."""
     arguments: tuple[Parameter, ...]
@@ -80,6 +84,8 @@ def site(
     when: Callable[[Any], bool] = lambda record: True,
     on_request: bool = False,
     opaque: bool = False,
+    integer: bool = False,
+    activation: bool = False,
 ) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
     """Enter a function in the table, for the record types of its first parameter, under its own name or `name`."""
 
@@ -87,7 +93,9 @@ def site(
         own, *arguments = signature(fn).parameters.values()
         hint = get_type_hints(fn)[own.name]
         key = fn.__name__ if name is None else name
-        row = Equation(key, axes, tuple(sums.split()), noise, gain, when, on_request, opaque, fn, tuple(arguments))
+        row = Equation(
+            key, axes, tuple(sums.split()), noise, gain, when, on_request, opaque, integer, activation, fn, tuple(arguments)
+        )  # fmt: skip
         for record in [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]:
             EQUATIONS.setdefault(record, {})[key] = row
         return fn

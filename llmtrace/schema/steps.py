@@ -17,6 +17,20 @@ from llmtrace.schema.sites import EQUATIONS, INPUTS, WEIGHTS, Equation
 from llmtrace.spec import Attention, Block, Mixer, ModelSpec, Norm, Sizes, Sum
 
 
+BEFORE = ("embed", "pos_embed")
+"""The sites that stand in no block and come before the first."""
+
+
+def stage_of(site: str, blocks: int) -> int:
+    """When a forward pass meets a site: -1 before block 0, L in block L, `blocks` after the last.
+
+    >>> stage_of("embed", 4), stage_of("blocks.2.attn.z", 4), stage_of("logits", 4)
+    (-1, 2, 4)
+    """
+    layer = layer_of(site)
+    return layer if layer is not None else -1 if site in BEFORE else blocks
+
+
 @frozen
 class Part:
     """A record, where it stands, and what flows into it."""

@@ -42,16 +42,23 @@ class LocalError:
     """The sites between this one and the captured inputs that it was computed from, itself first."""
     reason: str = ""
     """What a number does not say: unlike masks, a wrong shape, what is missing."""
+    worst_token: int | None = None
+    """Index of the token where the error is largest; None where nothing was compared."""
 
 
 def verify(
-    equations: Equations, captured: Signals, precision: Mapping[str, Precision], wanted: Collection[str] | None = None
+    equations: Equations,
+    captured: Signals,
+    precision: Mapping[str, Precision],
+    wanted: Collection[str] | None = None,
+    given: Collection[str] = (),
 ) -> Iterator[LocalError]:
     """Every captured site in dataflow order; the first that is violated is where a fault entered.
 
     `captured` holds whole signals by site, and `tokens` and `positions`. `wanted` are the sites to judge (default: all that were
     captured). A site that cannot be computed from what was captured is `unchecked`; one that no equation could read (a wrong shape,
-    experts that do not exist) is violated, and counts as not captured.
+    experts that do not exist, NaN) is violated, and counts as not captured. Sites in `given` were not computed by the model but put
+    there: they are not judged, and neither is what would have to be computed through one that was not recorded.
     """
     misfits = {site: why for site in captured if site in equations.steps and (why := _misfit(equations.steps[site], captured))}
     fitting = {name: captured[name] for name in captured if name not in misfits} if misfits else captured
@@ -62,11 +69,13 @@ def verify(
             look, layer = equations.looking(fitting), step.layer
         if site not in captured or not (wanted is None or site in wanted):
             continue
-        if site in misfits:
+        if site in given:
+            judged = LocalError(site, "unchecked", 0.0, 0.0, 0.0, (site,), "was taken as given, not computed")
+        elif site in misfits:
             judged = LocalError(site, "violated", math.inf, math.inf, 0.0, (site,), misfits[site])
         else:
             with np.errstate(all="ignore"):  # a value that is not finite is a verdict, not a warning
-                judged = _judge(equations, step, fitting, look, precision)
+                judged = _judge(equations, step, fitting, look, precision, given)
         yield judged
 
 
@@ -75,28 +84,43 @@ def _misfit(step: Step, captured: Signals) -> str:
     found, shape = captured[step.site], step.shape(len(captured["tokens"]))
     if found.shape != shape:
         return f"has shape {list(found.shape)} instead of {list(shape)}"
-    if step.equation.name == "expert_index":
+    if step.equation.integer:
         if found.dtype.kind not in "iu":
             return f"holds {found.dtype.name} instead of integers"
         if found.size and not 0 <= found.min() <= found.max() < step.sizes["expert"]:
             return f"names experts outside 0 … {step.sizes['expert'] - 1}"
+    elif not np.isfinite(found if "key" not in step.axes else np.where(np.isneginf(found), 0, found)).all():
+        return "holds NaN or infinite values"
     return ""
 
 
-def _judge(equations: Equations, step: Step, captured: Signals, look: Look, precision: Mapping[str, Precision]) -> LocalError:
+def _judge(
+    equations: Equations,
+    step: Step,
+    captured: Signals,
+    look: Look,
+    precision: Mapping[str, Precision],
+    given: Collection[str],
+) -> LocalError:
     site, found = step.site, captured[step.site]
     try:
         span = equations.derivable(site, captured)
     except SignalUnavailableError as lacking:
-        return LocalError(site, "unchecked", 0.0, 0.0, 0.0, (site,), str(lacking))
+        zero = "" if found.any() else "is all zero; "
+        return LocalError(site, "unchecked", 0.0, 0.0, 0.0, (site,), f"{zero}{lacking}")
+    if hidden := [name for name in span.through[1:] if name in given]:
+        reason = f"rests on {hidden[0]}, which was taken as given and not recorded"
+        return LocalError(site, "unchecked", 0.0, 0.0, 0.0, span.through, reason)
     expected = equations.evaluate(site, look)
     limit = math.sqrt(tolerance(equations, site, captured, look, precision))
-    if step.equation.name == "expert_index":
+    if step.equation.integer:
         return _judge_choice(equations, step, found, expected, look, limit, span.through)
-    error, worst = distance(found, expected, token_axis(step))
+    axis = token_axis(step)
+    error, worst = distance(found, expected, axis)
     reason = _reason(found, expected, error)
     holds = not reason and error <= limit and worst <= 2 * limit
-    return LocalError(site, "holds" if holds else "violated", error, worst, limit, span.through, reason)
+    status: Status = "holds" if holds else "violated"
+    return LocalError(site, status, error, worst, limit, span.through, reason, worst_token(found, expected, axis))
 
 
 def _reason(found: Array, expected: Array, error: float) -> str:
@@ -130,7 +154,8 @@ def _judge_choice(
     worst, share = float(margins.max()), len(parted) / len(found)
     status: Status = "holds" if worst <= 2 * max(limit, 4 * float(np.finfo(np.float32).eps)) else "violated"
     kind = "a tie within rounding" if status == "holds" else "other experts"
-    return LocalError(site, status, share, 1.0, limit, through, f"{kind} at token {parted[0]}, margin {worst:.1e}")
+    reason = f"{kind} at token {parted[0]}, margin {worst:.1e}"
+    return LocalError(site, status, share, 1.0, limit, through, reason, int(parted[0]))
 
 
 def distance(found: Array, expected: Array, axis: int = 0) -> tuple[float, float]:
@@ -138,14 +163,26 @@ def distance(found: Array, expected: Array, axis: int = 0) -> tuple[float, float
 
     Masked entries (-inf) are left out where both have them; unlike masks or shapes are infinitely far. Zero against zero is 0.
     """
-    masked = np.isneginf(expected)
-    if found.shape != expected.shape or (np.isneginf(found) != masked).any():
+    if found.shape != expected.shape or (np.isneginf(found) != np.isneginf(expected)).any():
         return math.inf, math.inf
-    f, e = (np.where(masked, 0.0, a.astype(np.float64)) for a in (found, expected))
-    others = tuple(other for other in range(e.ndim) if other != axis)
-    error, size = ((f - e) ** 2).sum(others), (e**2).sum(others)
+    error, size = _squares(found, expected, axis)
     each = [ratio(float(e), float(s)) for e, s in zip(error, size, strict=True)]
     return ratio(float(error.sum()), float(size.sum())), max(each, default=0.0)
+
+
+def worst_token(found: Array, expected: Array, axis: int = 0) -> int | None:
+    """The token where the relative error is largest, the first of equals; None for unlike masks or shapes, or no tokens."""
+    if found.shape != expected.shape or (np.isneginf(found) != np.isneginf(expected)).any() or not found.shape[axis]:
+        return None
+    return int(np.argmax([ratio(float(e), float(s)) for e, s in zip(*_squares(found, expected, axis), strict=True)]))
+
+
+def _squares(found: Array, expected: Array, axis: int) -> tuple[Array, Array]:
+    """Squared error and squared size of each token, masked entries left out."""
+    masked = np.isneginf(expected)
+    f, e = (np.where(masked, 0.0, a.astype(np.float64)) for a in (found, expected))
+    others = tuple(other for other in range(e.ndim) if other != axis)
+    return ((f - e) ** 2).sum(others), (e**2).sum(others)
 
 
 def ratio(error: float, size: float) -> float:
@@ -156,19 +193,32 @@ def ratio(error: float, size: float) -> float:
 
 
 def tolerance(equations: Equations, site: str, captured: Signals, look: Look, precision: Mapping[str, Precision]) -> float:
-    """The *squared* relative error that rounding explains: `16 u_s² + (K + noise) u_a²`, and what derived inputs inherit, enlarged.
+    """The *squared* relative error that rounding explains: `16 (u_s² + u_o² + u_f²) + (K + noise) u_a²`, and what derived inputs
+    inherit, enlarged.
 
     u_s and u_a are the round-offs of storage and accumulation, K the length of the sums that make the site (16 where there are
-    none); a clean capture stays below a tenth of it.
+    none); u_o is that of a product's operands and u_f that of an activation's table, where the runtime has such. A clean capture
+    stays below a tenth of it. What lies between a site and its captured inputs was rounded as the site itself was.
     """
+    return _tolerance(equations, site, captured, look, precision, precision.get(site, Precision()))
+
+
+def _tolerance(
+    equations: Equations, site: str, captured: Signals, look: Look, precision: Mapping[str, Precision], judged: Precision
+) -> float:
     step = equations.steps[site]
     signals = {parameter: look(name) for parameter, name in step.signals.items()}
     sizes = step.sizes | {"key": len(captured["tokens"])}
     terms = math.prod([sizes[axis] for axis in step.equation.sums]) if step.equation.sums else 16
-    at = precision.get(site, Precision())
-    own = 16 * at.storage_roundoff**2 + (terms + step.equation.noise(step.record, signals)) * at.accumulation_roundoff**2
+    at = precision.get(site, judged)
+    rounded = at.storage_roundoff**2
+    if step.equation.sums:
+        rounded += at.operand_roundoff**2
+    if step.equation.activation:
+        rounded += at.function_roundoff**2
+    own = 16 * rounded + (terms + step.equation.noise(step.record, signals)) * at.accumulation_roundoff**2
     derived = [name for name in step.inputs if name not in captured and name in equations.steps]
-    inherited = sum(tolerance(equations, name, captured, look, precision) for name in derived)
+    inherited = sum(_tolerance(equations, name, captured, look, precision, judged) for name in derived)
     return own + step.equation.gain(step.record, signals) * inherited
 
 

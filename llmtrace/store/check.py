@@ -22,7 +22,11 @@ def check_manifest(manifest: Manifest, places: Mapping[str, Place]) -> None:
     for token in manifest.tokens:
         if not 0 <= token.id < manifest.spec.vocab:
             raise UnreadableError(f"its token {token.id} is outside the vocabulary of {manifest.spec.vocab}")
+    if len(manifest.positions) != len(manifest.tokens) or min(manifest.positions) < 0:
+        raise UnreadableError("its positions are not one for each token")
     table = _table(manifest.spec)
+    if foreign := [site for site in manifest.given if site not in table]:
+        raise UnreadableError(f"{foreign[0]!r:.80}, which was taken as given, is no site of its model")
     if len({entry.site for entry in manifest.signals}) < len(manifest.signals):
         raise UnreadableError("it has two signals of one site")
     if {entry.site for entry in manifest.signals} != set(places):

@@ -29,7 +29,7 @@ def load(path: str | Path) -> Trace:
         raise TraceFileError(f"{path} cannot be opened as a trace: {error}.") from error
     return Trace(
         manifest.model, manifest.spec, manifest.tokens, _signals(path, manifest, places), manifest.selection,
-        schema_version=manifest.schema_version,
+        given=manifest.given, positions=manifest.positions, schema_version=manifest.schema_version,
     )  # fmt: skip
 
 

@@ -15,8 +15,6 @@ MANIFEST_KEY = "llmtrace"
 """Where the manifest stands in the header's `__metadata__`."""
 DIGEST_KEY = "llmtrace_sha256"
 """Where its digest stands."""
-LONGEST_HEADER = 100_000_000
-"""Bytes; the safetensors format's own limit."""
 DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32", "uint8": "U8",
 }  # fmt: skip
@@ -61,7 +59,11 @@ class Manifest:
     """What the model is."""
     tokens: tuple[Token, ...]
     """The prompt."""
+    positions: tuple[int, ...]
+    """The tokens' positions."""
     selection: Selection
     """What was asked for."""
+    given: tuple[str, ...]
+    """Sites that the model did not compute: their values were put there."""
     signals: tuple[Entry, ...]
     """In dataflow order."""

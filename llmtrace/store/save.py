@@ -10,9 +10,10 @@ import numpy as np
 
 import llmtrace
 from llmtrace.errors import TraceFileError
+from llmtrace.safetensors_header import LONGEST_HEADER
 from llmtrace.schema.sites import Array
 from llmtrace.store.atomic import replacing
-from llmtrace.store.manifest import DIGEST_KEY, DTYPES, FORMAT_VERSION, LONGEST_HEADER, MANIFEST_KEY, Entry, Manifest
+from llmtrace.store.manifest import DIGEST_KEY, DTYPES, FORMAT_VERSION, MANIFEST_KEY, Entry, Manifest
 from llmtrace.trace import Signal, Trace
 
 
@@ -66,7 +67,9 @@ def _manifest(trace: Trace, path: str | Path) -> str:
         trace.model,
         trace.spec,
         trace.tokens,
+        trace.positions,
         trace.selection,
+        trace.given,
         entries,
     )
     try:

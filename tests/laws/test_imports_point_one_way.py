@@ -7,16 +7,18 @@ import pytest
 from tests.laws.programs import ROOT, imports, name, sources, tree
 
 ORDER = [
-    {"errors"},
+    {"errors", "fingerprint", "safetensors_header"},
     {"spec"},
     {"schema"},
     {"selection"},
     {"trace"},
-    {"tokens"},
+    {"tokens", "documents"},
     {"protocol", "hookspecs", "data"},
+    {"brought", "calling"},
     {"plugins", "recording", "settings", "store"},
-    {"model", "neutral", "checking", "families", "tokenizer", "testing"},
-    {"opening", "influence", "reference", "view", "circuits", "compare"},
+    {"model", "contract", "neutral", "checking", "families", "tokenizer", "testing"},
+    {"opening", "availability", "influence", "reference", "view", "circuits", "compare"},
+    {"origin", "verifying"},
     {"cli"},
 ]
 """Each may import what stands before it, and itself."""

@@ -93,7 +93,7 @@ def test_pickles_are_refused_by_name_and_nothing_in_them_runs(directory):
 def test_a_truncated_file_is_refused_by_name(directory):
     path = directory / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ModelOpenError, match=r"model\.safetensors is truncated"):
+    with pytest.raises(ModelOpenError, match=r"model\.safetensors .*truncated"):
         opened(directory)
 
 

@@ -195,7 +195,7 @@ def test_scores_that_are_all_nan_are_a_verdict_and_no_crash():
     signals = capture(built, IDS)
     signals["blocks.0.attn.scores"] = signals["blocks.0.attn.scores"] * np.nan
     verdicts = judge(built, signals)
-    assert violated(verdicts)[:2] == ["blocks.0.attn.scores", "blocks.0.attn.pattern"]
+    assert violated(verdicts) == ["blocks.0.attn.scores"]
 
 
 def test_masks_that_differ_are_a_verdict():
@@ -325,7 +325,7 @@ def test_zero_against_zero_is_nothing_and_anything_against_zero_is_infinite():
     assert distance(np.ones((2, 2)), np.ones((2, 3))) == (math.inf, math.inf)
 
 
-@pytest.mark.parametrize("name", ROUNDOFF)
+@pytest.mark.parametrize("name", [name for name in ROUNDOFF if name != "q8_0"])  # that one has a test of its own
 def test_a_round_off_is_half_the_step_after_one(name):
     if name == "tf32":
         assert ROUNDOFF[name] == 2.0**-11  # ten explicit bits, as float16
@@ -342,6 +342,106 @@ def test_bytes_are_those_of_numpy(name):
 
 def test_integers_are_exact_and_a_type_that_does_not_exist_is_refused():
     assert Precision("int64", "float32").storage_roundoff == 0.0
-    for fields in ({"storage": "float8"}, {"accumulation": "int64"}, {"storage": "tf32"}):
+    for fields in ({"storage": "float8"}, {"accumulation": "int64"}, {"operands": "int32"}, {"functions": "guess"}):
         with pytest.raises(ValueError, match="must be in"):
             Precision(**fields)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_what_lies_between_was_rounded_as_the_judged_signal_was(dtype):
+    built = equations(SPECS["sequential"])
+    signals = rounded(built, getattr(ml_dtypes, dtype, None) or dtype)
+    scores = signals.pop("blocks.0.attn.scores").astype(np.float64)
+    kinds = dict.fromkeys(signals, Precision(dtype, "float32"))  # nobody declares what was not captured
+    found = next(e for e in verify(built, signals, kinds) if e.site == "blocks.0.attn.pattern")
+    felt = (scores[np.isfinite(scores)] ** 2).mean()  # an absolute error of the scores is a relative one of the pattern
+    assert found.status == "holds"
+    assert found.tolerance == pytest.approx(4 * ROUNDOFF[dtype] * math.sqrt(1 + felt), rel=0.01)
+
+
+def half_cache(built):
+    """A runtime in float32 that rounds what its attention multiplies to float16: q, k and v, and the pattern."""
+    wide = evolve(built, dtype=np.float32)
+    signals = dict(inputs(IDS))
+
+    def look(name):
+        array = wide.cast(signals[name])
+        rounds = name.rpartition(".")[2] in ("rot_q", "rot_k", "v", "pattern") and here.rpartition(".")[2] in ("scores", "z")
+        return array.astype(np.float16).astype(np.float32) if rounds else array
+
+    for here in wide.steps:
+        signals[here] = np.asarray(wide.evaluate(here, look))
+    return signals
+
+
+def test_operands_that_a_runtime_rounds_are_a_fault_until_they_are_declared():
+    built = equations(SPECS["sequential"])
+    signals = half_cache(built)
+    plain = {site: Precision() for site in built.steps}
+    said = plain | {s: Precision(operands="float16") for s in built.steps if s.endswith(("attn.scores", "attn.z"))}
+    found = {e.site for e in verify(built, inputs(IDS) | signals, plain) if e.status == "violated"}
+    assert {site.split(".", 2)[2] for site in found} == {"attn.scores", "attn.z"}
+    assert {e.status for e in verify(built, inputs(IDS) | signals, said)} == {"holds"}
+
+
+def test_operands_loosen_products_only():
+    built = equations(SPECS["sequential"])
+    signals = rounded(built, np.float32)
+    limit = {
+        kind: {e.site: e.tolerance for e in verify(built, inputs(IDS) | signals, dict.fromkeys(built.steps, kind))}
+        for kind in (Precision(), Precision(operands="float16"), Precision(functions="ggml_f16_table"))
+    }
+    plain, operands, table = limit.values()
+    looser = {site.rpartition(".")[2] for site in plain if operands[site] > 2 * plain[site]}
+    assert looser >= {"scores", "z", "q", "logits"} and not looser & {"rot_q", "pattern", "resid_post", "post"}
+    assert {site.rpartition(".")[2] for site in plain if table[site] > 2 * plain[site]} == {"post"}
+
+
+def test_eight_bit_blocks_cost_what_their_round_off_says():
+    rng = np.random.default_rng(0)
+    blocks = rng.normal(size=(4000, 32))
+    step = np.abs(blocks).max(-1, keepdims=True) / 127
+    error = ((np.rint(blocks / step) * step - blocks) ** 2).mean() / (blocks**2).mean()
+    assert 0.05 < error / (16 * ROUNDOFF["q8_0"] ** 2) < 0.5
+
+
+def test_nan_is_a_verdict_where_nothing_leads_to_it_and_blames_nobody_downstream():
+    built = equations(SPECS["sequential"])
+    signals = capture(built, IDS)
+    last = f"blocks.{len(built.spec.blocks) - 1}"
+    few = {site: signals[site] for site in (f"{last}.resid_post", "ln_final.out", "logits")}
+    few[f"{last}.resid_post"] = few[f"{last}.resid_post"] * np.nan
+    verdicts = judge(built, few)
+    assert violated(verdicts) == [f"{last}.resid_post"]
+    assert "NaN" in verdicts[f"{last}.resid_post"].reason
+    assert verdicts["logits"].status == "holds"
+
+
+def test_an_all_zero_signal_that_nothing_leads_to_says_so():
+    built = equations(SPECS["sequential"])
+    zero = np.zeros_like(capture(built, IDS)["blocks.1.resid_pre"])
+    found = judge(built, {"blocks.1.resid_pre": zero})["blocks.1.resid_pre"]
+    assert found.status == "unchecked" and found.reason.startswith("is all zero")
+
+
+def test_what_was_put_there_is_not_judged_and_what_follows_from_it_is():
+    built = equations(SPECS["sequential"])
+    z = "blocks.0.attn.z"
+    held = np.ones(built.steps[z].shape(len(IDS)))
+    signals = capture(built, IDS, {z: held})
+    kinds = dict.fromkeys(built.steps, FLOAT64)
+    verdicts = {e.site: e for e in verify(built, inputs(IDS) | signals, kinds, given=(z,))}
+    assert (verdicts[z].status, verdicts["blocks.0.attn.z_post"].status) == ("unchecked", "holds")
+    assert [site for site, e in verdicts.items() if e.status == "violated"] == []
+    del signals[z]
+    hidden = {e.site: e for e in verify(built, inputs(IDS) | signals, kinds, given=(z,))}["blocks.0.attn.z_post"]
+    assert hidden.status == "unchecked" and "taken as given and not recorded" in hidden.reason
+
+
+def test_the_worst_token_is_named():
+    built = equations(SPECS["sequential"])
+    signals = capture(built, IDS)
+    wrong = signals["blocks.0.attn.z"].copy()
+    wrong[3] *= 1.01
+    verdicts = judge(built, signals | {"blocks.0.attn.z": wrong})
+    assert verdicts["blocks.0.attn.z"].worst_token == 3
