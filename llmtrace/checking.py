@@ -20,12 +20,12 @@ class Checking:
 
     def __init__(self, plan: Plan, equations: Equations | None = None) -> None:
         self._equations = plan.equations if equations is None else equations
-        self._precision = plan.precision
         self._carried: dict[str, Array] = {}
         self._inputs = {"tokens": np.asarray(plan.ids), "positions": np.arange(len(plan.ids))}
         self._found: dict[str, LocalError] = {}
         self.sites: Collection[str] = [site for site, kind in plan.provenance.items() if kind.kind != "derived"]
         """A derived signal agrees with its equation by construction: only what the runtime handed out is judged."""
+        self._precision = {site: plan.precision[site] for site in self.sites}
 
     def layer(self, layer: int, signals: Signals) -> None:
         """Judge one block; carry its end over, which the next one's beginning is compared with."""
