@@ -42,12 +42,16 @@ def check_contract(session: TraceSession, backend: type[TraceBackend]) -> None:
     with calling(name, "open, which returned a session whose members cannot be looked at"):
         _check_members(session, name)
         if session.info.backend != name:
-            raise SchemaViolationError(f"The backend {name} says of {session.info.source} that {session.info.backend!r} opened it.")
+            raise SchemaViolationError(
+                f"The backend {name} says of {session.info.source} that {session.info.backend!r} opened it."
+            )
         table = Equations(sound(session.spec, f"The spec that the backend {name} gives")).steps
         _check_sites(session, name, table)
         _check_abilities(session, backend)
         if isinstance(session, SupportsReplay):
-            _check_names(f"The backend {name} can replay", session.replayable, table, f"is no site of {session.info.source}")
+            _check_names(
+                f"The backend {name} can replay", session.replayable, table, f"is no site of {session.info.source}"
+            )
         if isinstance(session, SupportsWeights):
             known = {weight.name for step in table.values() for weight in step.weights.values()}
             unread = f"no equation of {session.info.source} reads"
@@ -57,14 +61,20 @@ def check_contract(session: TraceSession, backend: type[TraceBackend]) -> None:
 
 def _check_members(session: object, name: str) -> None:
     if session is None:
-        raise BackendError(f"The backend {name} failed in open: it returned None instead of a session. Report it to its author.")
+        raise BackendError(
+            f"The backend {name} failed in open: it returned None instead of a session. Report it to its author."
+        )
     for member, kind in MEMBERS.items():
         if not isinstance(getattr(session, member, None), kind):
             shown = type(getattr(session, member, None)).__name__
-            raise SchemaViolationError(f"The session of the backend {name} has `{member}` of type {shown} instead of {kind.__name__}.")
+            raise SchemaViolationError(
+                f"The session of the backend {name} has `{member}` of type {shown} instead of {kind.__name__}."
+            )
     tokenizer = getattr(session, "tokenizer", session)
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
-        raise SchemaViolationError(f"The session of the backend {name} has a `tokenizer` that is no Tokenizer (encode, token) and not None.")
+        raise SchemaViolationError(
+            f"The session of the backend {name} has a `tokenizer` that is no Tokenizer (encode, token) and not None."
+        )
     for method in ("run", "close"):
         if not callable(getattr(session, method, None)):
             raise SchemaViolationError(f"The session of the backend {name} has no `{method}`.")
@@ -75,26 +85,36 @@ def _check_sites(session: TraceSession, name: str, table: Mapping[str, Step]) ->
     _check_names(f"The backend {name} offers", session.offers, table, unknown)
     _check_names(f"The backend {name} has a gap at", session.gaps, table, unknown)
     if "logits" not in session.offers:
-        raise SchemaViolationError(f"The backend {name} does not offer the logits of {session.info.source}: nothing can be checked.")
+        raise SchemaViolationError(
+            f"The backend {name} does not offer the logits of {session.info.source}: nothing can be checked."
+        )
     for site, offer in session.offers.items():
         if not isinstance(offer, Offer):
-            raise SchemaViolationError(f"The backend {name} offers {site} as {type(offer).__name__} instead of an Offer.")
+            raise SchemaViolationError(
+                f"The backend {name} offers {site} as {type(offer).__name__} instead of an Offer."
+            )
         if offer.provenance.kind == "derived":
-            raise SchemaViolationError(f"The backend {name} offers {site} as derived: what is derived, the core derives.")
+            raise SchemaViolationError(
+                f"The backend {name} offers {site} as derived: what is derived, the core derives."
+            )
         if site in session.gaps:
             raise SchemaViolationError(f"The backend {name} offers {site} and has a gap there too.")
     for site, gap in session.gaps.items():
         if not isinstance(gap, Gap):
             raise SchemaViolationError(f"The backend {name} has {type(gap).__name__} instead of a Gap at {site}.")
         if gap.kind not in get_args(GapKind):
-            raise SchemaViolationError(f"The gap of {name} at {site} is of the kind {gap.kind!r}, not {', '.join(get_args(GapKind))}.")
+            raise SchemaViolationError(
+                f"The gap of {name} at {site} is of the kind {gap.kind!r}, not {', '.join(get_args(GapKind))}."
+            )
 
 
 def _check_abilities(session: TraceSession, backend: type[TraceBackend]) -> None:
     for ability, protocol in ABILITIES.items():
         if (ability in backend.capabilities) != isinstance(session, protocol):
             says, shows = ("claims", "do not show") if ability in backend.capabilities else ("does not claim", "show")
-            raise SchemaViolationError(f"The backend {backend.name} {says} the capability {ability!r}, which its sessions {shows}.")
+            raise SchemaViolationError(
+                f"The backend {backend.name} {says} the capability {ability!r}, which its sessions {shows}."
+            )
 
 
 def _check_names(who: str, names: Iterable[str], known: Collection[str], fault: str) -> None:

@@ -29,6 +29,10 @@ class BackendNotFoundError(LLMTraceError):
     """No installed backend has that name, or none can open that source."""
 
 
+class BackendError(LLMTraceError):
+    """A backend raised what it should not have, or returned what it should not; the message names it and the call."""
+
+
 class ModelOpenError(LLMTraceError):
     """A model could not be opened: no such file, truncated, not a model, or a model that is refused."""
 
@@ -67,10 +71,6 @@ class CapabilityError(LLMTraceError):
 
 class SchemaViolationError(LLMTraceError):
     """A backend handed over something that contradicts the schema, or a model that changes when it is observed."""
-
-
-class EditNotSupportedError(LLMTraceError):
-    """A site that cannot be edited on this backend, with the kind of gap."""
 
 
 class LimitError(LLMTraceError):

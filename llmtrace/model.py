@@ -62,7 +62,9 @@ class Model:
     def weights(self) -> Mapping[str, Array]:
         """The weights in the model's file, by schema name. Raises `CapabilityError` where the backend cannot read them."""
         if not isinstance(self.session, SupportsWeights):
-            raise CapabilityError(f"The backend {self.info.backend} does not read weights: open the model with one that does.")
+            raise CapabilityError(
+                f"The backend {self.info.backend} does not read weights: open the model with one that does."
+            )
         return self.session.weights
 
     def tokens(self, prompt: Prompt) -> tuple[Token, ...]:
@@ -126,7 +128,9 @@ class Model:
 
     def _run(self, ready: Plan, observer: Observer, replay: Mapping[str, Array]) -> None:
         if replay and not isinstance(self.session, SupportsReplay):
-            raise CapabilityError(f"The backend {self.info.backend} cannot take signals as given; the reference backend can.")
+            raise CapabilityError(
+                f"The backend {self.info.backend} cannot take signals as given; the reference backend can."
+            )
         deriving = Deriving(ready, observer)
         run(self.session, Request(ready.ids, ready.asked, replay), deriving)
         deriving.finish()
@@ -189,7 +193,9 @@ class Model:
         """Itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         """Close."""
         self.close()
 

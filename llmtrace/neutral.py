@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
+from llmtrace.calling import run, run_many
 from llmtrace.errors import SchemaViolationError
-from llmtrace.protocol import Request, SupportsReplay, TraceSession
+from llmtrace.protocol import Request, SupportsMany, SupportsReplay, TraceSession
 from llmtrace.recording import Deriving, Plan
-from llmtrace.schema.evaluate import Equations, Signals
+from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sites import Array
 from llmtrace.schema.verify import distance
-from llmtrace.selection import Cut, Pick, cut
+from llmtrace.selection import Pick, cut
 
-TOKENS = 3
+TOKENS = 17
+"""Odd, and more than a chunk of 16: what is lost between the chunks of a runtime that runs in such shows."""
+TOGETHER = 1e-3
+"""How far logits may move when prompts run together, in float32: other shapes take other kernels (2e-5 in a model of 30 blocks), and
+deep models enlarge it; what leaks or is mixed up moves them by a tenth and more. Coarser types: 16 round-offs."""
 
 
 class _Logits:
@@ -32,42 +39,74 @@ class _Logits:
 def check_neutral(session: TraceSession) -> None:
     """Refuse a session whose logits move when signals are asked for, beyond the tolerance that it states.
 
-    The probe also holds the session to the protocol: what it offers comes, once, in order, in shape and type. A branch that it can
-    only replay is given zeros. Raises `SchemaViolationError`.
+    The probe also holds the session to the protocol: what it offers comes, once, in order, in shape and type; and where it can run
+    several prompts at once, their logits are those of one by one. A branch that it can only replay is given zeros. Raises
+    `SchemaViolationError`, `BackendError`.
     """
-    equations = Equations(session.spec)
-    spec, table, info = session.spec, equations.steps, session.info
-    if foreign := [site for site in session.offers if site not in table]:
-        raise SchemaViolationError(
-            f"The backend {info.backend} offers {foreign[0]}, which is no site of {info.source}."
+    equations, info = Equations(session.spec), session.info
+    count = min(TOKENS, session.spec.context or TOKENS)
+    tokens = tuple(token % session.spec.vocab for token in range(1, 1 + count))
+    bare = _probe(session, equations, tokens, ("logits",))
+    _compare(
+        bare,
+        _probe(session, equations, tokens, session.offers),
+        info.capture_tolerance,
+        f"{info.source} changes when it is observed",
+        f"the backend {info.backend} states {info.capture_tolerance:.0e}",
+    )
+    if isinstance(session, SupportsMany):
+        prompts = [tokens[: 1 + len(tokens) // 4], tokens]
+        limit = max(
+            info.capture_tolerance,
+            TOGETHER,
+            *(16 * offer.precision.storage_roundoff for offer in session.offers.values()),
         )
-    if "logits" not in session.offers:
+        for together in _probe_many(session, equations, prompts):
+            _compare(
+                bare[: len(together)],  # no token sees those after it, so the shorter prompt has been run already
+                together,
+                limit,
+                f"{info.source} says something else of a prompt when another runs beside it",
+                f"other kernels explain {limit:.0e}: the backend {info.backend} lets padding leak, or mixes prompts up",
+            )
+
+
+def _compare(alone: Array, other: Array, limit: float, what: str, why: str) -> None:
+    if np.array_equal(alone, other, equal_nan=True):
+        return
+    moved = distance(other, alone)[0]
+    if moved > limit:
         raise SchemaViolationError(
-            f"The backend {info.backend} does not offer the logits of {info.source}: it cannot be checked."
+            f"{what}: its logits move by {moved:.1e} (relative), and {why}. It is refused; check=False opens it all the same."
         )
-    tokens = tuple(token % spec.vocab for token in range(1, 1 + min(TOKENS, spec.context or TOKENS)))
-    everything = {site: cut(table[site], Pick("**"), len(tokens)) for site in session.offers}
+
+
+def _asking(
+    session: TraceSession, equations: Equations, tokens: tuple[int, ...], sites: Iterable[str]
+) -> tuple[Request, Deriving, _Logits]:
+    """What asks for these sites, whole, and looks at the logits."""
+    table, logits = equations.steps, _Logits()
+    asked = {site: cut(table[site], Pick("**"), len(tokens)) for site in sites}
+    dtypes = {site: session.offers[site].dtype for site in asked}
     replayable = session.replayable if isinstance(session, SupportsReplay) else ()
     given = {site: np.zeros(table[site].shape(len(tokens))) for site in replayable if table[site].equation.opaque}
-    bare = _probe(session, equations, tokens, {"logits": everything["logits"]}, given)
-    observed = _probe(session, equations, tokens, everything, given)
-    if np.array_equal(bare, observed, equal_nan=True):
-        return
-    moved = distance(observed, bare)[0]
-    if moved > info.capture_tolerance:
-        raise SchemaViolationError(
-            f"{info.source} changes when it is observed: its logits move by {moved:.1e} (relative), and the backend {info.backend} "
-            f"states {info.capture_tolerance:.0e}. It is refused; check=False opens it all the same."
-        )
+    ready = Plan(equations, tokens, asked, {"logits": asked["logits"]}, {}, {}, {}, dtypes)
+    return Request(tokens, asked, given), Deriving(ready, logits), logits
 
 
-def _probe(
-    session: TraceSession, equations: Equations, tokens: tuple[int, ...], asked: dict[str, Cut], given: Signals
-) -> Array:
+def _probe(session: TraceSession, equations: Equations, tokens: tuple[int, ...], sites: Iterable[str]) -> Array:
     """The logits of one run."""
-    precision = {site: session.offers[site].precision for site in asked}
-    logits = _Logits()
-    deriving = Deriving(Plan(equations, tokens, asked, {"logits": asked["logits"]}, {}, {}, precision), logits)
-    session.run(Request(tokens, asked, given), deriving)
+    request, deriving, logits = _asking(session, equations, tokens, sites)
+    run(session, request, deriving)
     deriving.finish()
     return logits.array
+
+
+def _probe_many(session: TraceSession, equations: Equations, prompts: Iterable[tuple[int, ...]]) -> list[Array]:
+    """The logits of several prompts in one call, of a session that can."""
+    asking = [_asking(session, equations, tokens, ("logits",)) for tokens in prompts]
+    if isinstance(session, SupportsMany):
+        run_many(session, [request for request, _, _ in asking], [deriving for _, deriving, _ in asking])
+    for _, deriving, _ in asking:
+        deriving.finish()
+    return [logits.array for _, _, logits in asking]

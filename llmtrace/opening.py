@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import evolve, frozen
 
+from llmtrace.calling import calling
+from llmtrace.contract import check_contract
 from llmtrace.errors import BackendNotFoundError, ModelOpenError
 from llmtrace.model import Model
 from llmtrace.neutral import check_neutral
@@ -29,6 +32,8 @@ class Choice:
     """Its class."""
     reason: str
     """`native`, `converting`, `reference` or `named`."""
+    warnings: tuple[str, ...] = ()
+    """Backends that could not say whether they open it, and why."""
 
 
 def open(
@@ -45,18 +50,23 @@ def open(
     settings (`llmtrace backends` lists them) and stand above those of the preset. With `check`, a short probe is run with and without
     capture, and a model whose logits move is refused.
 
-    Raises `ModelOpenError`, `BackendNotFoundError`, `OptionError`, each naming the culprit and the fix.
+    Raises `ModelOpenError`, `BackendNotFoundError`, `OptionError`, `SchemaViolationError`, `BackendError`, each naming the culprit
+    and the fix.
     """
     choice = choose(str(source), backend)
     chosen = settings(choice.backend, preset, options or {})
-    session = choice.backend.open(choice.source, chosen)
-    if check:
-        try:
+    with calling(choice.backend.name, "open"):
+        session = choice.backend.open(choice.source, chosen)
+    try:
+        check_contract(session, choice.backend)
+        if check:
             check_neutral(session)
-        except BaseException:
+    except BaseException:
+        with suppress(Exception):  # what was wrong before is what is said
             session.close()
-            raise
-    return Model(session, choice.reason, evolve(session.info, preset=preset, options=as_text(chosen)))
+        raise
+    info = evolve(session.info, preset=preset, options=as_text(chosen))
+    return Model(session, choice.reason, info, warnings=choice.warnings)
 
 
 def choose(source: str, backend: str | None = None, found: Plugins | None = None) -> Choice:
@@ -66,30 +76,56 @@ def choose(source: str, backend: str | None = None, found: Plugins | None = None
     if backend in (None, prefix) and rest and prefix in found.backends:
         backend, source = prefix, rest
     path = Path(source)
-    there = path if os.path.exists(source) else None  # Path('') is the current directory, and Path.exists raises for a long name
+    there = (
+        path if os.path.exists(source) else None
+    )  # Path('') is the current directory, and Path.exists raises for a long name
     if backend is not None:
         return Choice(source, found.backend(backend), "named")
-    if there is None and (source.startswith((".", "/", "~")) or path.suffix in (".gguf", ".onnx", ".safetensors", ".trace")):
+    if there is None and (
+        source.startswith((".", "/", "~")) or path.suffix in (".gguf", ".onnx", ".safetensors", ".trace")
+    ):
         raise ModelOpenError(f"There is no file or directory {source!r}.")
-    working = [entry.backend for entry in found.backends.values() if entry.status == "ok" and entry.backend is not None]
-    broken = [f"{entry.name} is broken ({entry.reason})" for entry in found.backends.values() if entry.status == "broken"]
-    fits: dict[str, tuple[Fit | None, type[TraceBackend]]] = {}
-    for candidate in working:
-        try:
-            fits[candidate.name] = (candidate.probe(source, there), candidate)
-        except Exception as error:  # a stranger's probe may raise anything; the others still open what they can
-            broken.append(f"{candidate.name} is broken (its probe failed: {type(error).__name__}: {error})")
+    fits, warnings = probed(source, found)
     for fit in ORDER:
         for name in sorted(fits):
-            if fits[name][0] == fit:
-                return Choice(source, fits[name][1], fit)
-    raise _nobody(source, there, found, broken)
+            if fits[name] == fit:
+                return Choice(source, found.backend(name), fit, warnings)
+    broken = [
+        f"{entry.name} is broken ({entry.reason})" for entry in found.backends.values() if entry.status == "broken"
+    ]
+    raise _nobody(source, there, found, [*broken, *warnings])
+
+
+def probed(source: str, found: Plugins | None = None) -> tuple[dict[str, Fit], tuple[str, ...]]:
+    """The working backends that open a source, with how near they are to it; and those whose probe failed, with what it did."""
+    found = plugins() if found is None else found
+    path = Path(source) if os.path.exists(source) else None
+    fits: dict[str, Fit] = {}
+    warnings: list[str] = []
+    for name, entry in found.backends.items():
+        if entry.status != "ok" or entry.backend is None:
+            continue
+        try:
+            fit = entry.backend.probe(source, path)
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a stranger's probe may raise anything; the others still open what they can
+            warnings.append(f"{name} is broken (its probe failed: {type(error).__name__}: {error})")
+            continue
+        if fit in ORDER:
+            fits[name] = fit
+        elif fit is not None:
+            warnings.append(f"{name} is broken (its probe answered {fit!r}, which is not {', '.join(ORDER)} or None)")
+    return fits, tuple(warnings)
 
 
 def _nobody(source: str, path: Path | None, found: Plugins, broken: list[str]) -> Exception:
     others = f" {'; '.join(broken)}." if broken else ""
     if path is None:
-        return ModelOpenError(f"There is no file or directory {source!r}, and no installed backend opens it by name.{others}")
+        return ModelOpenError(
+            f"There is no file or directory {source!r}, and no installed backend opens it by name.{others}"
+        )
     return BackendNotFoundError(
         f"No installed backend opens {source!r}; installed are {', '.join(sorted(found.backends))}. "
         f"A GGUF needs llmtrace-torch or llmtrace-llamacpp, an .onnx needs llmtrace-onnxruntime.{others}"

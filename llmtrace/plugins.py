@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 from attrs import frozen
 
 from llmtrace import hookspecs
+from llmtrace.brought import Kind, fault, name_of
 from llmtrace.errors import (
     BackendNotFoundError,
     DuplicateBackendError,
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
     from llmtrace.protocol import TraceBackend
     from llmtrace.view.viewer import Viewer
 
-T = TypeVar("T")
 GROUP = "llmtrace"
+HOOKS: dict[Kind, str] = {
+    "backend": "llmtrace_backends",
+    "influence method": "llmtrace_influence_methods",
+    "viewer": "llmtrace_viewers",
+}
+"""Which hook brings what."""
 
 
 @frozen
@@ -109,20 +115,26 @@ def load(entries: tuple[EntryPoint, ...]) -> Plugins:
     for entry in sorted(entries, key=lambda e: e.name):
         where = f"{entry.value} of {entry.dist.name if entry.dist else 'an unknown distribution'}"
         distribution, release = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+
+        def report(name: str, reason: str, of: tuple[str, str] = (distribution, release)) -> None:
+            broken.append(BackendEntry(name, *of, "broken", reason))
+
         try:
             hook = _register(entry)
         except (Exception, SystemExit) as error:  # a stranger's module must not take the others with it
             errors.append(PluginLoadError(f"The plugin {where} could not be loaded: {type(error).__name__}: {error}"))
-            broken.append(BackendEntry(entry.name, distribution, release, "broken", str(errors[-1])))
+            report(entry.name, str(errors[-1]))
             continue
-        for backend in _ask(where, "llmtrace_backends", hook.llmtrace_backends, errors):
-            if _unique(backend.name, where, owners, "backend", errors):
+        for backend, failure in _ask(where, "backend", hook.llmtrace_backends, errors):
+            if failure is not None:
+                report(name_of(backend) or entry.name, str(failure))
+            elif _unique(backend.name, where, owners, "backend", errors):
                 backends[backend.name] = _entry(backend, distribution, release)
-        for method in _ask(where, "llmtrace_influence_methods", hook.llmtrace_influence_methods, errors):
-            if _unique(method.name, where, owners, "influence method", errors):
+        for method, failure in _ask(where, "influence method", hook.llmtrace_influence_methods, errors):
+            if failure is None and _unique(method.name, where, owners, "influence method", errors):
                 methods[method.name] = method
-        for viewer in _ask(where, "llmtrace_viewers", hook.llmtrace_viewers, errors):
-            if _unique(viewer.name, where, owners, "viewer", errors):
+        for viewer, failure in _ask(where, "viewer", hook.llmtrace_viewers, errors):
+            if failure is None and _unique(viewer.name, where, owners, "viewer", errors):
                 viewers[viewer.name] = viewer
     backends |= {entry.name: entry for entry in broken if entry.name not in backends}
     return Plugins(backends, methods, viewers, tuple(errors))
@@ -137,24 +149,34 @@ def _register(entry: EntryPoint) -> pluggy.HookRelay:
     return manager.hook
 
 
-def _ask(where: str, name: str, hook: Callable[[], list[Sequence[T]]], errors: list[LLMTraceError]) -> list[T]:
-    """What one hook of one plugin answers; nothing, if it fails or answers with what cannot be used."""
+def _ask(
+    where: str, kind: Kind, hook: Callable[[], list[Sequence[Any]]], errors: list[LLMTraceError]
+) -> list[tuple[Any, LLMTraceError | None]]:
+    """What one hook of one plugin answers, each with what is wrong with it; a hook that fails answers with nothing but that."""
+    name = HOOKS[kind]
     try:
         answer = [item for items in hook() for item in items]
-        for item in answer:
-            _check_named(item)
-        return answer
     except (Exception, SystemExit) as error:  # as above
         errors.append(PluginLoadError(f"The hook {name} of {where} failed: {type(error).__name__}: {error}"))
-        return []
+        return [(None, errors[-1])]
+    found: list[tuple[Any, LLMTraceError | None]] = []
+    for item in answer:
+        wrong = fault(kind, item)
+        failure = PluginLoadError(f"The {kind} {_shown(item)} of {where} ({name}) {wrong}") if wrong else None
+        errors += [failure] if failure else []
+        found.append((item, failure))
+    return found
 
 
-def _check_named(item: object) -> None:
-    """Backends, methods and viewers alike have a name; a backend says what it needs."""
-    if not isinstance(getattr(item, "name", None), str):
-        raise TypeError(f"{item!r} has no name")
-    if hasattr(item, "runtime") and not isinstance(getattr(item, "distributions", None), tuple):
-        raise TypeError(f"the backend {item!r} does not say which distributions it needs")
+def _shown(item: object) -> str:
+    """Its name, else its class's: a stranger's repr may raise."""
+    return (
+        repr(name_of(item))
+        if name_of(item)
+        else item.__name__
+        if isinstance(item, type)
+        else f"({type(item).__name__})"
+    )
 
 
 def _unique(name: str, where: str, owners: dict[tuple[str, str], str], kind: str, errors: list[LLMTraceError]) -> bool:

@@ -85,7 +85,8 @@ def plan(session: TraceSession, equations: Equations, selection: Selection, ids:
     for rest in {name for rests in derived.values() for name in rests}:
         asked[rest] = cut(equations.steps[rest], Pick("**"), len(ids))
     provenance = {
-        site: Provenance("derived", inputs=derived[site]) if site in derived else session.offers[site].provenance for site in cuts
+        site: Provenance("derived", inputs=derived[site]) if site in derived else session.offers[site].provenance
+        for site in cuts
     }
     precision = {site: session.offers[site].precision for site in asked}
     precision |= {site: _derived_precision(session, equations, site, rests) for site, rests in derived.items()}
@@ -104,9 +105,12 @@ def _derived_precision(session: TraceSession, equations: Equations, site: str, r
 def _unavailable(session: TraceSession, site: str, error: SignalUnavailableError) -> SignalUnavailableError:
     gap = session.gaps.get(site)
     if gap is None:
-        return SignalUnavailableError(f"{error} The backend {session.info.backend} does not hand it out ({error.gap}).", gap=error.gap)
+        return SignalUnavailableError(
+            f"{error} The backend {session.info.backend} does not hand it out ({error.gap}).", gap=error.gap
+        )
     return SignalUnavailableError(
-        f"{site} is not available from the backend {session.info.backend} ({gap.kind}): {gap.reason}. {error}", gap=gap.kind
+        f"{site} is not available from the backend {session.info.backend} ({gap.kind}): {gap.reason}. {error}",
+        gap=gap.kind,
     )
 
 
@@ -172,9 +176,13 @@ class Deriving:
             raise SchemaViolationError(f"The session handed over {site} out of order: {due} was to come.")
         shape, dtype = plan.asked[site].shape(plan.equations.steps[site].shape(len(plan.ids))), plan.dtypes[site]
         if array.shape != shape:
-            raise SchemaViolationError(f"The session handed over {site} with shape {list(array.shape)} instead of {list(shape)}.")
+            raise SchemaViolationError(
+                f"The session handed over {site} with shape {list(array.shape)} instead of {list(shape)}."
+            )
         if array.dtype.name != dtype or not array.dtype.isnative:
-            raise SchemaViolationError(f"The session handed over {site} as {array.dtype.name}, but offers it as {dtype}.")
+            raise SchemaViolationError(
+                f"The session handed over {site} as {array.dtype.name}, but offers it as {dtype}."
+            )
 
     def _close(self) -> None:
         """End a stage: nothing of it may be missing; what is derived in it is derived now."""
@@ -214,7 +222,9 @@ class Recorder:
         """What was recorded, in dataflow order."""
         p = self._plan
         return {
-            site: Signal(site, p.equations.steps[site].axes, self._arrays[site], p.provenance[site], p.precision[site], c)
+            site: Signal(
+                site, p.equations.steps[site].axes, self._arrays[site], p.provenance[site], p.precision[site], c
+            )
             for site, c in p.cuts.items()
         }
 

@@ -99,7 +99,9 @@ class Selection:
         for pick in self.picks:
             named = _matches(pick.pattern, steps)
             if not named:
-                raise UnknownSignalError(f"The selection {pick.pattern!r} matches no site of this model.{_near(pick.pattern, steps)}")
+                raise UnknownSignalError(
+                    f"The selection {pick.pattern!r} matches no site of this model.{_near(pick.pattern, steps)}"
+                )
             chosen |= dict.fromkeys(named, pick)
         return {site: chosen[site] for site in steps if site in chosen}
 

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
-from llmtrace.errors import OptionError, suggest
+from llmtrace.calling import calling
+from llmtrace.errors import BackendError, OptionError, suggest
 from llmtrace.protocol import Preset, TraceBackend
 
 Options: TypeAlias = Mapping[str, str | int | float | bool | None]
@@ -19,10 +20,17 @@ SWITCH = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no"
 
 
 def settings(backend: type[TraceBackend], preset: Preset, options: Options) -> Any:
-    """The preset's options with the user's over them, each as its declared type. Raises `OptionError`."""
+    """The preset's options with the user's over them, each as its declared type. Raises `OptionError`, `BackendError`."""
     if preset not in ("exact", "shipped"):
         raise OptionError(f"There is no preset {preset!r}; there are exact and shipped.")
-    declared = get_type_hints(backend.options)
+    with calling(backend.name, "preset"):
+        base = backend.preset(preset)
+    if not isinstance(base, backend.options):
+        raise BackendError(
+            f"The preset of the backend {backend.name} returned {type(base).__name__}, which is not its options: report it to its author."
+        )
+    with calling(backend.name, "options"):
+        declared = get_type_hints(backend.options)
     for name in options:
         if name not in declared:
             known = ", ".join(sorted(declared)) or "none"
@@ -31,9 +39,11 @@ def settings(backend: type[TraceBackend], preset: Preset, options: Options) -> A
             )
     values = {name: _as_type(backend.name, name, value, declared[name]) for name, value in options.items()}
     try:
-        return attrs.evolve(backend.preset(preset), **values)
-    except (ValueError, TypeError) as error:
-        raise OptionError(f"The backend {backend.name} refuses its options: {error}") from error
+        return attrs.evolve(base, **values)
+    except (ValueError, TypeError) as error:  # a validator of attrs adds the attribute and more to what it says
+        raise OptionError(
+            f"The backend {backend.name} refuses its options: {error.args[0] if error.args else error}"
+        ) from error
 
 
 def _as_type(backend: str, name: str, value: object, hint: Any) -> object:

@@ -29,7 +29,9 @@ class FindsTokens(Protocol):
         """The id of the token whose text is exactly this, or None."""
 
 
-def encode_prompt(prompt: str | Sequence[int], tokenizer: Tokenizer | None, vocab: int, context: int | None) -> tuple[Token, ...]:
+def encode_prompt(
+    prompt: str | Sequence[int], tokenizer: Tokenizer | None, vocab: int, context: int | None
+) -> tuple[Token, ...]:
     """A prompt as tokens.
 
     Raises `PromptError` for an empty prompt, a text where there is no tokenizer, an id outside the vocabulary, or more tokens than

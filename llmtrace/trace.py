@@ -261,7 +261,11 @@ class Trace:
         """
         from llmtrace.schema.verify import verify
 
-        judged = {site: signal for site, signal in self.signals.items() if signal.provenance.kind != "derived" and signal.whole}
+        judged = {
+            site: signal
+            for site, signal in self.signals.items()
+            if signal.provenance.kind != "derived" and signal.whole
+        }
         inputs = {"tokens": self.known["tokens"], "positions": self.known["positions"]}
         precision = {site: signal.precision for site, signal in judged.items()}
         return list(verify(self.equations, _Known(inputs, judged), precision, given=self.given))

@@ -15,11 +15,11 @@ from llmtrace.errors import LLMTraceError
 
 if TYPE_CHECKING:
     from llmtrace.cli.options import Out
-    from llmtrace.cli.verdicts import Verdicts
     from llmtrace.influence.logit_lens import Lens
     from llmtrace.influence.record import Influence
     from llmtrace.model import Model
     from llmtrace.trace import Trace
+    from llmtrace.verifying import Verdicts
 
 REFERENCE = "reference"
 
@@ -79,12 +79,12 @@ def _others() -> list[str]:
 
 
 def _column(model: Model, trace: Trace | None, base: Trace) -> Column:
-    from llmtrace.cli.judging import check_model
     from llmtrace.influence import picture
+    from llmtrace.verifying import verify_model
 
     influences, lens = picture(model, DEMO.prompt, METHODS, target=DEMO.answer)
     apart, at = (None, "") if trace is None else _apart(trace, base)
-    return Column(model.info.backend, influences, lens, check_model(model, model.tokens(DEMO.prompt)), apart, at)
+    return Column(model.info.backend, influences, lens, verify_model(model, DEMO.prompt), apart, at)
 
 
 def _apart(trace: Trace, base: Trace) -> tuple[float, str]:

@@ -64,7 +64,7 @@ def document(model: Model, tokens: int) -> dict[str, Any]:
 def _sites(model: Model, tokens: int) -> list[dict[str, Any]]:
     import math
 
-    from llmtrace.cli.availability import availability
+    from llmtrace.availability import availability
     from llmtrace.schema.precision import BYTES
 
     steps, rows = model.equations.steps, []

@@ -1,7 +1,8 @@
-"""Opens the model that a command names, and says which backend took it."""
+"""Opens the model that a command names, and says which backend took it; tells a model from a saved trace by its name."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from llmtrace.model import Model
     from llmtrace.trace import ModelInfo
 
+SUFFIX = ".trace"
 WHY = {
     "native": "the runtime of this format",
     "converting": "it converts this format",
@@ -29,10 +31,17 @@ def open_model(opening: Opening, out: Out) -> Model:
         raise click.UsageError("MODEL is empty: give a directory, a file or a name.")
     say(out, f"opening {opening.model} …")
     model = llmtrace.open(opening.model, backend=opening.backend, preset=opening.preset, options=opening.settings)
+    for warning in model.warnings:
+        say(out, f"warning: {warning}")
     say(out, f"backend {model.info.backend} ({WHY.get(model.chosen, model.chosen)}): {described(model.info)}")
     for note in model.info.notes:
         say(out, f"note: {note}")
     return model
+
+
+def is_saved(name: str) -> bool:
+    """Whether a name is that of a saved trace: it ends in `.trace`, and no directory has it."""
+    return name.lower().endswith(SUFFIX) and not os.path.isdir(name)
 
 
 def described(info: ModelInfo) -> str:

@@ -58,9 +58,8 @@ def trace(
     """
     from llmtrace.cli.asking import read_prompt
     from llmtrace.cli.destination import check_destination
-    from llmtrace.cli.opening import open_model
+    from llmtrace.cli.opening import is_saved, open_model
     from llmtrace.cli.output import answer, say
-    from llmtrace.cli.saved import is_saved
     from llmtrace.cli.words import human
     from llmtrace.selection import select
 
@@ -79,7 +78,7 @@ def trace(
 
 def document(trace: Trace, file: str | None) -> dict[str, Any]:
     """What `--json` prints."""
-    from llmtrace.influence.document import token_document
+    from llmtrace.documents import token_document
 
     signals = [
         {

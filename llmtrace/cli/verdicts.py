@@ -1,97 +1,31 @@
-"""What `verify` found: a verdict for every site of the model, those that could not be judged with the reason."""
+"""Verdicts for people: the headline, where a fault entered, the worst site of each kind, and what could not be judged."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
-from attrs import frozen
+from llmtrace.verifying import reason_of
 
-from llmtrace.influence.document import number, token_document
-from llmtrace.schema.verify import LocalError
-from llmtrace.trace import ModelInfo, Token
-
-
-@frozen
-class Verdicts:
-    """One verdict a site, in dataflow order."""
-
-    model: ModelInfo
-    tokens: tuple[Token, ...]
-    sites: tuple[LocalError, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def violated(self) -> list[LocalError]:
-        """The violated sites; the first is where a fault entered."""
-        return [each for each in self.sites if each.status == "violated"]
-
-    @property
-    def judged(self) -> list[LocalError]:
-        """The sites that have a verdict."""
-        return [each for each in self.sites if each.status in ("holds", "violated")]
-
-    @property
-    def verdict(self) -> Literal["holds", "violated"]:
-        """Of all."""
-        return "violated" if self.violated else "holds"
-
-
-def document(verdicts: Verdicts) -> dict[str, Any]:
-    """What `--json` prints."""
-    from llmtrace.schema import SCHEMA_VERSION
-
-    first = verdicts.violated[0].site if verdicts.violated else None
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "model": verdicts.model.source,
-        "backend": verdicts.model.backend,
-        "preset": verdicts.model.preset,
-        "notes": list(verdicts.notes),
-        "tokens": [token_document(token) for token in verdicts.tokens],
-        "verdict": verdicts.verdict,
-        "first_violated": first,
-        "sites": [_site(each) for each in verdicts.sites],
-    }
-
-
-def _site(each: LocalError) -> dict[str, Any]:
-    judged = each.status in ("holds", "violated")
-    return {
-        "site": each.site,
-        "status": each.status,
-        "relative_error": number(each.relative_error) if judged else None,
-        "worst_token_error": number(each.worst_token_error) if judged else None,
-        "tolerance": each.tolerance if judged else None,
-        "reason": _reason(each),
-    }
-
-
-def _reason(each: LocalError) -> str:
-    if each.reason or math.isfinite(each.worst_token_error):
-        return each.reason
-    return "is not zero where its equation gives zero"
+if TYPE_CHECKING:
+    from llmtrace.schema.verify import LocalError
+    from llmtrace.verifying import Verdicts
 
 
 def show(verdicts: Verdicts, every: bool) -> None:
     """The verdict, where it was violated first, and the worst site of each kind; for people."""
     from llmtrace.cli.output import line, table
 
-    bad = verdicts.violated
-    if bad:
-        line(f"violated: {len(bad)} of {len(verdicts.judged)} judged sites, first {_sentence(bad[0])}")
-    else:
-        line(f"holds: all {len(verdicts.judged)} judged sites agree with their equations within rounding")
+    line(headline(verdicts))
     for note in verdicts.notes:
         if note not in verdicts.model.notes:  # those were said when it was opened
             line(f"note: {note}")
     line()
     head = ("site", "status", "relative error", "worst token", "tolerance", "reason")
     if every:
-        table(head, [(each.site, *_cells(each), _reason(each)) for each in verdicts.sites], right=head[2:5])
+        table(head, [(each.site, *_cells(each), reason_of(each)) for each in verdicts.sites], right=head[2:5])
         return
     kinds = _by_kind(verdicts.judged)
     rows = [
@@ -100,6 +34,17 @@ def show(verdicts: Verdicts, every: bool) -> None:
     ]
     table(("kind of site", "status", "relative error", "worst token", "tolerance", "worst at"), rows, right=head[2:5])
     _show_rest(verdicts)
+
+
+def headline(verdicts: Verdicts) -> str:
+    """The verdict in one line, with how much it does not speak about."""
+    bad, judged, left = verdicts.violated, len(verdicts.judged), verdicts.left_out
+    unjudged = f"; {len(left)} captured signals could not be judged, from {left[0]} on" if left else ""
+    if bad:
+        return f"violated: {len(bad)} of {judged} judged sites, first {_sentence(bad[0])}{unjudged}"
+    rest = len(verdicts.sites) - judged - len(left)
+    others = f" ({rest} other sites were not judged, see below)" if rest else ""
+    return f"holds: all {judged} judged sites agree with their equations within rounding{unjudged}{others}"
 
 
 def _show_rest(verdicts: Verdicts) -> None:
@@ -117,7 +62,7 @@ def _show_rest(verdicts: Verdicts) -> None:
 
 
 def _sentence(each: LocalError) -> str:
-    reason = _reason(each)
+    reason = reason_of(each)
     numbers = f"relative error {each.relative_error:.1e}, worst token {each.worst_token_error:.1e}, tolerance {each.tolerance:.1e}"
     return f"{each.site}: " + (f"{reason}; " if reason else "") + numbers
 

@@ -6,10 +6,15 @@ construction and are not judged.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from llmtrace.cli.exits import BAD_NEWS, DONE
 from llmtrace.cli.options import Asked, Command, Opening, Out, asked_options, opening_options, out_options
+
+if TYPE_CHECKING:
+    from llmtrace.verifying import Verdicts
 
 
 @click.command(cls=Command)
@@ -24,18 +29,41 @@ def verify(opening: Opening, asked: Asked, origin: str | None, every: bool, out:
     Each signal is compared with its equation applied to the signals before it and to the weights in the file, so the first site that
     is violated is where a fault entered. Exits 1 if any is.
     """
-    from llmtrace.cli.judging import of_model, of_trace
+    from llmtrace.cli.opening import is_saved
     from llmtrace.cli.output import answer
-    from llmtrace.cli.saved import is_saved
-    from llmtrace.cli.verdicts import document, show
+    from llmtrace.cli.verdicts import show
 
     if is_saved(opening.model):
         if asked.given:
             raise click.UsageError("A saved trace has its own prompt: give none.")
-        verdicts = of_trace(opening, origin, out)
+        verdicts = _of_trace(opening, origin, out)
     elif origin is not None:
         raise click.UsageError(f"--model goes with a saved trace, and {opening.model!r} is none.")
     else:
-        verdicts = of_model(opening, asked, out)
-    answer(out, lambda: document(verdicts), lambda: show(verdicts, every))
+        verdicts = _of_model(opening, asked, out)
+    answer(out, verdicts.to_json, lambda: show(verdicts, every))
     return DONE if verdicts.verdict == "holds" else BAD_NEWS
+
+
+def _of_model(opening: Opening, asked: Asked, out: Out) -> Verdicts:
+    from llmtrace.cli.asking import read_prompt
+    from llmtrace.cli.opening import open_model
+    from llmtrace.verifying import verify_model
+
+    with open_model(opening, out) as model:
+        return verify_model(model, read_prompt(asked) if asked.given else None)
+
+
+def _of_trace(opening: Opening, source: str | None, out: Out) -> Verdicts:
+    from llmtrace.cli.output import say
+    from llmtrace.origin import open_origin
+    from llmtrace.trace import load
+    from llmtrace.verifying import verify_trace
+
+    trace = load(opening.model)
+    for note in trace.model.notes:
+        say(out, f"note: {note}")
+    with open_origin(trace, source, backend=opening.backend, preset=opening.preset, options=opening.settings) as origin:
+        for note in origin.notes:
+            say(out, f"note: {note}")
+        return verify_trace(origin.trace, (origin.missing,) if origin.missing else ())

@@ -38,8 +38,8 @@ def view(opening: Opening, asked: Asked, html: str | None, max_bytes: int, show_
     The page holds the attention patterns and a list of all signals; it opens without a network. Its path is printed.
     """
     from llmtrace.cli.destination import check_destination
+    from llmtrace.cli.opening import is_saved
     from llmtrace.cli.output import answer, line
-    from llmtrace.cli.saved import is_saved
     from llmtrace.trace import load
     from llmtrace.view.trace import save_trace_page
 
@@ -66,7 +66,7 @@ def _run(opening: Opening, asked: Asked, max_bytes: int, out: Out) -> Trace:
 
 def document(trace: Trace, page: str) -> dict[str, Any]:
     """What `--json` prints."""
-    from llmtrace.influence.document import token_document
+    from llmtrace.documents import token_document
 
     return {
         "schema_version": trace.schema_version,

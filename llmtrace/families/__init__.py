@@ -6,16 +6,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from attrs import evolve
 
 from llmtrace.errors import ModelOpenError, UnsupportedModelError, suggest
 from llmtrace.families import alibi, corrected, gemma, gpt, granite, llama, moe, neox, olmo
-from llmtrace.families.check import check
 from llmtrace.families.config import Config
 from llmtrace.families.native import Family
+from llmtrace.schema.sound import sound
 from llmtrace.spec import ModelSpec
 
 FAMILIES: dict[str, Family] = {
@@ -30,6 +31,9 @@ FAMILIES: dict[str, Family] = {
     **corrected.FAMILIES,
 }
 """`model_type` of a config to what LLMTrace knows of the architecture."""
+
+MOST_LAYERS = 10_000
+"""Layers that a config may announce before anything is made for each of them."""
 
 REFUSED: dict[str, str] = {
     "deepseek_v2": "multi-head latent attention",
@@ -77,9 +81,14 @@ def family(config: Mapping[str, Any]) -> Family:
     if name in REFUSED:
         raise UnsupportedModelError(f"{name} models have {REFUSED[name]}, which the equations do not express.")
     if name not in FAMILIES:
-        raise UnsupportedModelError(f"{name!r} is not among the {len(FAMILIES)} families that LLMTrace knows.{suggest(name, FAMILIES)}")
+        raise UnsupportedModelError(
+            f"{name!r} is not among the {len(FAMILIES)} families that LLMTrace knows.{suggest(name, FAMILIES)}"
+        )
     row = FAMILIES[name]
-    return row if row.variant is None else evolve(row, weights=row.variant(read(config, row)))
+    if row.variant is None:
+        return row
+    with _usable(name):
+        return evolve(row, weights=row.variant(read(config, row)))
 
 
 def read(config: Mapping[str, Any], row: Family) -> Config:
@@ -92,7 +101,11 @@ def read(config: Mapping[str, Any], row: Family) -> Config:
         inner = {"model_type": f"{config['model_type']}_text", **inner}
         if "tie_word_embeddings" in config:
             inner.setdefault("tie_word_embeddings", config["tie_word_embeddings"])
-    return Config(inner, row.defaults, row.spellings)
+    found = Config(inner, row.defaults, row.spellings)
+    layers = found.get("num_hidden_layers", 0)
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise ModelOpenError(f"config.json announces over {MOST_LAYERS} layers; the largest models have some hundred.")
+    return found
 
 
 def spec_of(config: Mapping[str, Any]) -> ModelSpec:
@@ -102,7 +115,14 @@ def spec_of(config: Mapping[str, Any]) -> ModelSpec:
     contradicts itself.
     """
     row = family(config)
+    with _usable(config["model_type"]):
+        return sound(row.spec(read(config, row)))
+
+
+@contextmanager
+def _usable(name: str) -> Iterator[None]:
+    """What a family's functions trip over is an unusable value of the config."""
     try:
-        return check(row.spec(read(config, row)))
+        yield
     except (TypeError, ValueError, KeyError, IndexError, ArithmeticError, AttributeError) as error:
-        raise ModelOpenError(f"config.json of this {config['model_type']} model has an unusable value: {error}.") from error
+        raise ModelOpenError(f"config.json of this {name} model has an unusable value: {error}.") from error

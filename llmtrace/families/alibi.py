@@ -38,13 +38,17 @@ def falcon(c: Config) -> ModelSpec:
     scale, biases = width**-0.5, "QKVO" if c.bias else ""
     kv_heads = int(c.get("num_kv_heads") or heads) if c.new_decoder_architecture else 1 if c.multi_query else heads
     if c.alibi:
-        a = Attention(heads, kv_heads, width, width, scale, slopes=tuple(s * scale for s in slopes(heads)), biases=biases)
+        a = Attention(
+            heads, kv_heads, width, width, scale, slopes=tuple(s * scale for s in slopes(heads)), biases=biases
+        )
     else:
         a = Attention(heads, kv_heads, width, width, scale, rotary(c, width), biases=biases)
     norm = layer_norm(c.layer_norm_epsilon)
     mlp = plain(c, c.get("ffn_hidden_size") or 4 * c.hidden_size, c.activation, bias=bool(c.bias))
     if c.new_decoder_architecture and not c.parallel_attn:
-        raise UnsupportedModelError("falcon with new_decoder_architecture and without parallel_attn is not expressed by the equations.")
+        raise UnsupportedModelError(
+            "falcon with new_decoder_architecture and without parallel_attn is not expressed by the equations."
+        )
     block = parallel(a, mlp, norm, shared=not _two_norms(c)) if c.parallel_attn else sequential(a, mlp, norm)
     return model(c, alike(c, block), norm, limited=not c.alibi)
 
@@ -77,7 +81,9 @@ def mpt(c: Config) -> ModelSpec:
     refuse(c, no_bias=True, logit_scale=None, expansion_ratio=4)
     for key, only in MPT_ONLY.items():
         if own.get(key, only) != only:
-            raise UnsupportedModelError(f"mpt with attn_config.{key}={own[key]!r} is not expressed by the equations, only {only!r}.")
+            raise UnsupportedModelError(
+                f"mpt with attn_config.{key}={own[key]!r} is not expressed by the equations, only {only!r}."
+            )
     heads, width = int(c.num_attention_heads), int(c.hidden_size // c.num_attention_heads)
     a = Attention(
         heads,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,13 +17,13 @@ from llmtrace.families import family, spec_of
 from llmtrace.families.native import Family
 from llmtrace.families.safetensors import Entry, Tensors, read_header
 from llmtrace.families.weights import Weights, canonical, first_non_finite, weights_from
+from llmtrace.fingerprint import fingerprint
 from llmtrace.spec import ModelSpec
 
 __all__ = ["Checkpoint", "first_non_finite", "open_checkpoint", "weights_from"]
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-MIB = 1 << 20
 
 
 @frozen(slots=False)
@@ -48,18 +47,8 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Which model this is: hex SHA-256 over the name and size of `config.json` and of each tensor file, all of the config, and
-        the first and last MiB of each tensor file. A change elsewhere in a large file goes unseen."""
-        digest = hashlib.sha256()
-        for path in (self.directory / "config.json", *sorted({entry.path for entry in self.tensors.entries.values()})):
-            size = path.stat().st_size
-            digest.update(f"{path.name}\0{size}\0".encode())
-            with path.open("rb") as file:
-                digest.update(file.read(MIB))
-                if size > MIB:
-                    file.seek(max(MIB, size - MIB))
-                    digest.update(file.read(MIB))
-        return digest.hexdigest()
+        """Which model this is: a digest of `config.json` and the tensor files, whatever they are called (`llmtrace.fingerprint`)."""
+        return fingerprint({self.directory / "config.json", *(entry.path for entry in self.tensors.entries.values())})
 
 
 def open_checkpoint(directory: Path) -> Checkpoint:
@@ -73,7 +62,9 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     config = _json(directory / "config.json", f"{directory} holds no config.json: it is not a transformers checkpoint.")
     if quantised := config.get("quantization_config"):
         method = quantised.get("quant_method", "unknown") if isinstance(quantised, Mapping) else quantised
-        raise UnsupportedModelError(f"{directory} is quantised ({method}): open the original checkpoint, or dequantise it first.")
+        raise UnsupportedModelError(
+            f"{directory} is quantised ({method}): open the original checkpoint, or dequantise it first."
+        )
     row, spec = family(config), spec_of(config)
     tensors, where = _tensors(directory)
     spec = _really_tied(spec, row, tensors)
@@ -87,7 +78,7 @@ def _json(path: Path, missing: str) -> dict[str, Any]:
         raise ModelOpenError(missing) from error
     except OSError as error:
         raise ModelOpenError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the parser goes as deep as the file says
         raise ModelOpenError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(found, dict):
         raise ModelOpenError(f"{path} is not a JSON object.")
@@ -110,7 +101,9 @@ def _tensors(directory: Path) -> tuple[Tensors, str]:
 
 def _shards(directory: Path) -> Tensors:
     places = _json(directory / INDEX, "").get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(file, str) and Path(file).name == file for file in places.values()):
+    if not isinstance(places, dict) or not all(
+        isinstance(file, str) and Path(file).name == file for file in places.values()
+    ):
         raise ModelOpenError(f"{directory / INDEX} has no weight_map from tensors to files beside it.")
     entries: dict[str, Entry] = {}
     for file in sorted(set(places.values())):

@@ -37,11 +37,15 @@ def dots1(c: Config) -> ModelSpec:
     slides = c.sliding_window is not None
     kinds = layer_types(c, lambda layer: SLIDING if slides and layer >= c.max_window_layers else FULL)
     a = head_normed(attention(c), c.rms_norm_eps)
-    blocks = [sequential(windowed(a, c, kind), mlp, rms(c)) for kind, mlp in zip(kinds, mlps(c, _corrected(c)), strict=True)]
+    blocks = [
+        sequential(windowed(a, c, kind), mlp, rms(c)) for kind, mlp in zip(kinds, mlps(c, _corrected(c)), strict=True)
+    ]
     return model(c, blocks, rms(c))
 
 
-CORRECTED: Rows = {name: evolve(row, name=row.name.replace("shared_expert.", "shared_experts.")) for name, row in SHARED.items()} | {
+CORRECTED: Rows = {
+    name: evolve(row, name=row.name.replace("shared_expert.", "shared_experts.")) for name, row in SHARED.items()
+} | {
     "blocks.L.mlp.b_correction": Native(AT + "mlp.gate.e_score_correction_bias", "expert"),
 }
 DEEPSEEK: Rows = BASE | HEAD_NORMS | EACH | CORRECTED
@@ -53,7 +57,13 @@ FAMILIES: dict[str, Family] = {
         DEEPSEEK,
         defaults=DEEPSEEKS
         | {"rms_norm_eps": 1e-5, "num_key_value_heads": 8, "partial_rotary_factor": 0.5, "use_qk_norm": False}
-        | {"n_shared_experts": 1, "num_experts": 128, "num_experts_per_tok": 8, "first_k_dense_replace": 1, "norm_topk_prob": True},
+        | {
+            "n_shared_experts": 1,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "first_k_dense_replace": 1,
+            "norm_topk_prob": True,
+        },
         spellings=ROUTED,
         variant=with_dense(DEEPSEEK),
         unread=(r"^model\.layers\.(46|92)\.",),
@@ -61,7 +71,8 @@ FAMILIES: dict[str, Family] = {
     "dots1": Family(
         dots1,
         DEEPSEEK,
-        defaults=DEEPSEEKS | {"first_k_dense_replace": 0, "norm_topk_prob": False, "sliding_window": 4096, "max_window_layers": 62},
+        defaults=DEEPSEEKS
+        | {"first_k_dense_replace": 0, "norm_topk_prob": False, "sliding_window": 4096, "max_window_layers": 62},
         spellings=ROUTED,
         variant=with_dense(DEEPSEEK),
     ),

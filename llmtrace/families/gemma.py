@@ -87,7 +87,9 @@ FAMILIES: dict[str, Family] = {
     "gemma": Family(gemma, less_one(LLAMA), defaults=TIED | {"num_key_value_heads": 16}),
     "gemma2": Family(gemma2, SANDWICHED, defaults=GEMMA2),
     "vaultgemma": Family(vaultgemma, SANDWICHED, defaults=GEMMA2),
-    "gemma3_text": Family(gemma3, GEMMA3_ROWS, defaults=GEMMA3, spellings={"sliding_window_pattern": "_sliding_window_pattern"}),
+    "gemma3_text": Family(
+        gemma3, GEMMA3_ROWS, defaults=GEMMA3, spellings={"sliding_window_pattern": "_sliding_window_pattern"}
+    ),
     "gemma3": Family(
         gemma3,
         GEMMA3_ROWS,

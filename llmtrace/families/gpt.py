@@ -28,7 +28,9 @@ def gpt2(c: Config) -> ModelSpec:
     mlp = plain(c, c.n_inner or 4 * c.hidden_size, c.activation_function)
     a = _heads(c, kv_heads=1 if c.get("multi_query") else None)
     a = a if c.scale_attn_weights else evolve(a, scale=1.0)
-    by_layer = [a.scale / (layer + 1 if c.get("scale_attn_by_inverse_layer_idx") else 1) for layer in range(c.num_hidden_layers)]
+    by_layer = [
+        a.scale / (layer + 1 if c.get("scale_attn_by_inverse_layer_idx") else 1) for layer in range(c.num_hidden_layers)
+    ]
     blocks = [sequential(evolve(a, scale=scale), mlp, norm) for scale in by_layer]
     return model(c, blocks, norm, positions=Positions(c.max_position_embeddings))
 
@@ -41,7 +43,9 @@ def gpt_neo(c: Config) -> ModelSpec:
     patterns = c.attention_types or [[["global", "local"], 12]]
     kinds = c.get("attention_layers") or [kind for pattern, times in patterns for kind in pattern * times]
     if len(kinds) != c.num_hidden_layers or set(kinds) - {"global", "local"}:
-        raise UnsupportedModelError(f"gpt_neo needs {c.num_hidden_layers} attention types, each global or local, not {kinds}.")
+        raise UnsupportedModelError(
+            f"gpt_neo needs {c.num_hidden_layers} attention types, each global or local, not {kinds}."
+        )
     windows = [window(c.window_size) if kind == "local" else None for kind in kinds]
     blocks = [sequential(evolve(a, window=one), mlp, norm) for one in windows]
     return model(c, blocks, norm, positions=Positions(c.max_position_embeddings))
@@ -66,7 +70,9 @@ def gptj(c: Config) -> ModelSpec:
     norm = layer_norm(c.layer_norm_epsilon)
     a = _heads(c, biases="")
     if not c.rotary_dim or c.rotary_dim > a.d_head:
-        raise UnsupportedModelError(f"{c.model_type} with rotary_dim={c.rotary_dim!r} for heads of {a.d_head} is not expressed.")
+        raise UnsupportedModelError(
+            f"{c.model_type} with rotary_dim={c.rotary_dim!r} for heads of {a.d_head} is not expressed."
+        )
     a = evolve(a, rotary=Rotary(10000.0, c.rotary_dim, "interleaved"))
     mlp = plain(c, c.n_inner or 4 * c.hidden_size, c.activation_function)
     return model(c, alike(c, parallel(a, mlp, norm, shared=True)), norm, unembed=Unembedding(bias=True))

@@ -18,7 +18,9 @@ def granite(c: Config) -> ModelSpec:
     """Four multipliers."""
     a = evolve(attention(c), scale=c.attention_multiplier)
     block = sequential(a, gated(c), rms(c), multiplier=c.residual_multiplier)
-    return model(c, alike(c, block), rms(c), embed=Embedding(c.embedding_multiplier), unembed=Unembedding(1 / c.logits_scaling))
+    return model(
+        c, alike(c, block), rms(c), embed=Embedding(c.embedding_multiplier), unembed=Unembedding(1 / c.logits_scaling)
+    )
 
 
 def granitemoe(c: Config) -> ModelSpec:
@@ -27,7 +29,9 @@ def granitemoe(c: Config) -> ModelSpec:
     experts = Moe(c.num_experts, c.num_experts_per_tok, expert, scoring="topk_softmax")
     a = evolve(attention(c), scale=c.attention_multiplier)
     block = sequential(a, experts, rms(c), multiplier=c.residual_multiplier)
-    return model(c, alike(c, block), rms(c), embed=Embedding(c.embedding_multiplier), unembed=Unembedding(1 / c.logits_scaling))
+    return model(
+        c, alike(c, block), rms(c), embed=Embedding(c.embedding_multiplier), unembed=Unembedding(1 / c.logits_scaling)
+    )
 
 
 def granitemoeshared(c: Config) -> ModelSpec:
@@ -36,7 +40,9 @@ def granitemoeshared(c: Config) -> ModelSpec:
         return granitemoe(c)
     shared = Shared(expert_of(c, c.shared_intermediate_size))
     spec = granitemoe(c)
-    blocks = [evolve(block, branches=tuple(_sharing(branch, shared) for branch in block.branches)) for block in spec.blocks]
+    blocks = [
+        evolve(block, branches=tuple(_sharing(branch, shared) for branch in block.branches)) for block in spec.blocks
+    ]
     return evolve(spec, blocks=tuple(blocks))
 
 
@@ -55,7 +61,12 @@ GRANITE_SHARED: Rows = {
     "blocks.L.mlp.shared.W_in": Native(AT + "shared_mlp.input_linear.weight", "(d_shared|d_shared) d_model", 1),
     "blocks.L.mlp.shared.W_out": Native(AT + "shared_mlp.output_linear.weight", "d_model d_shared"),
 }
-MULTIPLIERS = {"embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0}
+MULTIPLIERS = {
+    "embedding_multiplier": 1.0,
+    "logits_scaling": 1.0,
+    "residual_multiplier": 1.0,
+    "attention_multiplier": 1.0,
+}
 GRANITES = COMMON | MULTIPLIERS | {"num_experts": 8, "num_experts_per_tok": 2}
 FAMILIES: dict[str, Family] = {
     "granite": Family(granite, LLAMA, defaults=COMMON | MULTIPLIERS),
@@ -66,6 +77,9 @@ FAMILIES: dict[str, Family] = {
         spellings=LOCAL,
     ),
     "granitemoeshared": Family(
-        granitemoeshared, BASE | GRANITE | GRANITE_SHARED, defaults=GRANITES | {"shared_intermediate_size": 0}, spellings=LOCAL
+        granitemoeshared,
+        BASE | GRANITE | GRANITE_SHARED,
+        defaults=GRANITES | {"shared_intermediate_size": 0},
+        spellings=LOCAL,
     ),
 }

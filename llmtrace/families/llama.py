@@ -77,11 +77,16 @@ def phi3(c: Config) -> ModelSpec:
 
 def smollm3(c: Config) -> ModelSpec:
     """Every few layers have no rotary embedding; those may have a window."""
-    turned = c.get("no_rope_layers") or [(layer + 1) % c.no_rope_layer_interval != 0 for layer in range(c.num_hidden_layers)]
+    turned = c.get("no_rope_layers") or [
+        (layer + 1) % c.no_rope_layer_interval != 0 for layer in range(c.num_hidden_layers)
+    ]
     slides = c.use_sliding_window and c.sliding_window is not None
     kinds = layer_types(c, lambda layer: SLIDING if slides and not turned[layer] else FULL)
     a = attention(c)
-    attentions = [evolve(windowed(a, c, kind), rotary=a.rotary if turn else None) for kind, turn in zip(kinds, turned, strict=True)]
+    attentions = [
+        evolve(windowed(a, c, kind), rotary=a.rotary if turn else None)
+        for kind, turn in zip(kinds, turned, strict=True)
+    ]
     return model(c, [sequential(one, gated(c), rms(c)) for one in attentions], rms(c))
 
 
@@ -127,7 +132,8 @@ WINDOWS = COMMON | {
 }
 PHI3_ROWS = STREAM | PRE_NORMS | ATTENTION | {"blocks.L.mlp.W_out": LLAMA["blocks.L.mlp.W_out"]} | GATE_UP
 HUNYUAN_NORMS = norms(
-    {"blocks.L.attn.q_norm": AT + "self_attn.query_layernorm", "blocks.L.attn.k_norm": AT + "self_attn.key_layernorm"}, "d_head"
+    {"blocks.L.attn.q_norm": AT + "self_attn.query_layernorm", "blocks.L.attn.k_norm": AT + "self_attn.key_layernorm"},
+    "d_head",
 )
 FAMILIES: dict[str, Family] = {
     "llama": Family(llama, LLAMA, defaults=COMMON),
@@ -163,7 +169,8 @@ FAMILIES: dict[str, Family] = {
     "seed_oss": Family(
         seed_oss,
         LLAMA,
-        defaults=COMMON | {"num_key_value_heads": 8, "head_dim": 128, "attention_bias": True, "attention_out_bias": False},
+        defaults=COMMON
+        | {"num_key_value_heads": 8, "head_dim": 128, "attention_bias": True, "attention_out_bias": False},
     ),
     "arcee": Family(arcee, LLAMA, defaults=COMMON | {"hidden_act": "relu2", "rms_norm_eps": 1e-5}),
 }

@@ -63,7 +63,9 @@ def qwen2_moe(c: Config) -> ModelSpec:
     kinds = layer_types(c, lambda layer: SLIDING if slides and layer % 2 == 0 and layer < c.max_window_layers else FULL)
     a = attention(c, biases="QKV" if c.qkv_bias else "")
     attentions = [windowed(a, c, kind if slides else FULL) for kind in kinds]
-    return model(c, [sequential(one, mlp, rms(c)) for one, mlp in zip(attentions, mlps(c, experts), strict=True)], rms(c))
+    return model(
+        c, [sequential(one, mlp, rms(c)) for one, mlp in zip(attentions, mlps(c, experts), strict=True)], rms(c)
+    )
 
 
 def mlps(c: Config, experts: Moe) -> list[Moe | GatedMlp]:
@@ -156,7 +158,8 @@ FAMILIES: dict[str, Family] = {
     "qwen3_moe": Family(
         qwen3_moe,
         BASE | HEAD_NORMS | EACH,
-        defaults=QWEN | {"num_key_value_heads": 4, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
+        defaults=QWEN
+        | {"num_key_value_heads": 4, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
         spellings=LOCAL,
         variant=with_dense(BASE | HEAD_NORMS | EACH),
     ),

@@ -143,7 +143,8 @@ PHI: Rows = (
     )
 )
 STABLELM: Rows = LLAMA | {
-    f"blocks.L.attn.{which}_norm.w": Native(f"{AT}self_attn.{which}_layernorm.norms.E.weight", "d_head") for which in "qk"
+    f"blocks.L.attn.{which}_norm.w": Native(f"{AT}self_attn.{which}_layernorm.norms.E.weight", "d_head")
+    for which in "qk"
 }
 COHERE: Rows = LLAMA | {
     "blocks.L.attn.q_norm.w": Native(AT + "self_attn.q_norm.weight", "head d_head"),
@@ -151,7 +152,9 @@ COHERE: Rows = LLAMA | {
 }
 STARCODER2: Rows = STREAM | PRE_NORMS | ATTENTION | linear(AT + "mlp.", {"in": "c_fc", "out": "c_proj"}, "mlp")
 GLM: Rows = STREAM | PRE_NORMS | ATTENTION | {"blocks.L.mlp.W_out": LLAMA["blocks.L.mlp.W_out"]} | GATE_UP
-GLM4: Rows = GLM | norms({"blocks.L.attn_post": AT + "post_self_attn_layernorm", "blocks.L.mlp_post": AT + "post_mlp_layernorm"})
+GLM4: Rows = GLM | norms(
+    {"blocks.L.attn_post": AT + "post_self_attn_layernorm", "blocks.L.mlp_post": AT + "post_mlp_layernorm"}
+)
 
 LAYER_NORMED: dict[str, Any] = COMMON | {"layer_norm_eps": 1e-5}
 COHERES: dict[str, Any] = LAYER_NORMED | {"logit_scale": 0.0625, "tie_word_embeddings": True}
@@ -163,7 +166,8 @@ FAMILIES: dict[str, Family] = {
         gpt_neox,
         GPT_NEOX,
         "gpt_neox.",
-        LAYER_NORMED | {"hidden_act": "gelu", "attention_bias": True, "use_parallel_residual": True, "partial_rotary_factor": 0.25},
+        LAYER_NORMED
+        | {"hidden_act": "gelu", "attention_bias": True, "use_parallel_residual": True, "partial_rotary_factor": 0.25},
         {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"},
         unread=(r"\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)$",),
     ),

@@ -51,7 +51,9 @@ def exaone4(c: Config) -> ModelSpec:
     pattern = c.sliding_window_pattern if c.sliding_window else 0
     kinds = layer_types(c, lambda layer: SLIDING if pattern and (layer + 1) % pattern else FULL)
     a = head_normed(attention(c, biases=""), c.rms_norm_eps)
-    attentions = [windowed(evolve(a, rotary=None) if c.sliding_window and kind == FULL else a, c, kind) for kind in kinds]
+    attentions = [
+        windowed(evolve(a, rotary=None) if c.sliding_window and kind == FULL else a, c, kind) for kind in kinds
+    ]
     return model(c, [post_norm(one, gated(c, bias=False), rms(c)) for one in attentions], rms(c))
 
 
@@ -67,6 +69,7 @@ FAMILIES: dict[str, Family] = {
     "exaone4": Family(
         exaone4,
         POST | HEAD_NORMS,
-        defaults=COMMON | {"rms_norm_eps": 1e-5, "num_key_value_heads": 32, "sliding_window": 4096, "sliding_window_pattern": 4},
+        defaults=COMMON
+        | {"rms_norm_eps": 1e-5, "num_key_value_heads": 32, "sliding_window": 4096, "sliding_window_pattern": 4},
     ),
 }

@@ -41,7 +41,9 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 def act(c: Config, name: str) -> str:
     """The schema's name of an activation. Raises `UnsupportedModelError` for one that the equations lack."""
     if name not in ACTS:
-        raise UnsupportedModelError(f"{c.model_type} uses the activation {name!r}, which is not in the table.{suggest(str(name), ACTS)}")
+        raise UnsupportedModelError(
+            f"{c.model_type} uses the activation {name!r}, which is not in the table.{suggest(str(name), ACTS)}"
+        )
     return ACTS[name]
 
 
@@ -50,7 +52,9 @@ def refuse(c: Config, **unless: object) -> None:
     for key, only in unless.items():
         value = c.get(key, only)
         if value != only:
-            raise UnsupportedModelError(f"{c.model_type} with {key}={value!r} is not expressed by the equations, only {only!r}.")
+            raise UnsupportedModelError(
+                f"{c.model_type} with {key}={value!r} is not expressed by the equations, only {only!r}."
+            )
 
 
 def d_head(c: Config) -> int:
@@ -86,7 +90,9 @@ def wholly_normed(a: Attention, eps: float) -> Attention:
 
 def gated(c: Config, *, bias: bool | None = None, width: int | None = None) -> GatedMlp:
     """A gated MLP; `bias` defaults to `mlp_bias`."""
-    return GatedMlp(width or c.intermediate_size, act(c, c.hidden_act), bool(c.get("mlp_bias") if bias is None else bias))
+    return GatedMlp(
+        width or c.intermediate_size, act(c, c.hidden_act), bool(c.get("mlp_bias") if bias is None else bias)
+    )
 
 
 def plain(c: Config, width: int, name: str, *, bias: bool = True) -> Mlp:
@@ -110,7 +116,9 @@ def layer_types(c: Config, default: Callable[[int], str]) -> list[str]:
     if len(kinds) != c.num_hidden_layers:
         raise ModelOpenError(f"config.json has {len(kinds)} layer_types for {c.num_hidden_layers} layers.")
     if unknown := sorted(set(kinds) - {FULL, SLIDING}):
-        raise UnsupportedModelError(f"{c.model_type} has layers of the kind {unknown[0]!r}, which the equations do not express.")
+        raise UnsupportedModelError(
+            f"{c.model_type} has layers of the kind {unknown[0]!r}, which the equations do not express."
+        )
     return list(kinds)
 
 
@@ -137,7 +145,9 @@ def model(
     """The blocks between embedding and unembedding; `limited` says whether there is a longest prompt."""
     longest = context(c) if limited else None
     head = evolve(unembed or Unembedding(), tied=bool(c.tie_word_embeddings))
-    return ModelSpec(c.model_type, c.hidden_size, c.vocab_size, longest, tuple(blocks), norm, embed or Embedding(), positions, head)
+    return ModelSpec(
+        c.model_type, c.hidden_size, c.vocab_size, longest, tuple(blocks), norm, embed or Embedding(), positions, head
+    )
 
 
 def alike(c: Config, block: Block) -> tuple[Block, ...]:

@@ -35,8 +35,10 @@ def rotary(
     fraction = p.get("partial_rotary_factor") or c.get("partial_rotary_factor") or 1.0
     width = int(d_head * fraction)
     if width % 2 or width < 2:
-        raise UnsupportedModelError(f"{c.model_type} rotates {width} of {d_head} channels: only an even number makes pairs.")
-    base = p.get("rope_theta") or getattr(c, theta)
+        raise UnsupportedModelError(
+            f"{c.model_type} rotates {width} of {d_head} channels: only an even number makes pairs."
+        )
+    base = getattr(c, theta) if p.get("rope_theta") is None else p["rope_theta"]
     return Rotary(float(base), width, layout, SCALINGS[name](c, p))
 
 
@@ -48,7 +50,9 @@ def parameters(c: Config, kind: str = "") -> Parameters:
         given = given.get(kind) or ({} if any(isinstance(value, Mapping) for value in given.values()) else given)
         return {**given, **(old if kind == "full_attention" else {})}
     if any(isinstance(value, Mapping) for value in given.values()):
-        raise UnsupportedModelError(f"{c.model_type} has rope_parameters for several kinds of layers, where one is known.")
+        raise UnsupportedModelError(
+            f"{c.model_type} has rope_parameters for several kinds of layers, where one is known."
+        )
     return dict(old or given)
 
 
@@ -67,7 +71,11 @@ def _get(c: Config, p: Parameters, key: str) -> Any:
 
 def _trained(c: Config, p: Parameters) -> int:
     """The context that the model was trained on, before it was stretched."""
-    return int(c.get("original_max_position_embeddings") or p.get("original_max_position_embeddings") or c.max_position_embeddings)
+    return int(
+        c.get("original_max_position_embeddings")
+        or p.get("original_max_position_embeddings")
+        or c.max_position_embeddings
+    )
 
 
 def _yarn(c: Config, p: Parameters) -> Yarn:

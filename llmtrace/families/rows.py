@@ -80,7 +80,9 @@ THIRDS = each("({h} 1|1|1 {d})")
 ATTENTION: Rows = linear(AT + "self_attn.", {"Q": "q_proj", "K": "k_proj", "V": "v_proj", "O": "o_proj"}, "attn")
 MLP: Rows = linear(AT + "mlp.", {"gate": "gate_proj", "in": "up_proj", "out": "down_proj"}, "mlp")
 PRE_NORMS: Rows = norms({"blocks.L.ln1": AT + "input_layernorm", "blocks.L.ln2": AT + "post_attention_layernorm"})
-POST_NORMS: Rows = norms({"blocks.L.attn_post": AT + "post_attention_layernorm", "blocks.L.mlp_post": AT + "post_feedforward_layernorm"})
+POST_NORMS: Rows = norms(
+    {"blocks.L.attn_post": AT + "post_attention_layernorm", "blocks.L.mlp_post": AT + "post_feedforward_layernorm"}
+)
 SANDWICH: Rows = PRE_NORMS | POST_NORMS | norms({"blocks.L.ln2": AT + "pre_feedforward_layernorm"})
 QK_NORMS = {"blocks.L.attn.q_norm": AT + "self_attn.q_norm", "blocks.L.attn.k_norm": AT + "self_attn.k_norm"}
 HEAD_NORMS: Rows = norms(QK_NORMS, "d_head")

@@ -62,7 +62,10 @@ class Weights(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         place = self.places[name]
         wanted = place.weight.axes[1:] if place.stacked else place.weight.axes
-        found = [arrange(np.asarray(self.tensors[one]), place.native.axes, wanted, place.sizes, place.native.piece) for one in place.names]
+        found = [
+            arrange(np.asarray(self.tensors[one]), place.native.axes, wanted, place.sizes, place.native.piece)
+            for one in place.names
+        ]
         array = np.stack(found) if place.stacked else found[0]
         if place.native.plus:  # in 16 bits the sum would be rounded; runtimes add in float32 too
             array = array + np.float32(place.native.plus)
@@ -81,7 +84,9 @@ class Weights(Mapping[str, Array]):
         return len(self.places)
 
 
-def weights_from(spec: ModelSpec, family: Family, tensors: Mapping[str, Tensor], where: str = "the checkpoint") -> Weights:
+def weights_from(
+    spec: ModelSpec, family: Family, tensors: Mapping[str, Tensor], where: str = "the checkpoint"
+) -> Weights:
     """Every weight that the model's steps read, from tensors by their native names, with or without the base model's prefix.
 
     Only names, shapes and types are looked at. `where` names the file in messages. Raises `ModelOpenError` if a weight is missing,
@@ -132,15 +137,21 @@ def _place(
     where: str,
 ) -> Place:
     name = "embed.W_E" if weight.name == "unembed.W_U" and spec.unembed.tied else weight.name
-    native, natives = native_of(family, name, weight.shape[0])
+    native, natives = native_of(
+        family, name, min(weight.shape[0], len(known) + 1)
+    )  # one more than there are is missed as soon
     for one in natives:
         if one not in known:
             raise ModelOpenError(f"{where} lacks {one}, which {weight.name} of this {spec.family} model is read from.")
         array, shape = tensors[known[one]], stored_shape(native.axes, sizes)
         if array.shape != shape:
-            raise ModelOpenError(f"{known[one]} in {where} has shape {list(array.shape)}, not {list(shape)} as config.json says.")
+            raise ModelOpenError(
+                f"{known[one]} in {where} has shape {list(array.shape)}, not {list(shape)} as config.json says."
+            )
         if array.dtype.name not in FLOATS:
-            raise ModelOpenError(f"{known[one]} in {where} is stored as {array.dtype.name}, not as floating-point numbers.")
+            raise ModelOpenError(
+                f"{known[one]} in {where} is stored as {array.dtype.name}, not as floating-point numbers."
+            )
     return Place(native, tuple(known[one] for one in natives), weight, sizes)
 
 

@@ -5,17 +5,17 @@ What is undefined is `null`, never NaN and never 0. A token that is not valid UT
 
 from __future__ import annotations
 
-import math
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from llmtrace.documents import number, token_document
 from llmtrace.errors import OptionError
 from llmtrace.influence.logit_lens import Lens
 from llmtrace.influence.record import HeadScore, Influence
 from llmtrace.schema.sites import Array
-from llmtrace.trace import ModelInfo, Token
+from llmtrace.trace import ModelInfo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,12 +70,6 @@ def lens_document(lens: Lens) -> dict[str, Any]:
     }
 
 
-def token_document(token: Token) -> dict[str, Any]:
-    """Id and text, and bytes where the text cannot say them."""
-    plain: dict[str, Any] = {"id": token.id, "text": token.text}
-    return plain if token.bytes is None else plain | {"bytes": list(token.bytes)}
-
-
 def model_document(info: ModelInfo) -> dict[str, Any]:
     """Which model, on which runtime, with which settings."""
     plain = attrs.asdict(info, recurse=False)
@@ -85,11 +79,6 @@ def model_document(info: ModelInfo) -> dict[str, Any]:
 def head_score_document(score: HeadScore) -> dict[str, Any]:
     """One row of the table; `score` and `chance` are null where no row is eligible."""
     return attrs.asdict(score) | {"score": number(score.score), "chance": number(score.chance)}
-
-
-def number(value: float | None) -> float | None:
-    """A finite Python number, or None."""
-    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def numbers(array: Array | None) -> Any:

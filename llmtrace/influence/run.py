@@ -7,6 +7,8 @@ must know the predictions beforehand.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from operator import index
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -144,7 +146,10 @@ def _delimiter(token: Token) -> bool:
     return bool(token.text) and not any(character.isalnum() for character in token.text)
 
 
-def _place(position: int, tokens: int) -> int:
+def _place(position: object, tokens: int) -> int:
+    if not isinstance(position, SupportsIndex):
+        raise PromptError(f"A position is a whole number, not {position!r}.")
+    position = index(position)
     if not -tokens <= position < tokens:
         raise PromptError(
             f"Position {position} is out of range: the prompt has {tokens} tokens (0 … {tokens - 1}, or -1 … {-tokens})."

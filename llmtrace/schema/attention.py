@@ -116,13 +116,17 @@ def _turn(a: Attention, n: Norm | None, x: Array, positions: Array, w: Array | N
 
 
 @site("token head d_head", noise=turning_noise)
-def rot_q(a: Attention, q: Array, positions: Array, q_norm_w: Array | None = None, q_norm_b: Array | None = None) -> Array:
+def rot_q(
+    a: Attention, q: Array, positions: Array, q_norm_w: Array | None = None, q_norm_b: Array | None = None
+) -> Array:
     """`rotary(q_norm(q))`, in the model's order; q itself where there is neither."""
     return _turn(a, a.q_norm, q, positions, q_norm_w, q_norm_b)
 
 
 @site("token kv_head d_head", noise=turning_noise)
-def rot_k(a: Attention, k: Array, positions: Array, k_norm_w: Array | None = None, k_norm_b: Array | None = None) -> Array:
+def rot_k(
+    a: Attention, k: Array, positions: Array, k_norm_w: Array | None = None, k_norm_b: Array | None = None
+) -> Array:
     """`rotary(k_norm(k))`, in the model's order; k itself where there is neither."""
     return _turn(a, a.k_norm, k, positions, k_norm_w, k_norm_b)
 
@@ -179,7 +183,9 @@ def gate(a: Attention, x: Array, W_gate: Array) -> Array:
 
 
 @site("token head d_value")
-def z_post(a: Attention, z: Array, gate: Array | None = None, z_norm_w: Array | None = None, z_norm_b: Array | None = None) -> Array:
+def z_post(
+    a: Attention, z: Array, gate: Array | None = None, z_norm_w: Array | None = None, z_norm_b: Array | None = None
+) -> Array:
     """`gate * norm(z)`: what enters `W_O`; z itself where nothing stands between."""
     normed = norm.apply(a.z_norm, z, z_norm_w, z_norm_b)
     return normed if gate is None else normed * gate

@@ -48,7 +48,8 @@ def contribution(branch: Branch, x: Array) -> Array:
 def mixer(m: Mixer, x: Array) -> Array:
     """What a state-space, linear-attention or convolution branch adds to the stream: captured, opaque to the equations."""
     raise SignalUnavailableError(
-        f"The output of a {m.kind} branch is opaque to the equations: it can be captured or replayed, not computed.", gap="ours"
+        f"The output of a {m.kind} branch is opaque to the equations: it can be captured or replayed, not computed.",
+        gap="ours",
     )
 
 

@@ -56,7 +56,9 @@ class Equations:
     def step(self, site: str) -> Step:
         """The step of a site. Raises `UnknownSignalError` with near names."""
         if site not in self.steps:
-            raise UnknownSignalError(f"{site!r} is not a site of this {self.spec.family} model.{suggest(site, self.steps)}")
+            raise UnknownSignalError(
+                f"{site!r} is not a site of this {self.spec.family} model.{suggest(site, self.steps)}"
+            )
         return self.steps[site]
 
     def evaluate(self, site: str, look: Look) -> Array:
@@ -121,9 +123,15 @@ class Equations:
         if len(layers) > 1 or ("tokens" in span.known and site not in BEFORE):
             missing += self._ends(span, known)
         lacking = [name for name in span.weights if name not in (self.weights if weights is None else weights)]
-        missing += [f"the weight {lacking[0]}" + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")] if lacking else []
+        missing += (
+            [f"the weight {lacking[0]}" + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")]
+            if lacking
+            else []
+        )
         if missing:
-            raise SignalUnavailableError(f"{site} was not captured and cannot be derived: missing {', '.join(missing)}.")
+            raise SignalUnavailableError(
+                f"{site} was not captured and cannot be derived: missing {', '.join(missing)}."
+            )
         return span
 
     def _ends(self, span: Span, known: Collection[str]) -> list[str]:
@@ -176,5 +184,7 @@ class _Looking:
     def __call__(self, site: str) -> Array:
         if site not in self._memo:
             known = site in self._known
-            self._memo[site] = self._equations.cast(self._known[site]) if known else self._equations.evaluate(site, self)
+            self._memo[site] = (
+                self._equations.cast(self._known[site]) if known else self._equations.evaluate(site, self)
+            )
         return self._memo[site]

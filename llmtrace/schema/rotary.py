@@ -32,7 +32,9 @@ def frequencies(r: Rotary, length: int) -> Array:
 
 def _yarn(r: Rotary, y: Yarn, plain: Array) -> Array:
     """Between the pairs that turn `fast` and `slow` times in the trained context, from unstretched to stretched."""
-    low, high = (r.width * math.log(y.context / (turns * 2 * math.pi)) / (2 * math.log(r.theta)) for turns in (y.fast, y.slow))
+    low, high = (
+        r.width * math.log(y.context / (turns * 2 * math.pi)) / (2 * math.log(r.theta)) for turns in (y.fast, y.slow)
+    )
     if y.truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, r.width - 1)

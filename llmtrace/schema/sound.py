@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -63,9 +64,11 @@ def sound(spec: ModelSpec, where: str = "config.json") -> ModelSpec:
         raise ModelOpenError(f"{where} calls its family {spec.family!r:.60}; that must be a plain name.")
     if not spec.blocks:
         raise ModelOpenError(f"{where} describes a {spec.family} model without layers.")
-    for record in _records(spec):
-        if fault := _number(record) or _contradiction(record):
-            raise ModelOpenError(f"{where} gives this {spec.family} model {fault}.")
+    records = list(_records(spec))
+    for fault in filter(
+        None, chain(map(_number, records), map(_contradiction, records))
+    ):  # only numbers can be compared
+        raise ModelOpenError(f"{where} gives this {spec.family} model {fault}.")
     return spec
 
 
@@ -84,13 +87,17 @@ def _number(record: Any) -> str:
     positive = POSITIVE.get(type(record), ())
     for row in attrs.fields(type(record)):
         value = getattr(record, row.name)
-        kind = row.type.__name__ if row.type in (int, float) else str(row.type)  # a text until cattrs resolves it in place
+        kind = (
+            row.type.__name__ if row.type in (int, float) else str(row.type)
+        )  # a text until cattrs resolves it in place
         if value is None and kind.endswith("| None"):
             continue
         for one in value if kind.startswith("tuple[float") else (value,):
             if kind.startswith("int") and (type(one) is not int or not (row.name != "offset") <= one < LARGEST):
                 return f"{row.name} = {_shown(one)}; it must be a positive integer"
-            if kind.startswith(("float", "tuple[float")) and (isinstance(one, bool) or not isinstance(one, int | float) or not _finite(one)):
+            if kind.startswith(("float", "tuple[float")) and (
+                isinstance(one, bool) or not isinstance(one, int | float) or not _finite(one)
+            ):
                 return f"{row.name} = {_shown(one)}; it must be a finite number"
         if row.name in positive and value <= 0:
             return f"{row.name} = {value}; it must be above zero"
@@ -175,7 +182,11 @@ def _block(block: Block) -> str:
         if not NORM.fullmatch(name) or norms.count(name) > 1:
             return f"a norm called {name!r:.60}; they are ln1, ln2, …, each once"
     for branch in block.branches:
-        if branch.name not in MODULES or branches.count(branch.name) > 1 or not isinstance(branch.module, MODULES[branch.name]):
+        if (
+            branch.name not in MODULES
+            or branches.count(branch.name) > 1
+            or not isinstance(branch.module, MODULES[branch.name])
+        ):
             return f"a branch {branch.name!r:.60} that is {type(branch.module).__name__}; they are attn, mlp and mixer, each once"
     sources = (*STREAM, *(f"{name}.out" for name in norms))
     for reader in (*block.norms, *block.branches):

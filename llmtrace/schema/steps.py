@@ -16,7 +16,6 @@ from attrs import field, frozen
 from llmtrace.schema.sites import EQUATIONS, INPUTS, WEIGHTS, Equation
 from llmtrace.spec import Attention, Block, Mixer, ModelSpec, Norm, Sizes, Sum
 
-
 BEFORE = ("embed", "pos_embed")
 """The sites that stand in no block and come before the first."""
 
@@ -168,7 +167,9 @@ def _module(at: str, module: Any, reads: str) -> Iterator[Part]:
     yield Part(at, module, reads=reads, sizes=module.sizes, other=other)
     for which, head, norm in normed:
         if norm is not None:
-            yield Part(f"{at}.{which}_norm", norm, reads=f"{at}.{which}", axes=("token", head, "d_head"), sizes=module.sizes)
+            yield Part(
+                f"{at}.{which}_norm", norm, reads=f"{at}.{which}", axes=("token", head, "d_head"), sizes=module.sizes
+            )
 
 
 def steps(spec: ModelSpec) -> dict[str, Step]:
@@ -213,7 +214,9 @@ def _step(spec: ModelSpec, part: Part, equation: Equation) -> Step:
             row = WEIGHTS[kind][name]
             if axes := row.axes(part.record):
                 names = tuple(axes.split())
-                weights[name] = Weight(f"{part.weights}.{row.name}", names, tuple(1 if a == "1" else sizes[a] for a in names))
+                weights[name] = Weight(
+                    f"{part.weights}.{row.name}", names, tuple(1 if a == "1" else sizes[a] for a in names)
+                )
     site = f"{part.address}.{equation.name}" if equation.name else part.address
     axes = equation.axes if isinstance(equation.axes, str) else equation.axes(part.record, part.axes)
     return Step(site, part.record, equation, tuple(axes.split()), sizes, part.terms, signals, weights)

@@ -60,12 +60,17 @@ def verify(
     experts that do not exist, NaN) is violated, and counts as not captured. Sites in `given` were not computed by the model but put
     there: they are not judged, and neither is what would have to be computed through one that was not recorded.
     """
-    misfits = {site: why for site in captured if site in equations.steps and (why := _misfit(equations.steps[site], captured))}
+    misfits = {
+        site: why for site in captured if site in equations.steps and (why := _misfit(equations.steps[site], captured))
+    }
     fitting = {name: captured[name] for name in captured if name not in misfits} if misfits else captured
     look: Look = equations.looking(fitting)
     layer: int | None = None
     for site, step in equations.steps.items():
-        if step.layer not in (layer, None):  # what was computed on the way is kept for one block, not for the whole model
+        if step.layer not in (
+            layer,
+            None,
+        ):  # what was computed on the way is kept for one block, not for the whole model
             look, layer = equations.looking(fitting), step.layer
         if site not in captured or not (wanted is None or site in wanted):
             continue
@@ -149,7 +154,9 @@ def _judge_choice(
     logits = look(step.signals["router"])
     correction = equations.weight(step.weights["b_correction"]) if "b_correction" in step.weights else None
     ranked = (logits if correction is None else ranking(step.record, logits, correction))[parted]
-    gaps = np.abs(np.take_along_axis(ranked, found[parted], -1) - np.take_along_axis(ranked, expected[parted], -1)).max(-1)
+    gaps = np.abs(np.take_along_axis(ranked, found[parted], -1) - np.take_along_axis(ranked, expected[parted], -1)).max(
+        -1
+    )
     margins = gaps / np.sqrt((logits[parted] ** 2).mean(-1))
     worst, share = float(margins.max()), len(parted) / len(found)
     status: Status = "holds" if worst <= 2 * max(limit, 4 * float(np.finfo(np.float32).eps)) else "violated"
@@ -192,7 +199,9 @@ def ratio(error: float, size: float) -> float:
     return math.sqrt(error / size) if size else math.inf if error else 0.0
 
 
-def tolerance(equations: Equations, site: str, captured: Signals, look: Look, precision: Mapping[str, Precision]) -> float:
+def tolerance(
+    equations: Equations, site: str, captured: Signals, look: Look, precision: Mapping[str, Precision]
+) -> float:
     """The *squared* relative error that rounding explains: `16 (u_s² + u_o² + u_f²) + (K + noise) u_a²`, and what derived inputs
     inherit, enlarged.
 
@@ -204,7 +213,12 @@ def tolerance(equations: Equations, site: str, captured: Signals, look: Look, pr
 
 
 def _tolerance(
-    equations: Equations, site: str, captured: Signals, look: Look, precision: Mapping[str, Precision], judged: Precision
+    equations: Equations,
+    site: str,
+    captured: Signals,
+    look: Look,
+    precision: Mapping[str, Precision],
+    judged: Precision,
 ) -> float:
     step = equations.steps[site]
     signals = {parameter: look(name) for parameter, name in step.signals.items()}

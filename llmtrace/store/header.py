@@ -39,5 +39,7 @@ def _ours(name: str, place: Place) -> Place:
     if place.dtype not in TYPES:
         raise UnreadableError(f"{name!r:.200} is of the type {place.dtype!r:.40}; a signal may be {', '.join(TYPES)}")
     if place.start % WIDTHS[place.dtype]:
-        raise UnreadableError(f"{name!r:.200} does not start at a multiple of its element's {WIDTHS[place.dtype]} bytes")
+        raise UnreadableError(
+            f"{name!r:.200} does not start at a multiple of its element's {WIDTHS[place.dtype]} bytes"
+        )
     return evolve(place, dtype=TYPES[place.dtype])

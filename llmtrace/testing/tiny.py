@@ -113,7 +113,10 @@ def write_tiny(family: str, directory: Path, seed: int = 0, **overrides: Any) ->
     model = auto.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         corrections = [buffer for name, buffer in model.named_buffers() if name.endswith("e_score_correction_bias")]
-        for weight in [*model.parameters(), *corrections]:  # vectors are norms, biases and sinks: they keep their mean, one or zero
+        for weight in [
+            *model.parameters(),
+            *corrections,
+        ]:  # vectors are norms, biases and sinks: they keep their mean, one or zero
             noise = torch.randn(weight.shape, generator=generator)
             weight.copy_(weight.mean() + 0.3 * noise if weight.ndim == 1 else 0.06 * noise)
     model.save_pretrained(directory)

@@ -36,7 +36,7 @@ def open_tokenizer(directory: str | Path) -> tuple[Tokenizer | None, str]:
         from llmtrace.tokenizer import hf
     except ImportError:
         return None, f"{path.name} needs the library tokenizers (pip install tokenizers): prompts are token ids."
-    return hf.open_hf(path, data), ""
+    return hf.open_hf(path), ""
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -197,7 +197,7 @@ class TestOfASavedTrace:
             tmp_path / "y.trace"
         )
         opened = []
-        monkeypatch.setattr("llmtrace.cli.saved._open", lambda *args: opened.append(args))
+        monkeypatch.setattr("llmtrace.origin._open", lambda *args: opened.append(args))
         assert "not on this machine" in cli("verify", tmp_path / "y.trace", "--json").document["notes"][-1]
         assert opened == []
 

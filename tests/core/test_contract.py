@@ -37,7 +37,10 @@ def test_a_sound_session_is_accepted_with_all_its_weights_or_some():
 
 
 def test_an_offer_or_a_gap_that_is_no_site_is_refused_with_a_near_name():
-    refused(r"offers blocks\.0\.attn\.qq, which is no site.*Did you mean", lambda s: s.offers.update({"blocks.0.attn.qq": Offer()}))
+    refused(
+        r"offers blocks\.0\.attn\.qq, which is no site.*Did you mean",
+        lambda s: s.offers.update({"blocks.0.attn.qq": Offer()}),
+    )
     refused("has a gap at nonsense", lambda s: s.gaps.update({"nonsense": Gap("ours", "why not")}))
 
 
@@ -75,7 +78,9 @@ def test_capabilities_are_neither_claimed_in_vain_nor_hidden():
 
 
 def test_a_weight_that_no_equation_reads_is_refused():
-    refused("has the weight blocks.0.attn.W_QQ.*Did you mean", lambda s: s.model.weights.update({"blocks.0.attn.W_QQ": 0}))
+    refused(
+        "has the weight blocks.0.attn.W_QQ.*Did you mean", lambda s: s.model.weights.update({"blocks.0.attn.W_QQ": 0})
+    )
 
 
 def test_a_spec_that_contradicts_itself_is_refused_and_says_whose_it_is():
@@ -92,7 +97,8 @@ def test_a_spec_that_contradicts_itself_is_refused_and_says_whose_it_is():
     def heads(s):
         block = s.spec.blocks[0]
         branches = tuple(
-            attrs.evolve(b, module=attrs.evolve(b.module, kv_heads=3)) if b.name == "attn" else b for b in block.branches
+            attrs.evolve(b, module=attrs.evolve(b.module, kv_heads=3)) if b.name == "attn" else b
+            for b in block.branches
         )
         s.spec = attrs.evolve(s.spec, blocks=(attrs.evolve(block, branches=branches), *s.spec.blocks[1:]))
 

@@ -1,22 +1,39 @@
 """Plugins come by entry points; what is wrong with one is reported, and the others work."""
 
+import re
 import sys
 import types
 from importlib.metadata import EntryPoint
 
 import pytest
+from attrs import define, evolve
 
 import llmtrace
 from llmtrace.errors import BackendNotFoundError, DuplicateBackendError, PluginLoadError, UnknownMethodError
+from llmtrace.influence.method import Method
+from llmtrace.influence.record import Contract
 from llmtrace.plugins import load, plugins
+from tests.specs import FakeOptions
 
 
-def backend(name, *distributions):
-    return type(name, (), {"name": name, "runtime": name.title(), "distributions": distributions})
+def backend(name, *distributions, **members):
+    """A sound backend, but for `members`; None takes one away."""
+    sound = {
+        "name": name, "runtime": name.title(), "distributions": distributions, "options": FakeOptions, "capabilities": (),
+        "probe": staticmethod(lambda source, path: None), "preset": staticmethod(lambda preset: FakeOptions()),
+        "open": staticmethod(lambda source, options: None),
+    }  # fmt: skip
+    return type(name, (), {member: value for member, value in (sound | members).items() if value is not None})
 
 
-def named(name):
-    return type(name, (), {"name": name})
+def method(name, **fields):
+    contract = Contract(output="o", features="f", process="p", fixed="x", unit="u")
+    return evolve(Method(name, "Title", "T", "T", None, "Someone 2020", contract, lambda task: None), **fields)
+
+
+def viewer(name, **members):
+    sound = {"name": name, "suffix": ".txt", "render": staticmethod(lambda influences, lens=None: "")}
+    return type(name, (), sound | members)
 
 
 @pytest.fixture
@@ -50,8 +67,8 @@ def test_what_a_plugin_brings_is_found_by_name(plugin):
             plugin(
                 "a",
                 llmtrace_backends=[backend("alpha")],
-                llmtrace_influence_methods=[named("sum")],
-                llmtrace_viewers=[named("heat")],
+                llmtrace_influence_methods=[method("sum")],
+                llmtrace_viewers=[viewer("heat")],
             ),
         )
     )
@@ -91,14 +108,13 @@ def test_a_module_that_fails_on_import_takes_no_other_with_it(plugin, tmp_path, 
         (raising(RuntimeError("hook is ill")), "RuntimeError: hook is ill"),
         (raising(SystemExit(1)), "SystemExit"),
         (5, "TypeError"),
-        ([object()], "has no name"),
-        ([type("Bare", (), {"name": "bare", "runtime": "Bare"})], "which distributions"),
+        ([object()], "is no class"),
     ],
 )
 def test_a_hook_that_fails_is_reported_by_plugin_and_hook(plugin, answer, words):
     found = load(
         (
-            plugin("ill", llmtrace_backends=answer, llmtrace_viewers=[named("heat")]),
+            plugin("ill", llmtrace_backends=answer, llmtrace_viewers=[viewer("heat")]),
             plugin("well", llmtrace_backends=[backend("alpha")]),
         )
     )
@@ -106,8 +122,94 @@ def test_a_hook_that_fails_is_reported_by_plugin_and_hook(plugin, answer, words)
     assert isinstance(error, PluginLoadError)
     for word in ("llmtrace_backends", "fake_plugin_ill", words):
         assert word in str(error)
-    assert list(found.backends) == ["alpha"]
+    assert found.backend("alpha")
     assert found.viewer("heat")
+    assert found.backends["ill"].status == "broken"
+    with pytest.raises(BackendNotFoundError, match=f"'ill'.*is broken.*{words}"):
+        found.backend("ill")
+
+
+class Exploding(type):
+    @property
+    def runtime(cls):
+        raise RuntimeError("do not look")
+
+
+@define
+class Loose:
+    """Settings that can be changed."""
+
+    threads: int = 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (type("Bare", (), {"name": "bad"}), "lacks `runtime`, `distributions`, `options`"),
+        (backend("bad", probe=None, open=None), "lacks `probe`, `open`"),
+        (backend("bad", "numpy")(), "is no class"),
+        (backend("Oc to"), "has the name 'Oc to'"),
+        (backend("7up"), "has the name '7up'"),
+        (backend("bad", runtime=7), "has `runtime` 7, which is no text"),
+        (backend("bad", ""), r"has `distributions` \('',\): it must be a tuple of names"),
+        (backend("bad", distributions="numpy"), "has `distributions` 'numpy': it must be a tuple of names"),
+        (backend("bad", capabilities=["weights"]), r"has `capabilities` \['weights'\]: it must be a tuple"),
+        (
+            backend("bad", capabilities=("weights", "wings")),
+            "has the capability 'wings'; there are weights, replay, many",
+        ),
+        (backend("bad", options=Loose), "`options` that are no frozen attrs class"),
+        (backend("bad", options=dict), "`options` that are no frozen attrs class"),
+        (backend("bad", options=FakeOptions()), "`options` that are no frozen attrs class"),
+        (backend("bad", preset=FakeOptions()), "a `preset` that cannot be called"),
+        (Exploding("Bad", (), {"name": "bad", "distributions": ()}), "cannot be looked at: RuntimeError: do not look"),
+    ],
+)
+def test_a_malformed_backend_is_reported_as_broken_and_takes_no_other_with_it(plugin, wrong, words):
+    found = load(
+        (
+            plugin("bad", llmtrace_backends=[wrong, backend("beta")]),
+            plugin("good", llmtrace_backends=[backend("alpha")]),
+        )
+    )
+    (error,) = found.errors
+    assert isinstance(error, PluginLoadError)
+    assert "fake_plugin_bad" in str(error)
+    assert re.search(words, str(error))
+    assert found.backend("alpha")
+    assert found.backend("beta")
+    with pytest.raises(BackendNotFoundError, match=f"'bad'.*is broken.*{words}"):
+        found.backend("bad")
+
+
+@pytest.mark.parametrize(
+    ("hook", "wrong", "words"),
+    [
+        ("llmtrace_influence_methods", viewer("bad"), "is no `llmtrace.influence.method.Method`"),
+        ("llmtrace_influence_methods", method("Bad!"), "has the name 'Bad!'"),
+        ("llmtrace_influence_methods", method("bad", needs=("T",)), r"has `needs` \('T',\), which is no text"),
+        ("llmtrace_influence_methods", method("bad", completeness=3), "has `completeness` 3"),
+        ("llmtrace_influence_methods", method("bad", contract="none"), "`contract` that is no `Contract`"),
+        ("llmtrace_influence_methods", method("bad", fold=None), "a `fold` that cannot be called"),
+        ("llmtrace_viewers", viewer("bad")(), "is no class"),
+        ("llmtrace_viewers", type("Bad", (), {"name": "bad"}), "lacks `suffix`, `render`"),
+        ("llmtrace_viewers", viewer("bad", suffix="txt"), "the suffix 'txt', which does not begin with a dot"),
+        ("llmtrace_viewers", viewer("bad", render="x"), "a `render` that cannot be called"),
+    ],
+)
+def test_a_malformed_method_or_viewer_is_reported_and_takes_no_other_with_it(plugin, hook, wrong, words):
+    good = method("good") if "methods" in hook else viewer("good")
+    found = load((plugin("bad", **{hook: [wrong, good]}, llmtrace_backends=[backend("alpha")]),))
+    (error,) = found.errors
+    assert hook in str(error)
+    assert re.search(words, str(error))
+    assert found.backend("alpha")
+    assert "good" in {**found.methods, **found.viewers}
+    assert "bad" not in {**found.methods, **found.viewers}
+
+
+def test_what_llmtrace_itself_brings_is_sound():
+    assert plugins().errors == ()
 
 
 def test_a_hook_that_does_not_exist_is_an_error_and_no_silence(plugin):
@@ -131,7 +233,7 @@ def test_of_two_backends_of_one_name_the_first_is_used_and_both_are_named(plugin
 
 
 def test_one_name_may_be_a_backend_and_a_viewer(plugin):
-    found = load((plugin("a", llmtrace_backends=[backend("same")], llmtrace_viewers=[named("same")]),))
+    found = load((plugin("a", llmtrace_backends=[backend("same")], llmtrace_viewers=[viewer("same")]),))
     assert not found.errors
     assert found.backend("same")
     assert found.viewer("same")
@@ -150,8 +252,8 @@ def test_near_names_are_offered(plugin):
             plugin(
                 "a",
                 llmtrace_backends=[backend("torch")],
-                llmtrace_influence_methods=[named("rollout")],
-                llmtrace_viewers=[named("html")],
+                llmtrace_influence_methods=[method("rollout")],
+                llmtrace_viewers=[viewer("html")],
             ),
         )
     )

@@ -86,7 +86,10 @@ def taps(module, **sites):
 def qkv(module, axes):
     """q, k and v as pieces of a fused projection."""
     fused = (("q", "head", "d_head"), ("k", "kv_head", "d_head"), ("v", "kv_head", "d_value"))
-    return {f"blocks.L.attn.{name}": Tap(module, "out", "token " + axes.format(h=h, d=d), i) for i, (name, h, d) in enumerate(fused)}
+    return {
+        f"blocks.L.attn.{name}": Tap(module, "out", "token " + axes.format(h=h, d=d), i)
+        for i, (name, h, d) in enumerate(fused)
+    }
 
 
 AT = "model.layers.L"
@@ -102,18 +105,26 @@ ATTN = taps(
     mlp__out="mlp",
 )
 PRE = taps(AT, ln1__out="input_layernorm", resid_mid="post_attention_layernorm<", ln2__out="post_attention_layernorm")
-SANDWICH = taps(AT, ln1__out="input_layernorm", resid_mid="pre_feedforward_layernorm<", ln2__out="pre_feedforward_layernorm")
+SANDWICH = taps(
+    AT, ln1__out="input_layernorm", resid_mid="pre_feedforward_layernorm<", ln2__out="pre_feedforward_layernorm"
+)
 POST = taps(AT, attn_out="post_attention_layernorm", mlp_out="post_feedforward_layernorm")
 POST |= {"blocks.L.attn_post.out": POST["blocks.L.attn_out"]}
 GATED = taps(AT, mlp__pre="mlp.gate_proj", mlp__pre_linear="mlp.up_proj", mlp__post="mlp.down_proj<")
-GATE_UP = {f"blocks.L.mlp.{n}": Tap(AT + ".mlp.gate_up_proj", "out", "token (d_mlp|d_mlp)", i) for i, n in enumerate(("pre", "pre_linear"))}
+GATE_UP = {
+    f"blocks.L.mlp.{n}": Tap(AT + ".mlp.gate_up_proj", "out", "token (d_mlp|d_mlp)", i)
+    for i, n in enumerate(("pre", "pre_linear"))
+}
 HEAD_NORMS = taps(AT, attn__q_norm__out="self_attn.q_norm", attn__k_norm__out="self_attn.k_norm")
 LLAMA = ATTN | PRE | GATED | ENDS
 
 
 def routed(module):
     """A router returns logits, weights, indices."""
-    return {f"blocks.L.mlp.{n}": Tap(f"{AT}.mlp.{module}", str(i)) for i, n in enumerate(("router", "router_weights", "expert_index"))}
+    return {
+        f"blocks.L.mlp.{n}": Tap(f"{AT}.mlp.{module}", str(i))
+        for i, n in enumerate(("router", "router_weights", "expert_index"))
+    }
 
 
 def plain(at, norms, fused, axes, dense, up, down, last):
@@ -179,7 +190,9 @@ def capture(model, checkpoint, family, tokens):
             handles.append(modules[module].register_forward_hook(hook(site, tap)))
 
     def attend(module, query, key, value, mask, **named):
-        output, weights = sys.modules[type(module).__module__].eager_attention_forward(module, query, key, value, mask, **named)
+        output, weights = sys.modules[type(module).__module__].eager_attention_forward(
+            module, query, key, value, mask, **named
+        )
         at = f"blocks.{module.layer_idx}.attn."
         for name, tensor in (("rot_q", query), ("rot_k", key), ("v", value)):
             found[at + name] = tensor[0].transpose(0, 1).detach().numpy().copy()

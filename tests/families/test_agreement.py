@@ -58,7 +58,10 @@ WRONG = {
     "a wider rotary": ("gpt_neox", lambda spec: with_attention(spec, rotary=rotary(spec, width=8))),
     "one base for all layers": ("gemma3_text", lambda spec: with_attention(spec, rotary=rotary(spec))),
     "rotary in every layer": ("smollm3", lambda spec: with_attention(spec, rotary=rotary(spec))),
-    "slopes before scaling": ("falcon", lambda spec: with_attention(spec, slopes=tuple(4 * s for s in attention(spec).slopes))),
+    "slopes before scaling": (
+        "falcon",
+        lambda spec: with_attention(spec, slopes=tuple(4 * s for s in attention(spec).slopes)),
+    ),
     "slopes of another order": ("bloom", lambda spec: with_attention(spec, slopes=attention(spec).slopes[::-1])),
     "the scale of a plain head": ("gemma2", lambda spec: with_attention(spec, scale=24**-0.5)),
     "no positions": ("opt", lambda spec: attrs.evolve(spec, positions=attrs.evolve(spec.positions, offset=0))),

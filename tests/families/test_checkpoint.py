@@ -99,7 +99,8 @@ def test_a_checkpoint_of_the_base_model_opens_too(family, written):
 
 def test_masks_and_tables_of_old_checkpoints_are_passed_over(written):
     masks = adding(
-        transformer__h__0__attn__bias=np.ones((1, 1, 4, 4), bool), transformer__h__0__attn__masked_bias=np.array([-1e4], np.float32)
+        transformer__h__0__attn__bias=np.ones((1, 1, 4, 4), bool),
+        transformer__h__0__attn__masked_bias=np.array([-1e4], np.float32),
     )
     open_checkpoint(written("gpt2", masks))
     table = adding(model__layers__0__self_attn__rotary_emb__inv_freq=np.ones(8, np.float32))
@@ -133,7 +134,9 @@ def test_gemma3_with_pictures_opens_as_its_text_model(written):
     text = {name: array.copy() for name, array in open_checkpoint(written("gemma3_text")).weights.items()}
 
     def renamed(tensors):
-        return {f"language_model.{name}": array for name, array in tensors.items()} | {"vision_tower.x": np.ones(3, np.float32)}
+        return {f"language_model.{name}": array for name, array in tensors.items()} | {
+            "vision_tower.x": np.ones(3, np.float32)
+        }
 
     directory = written("gemma3_text", renamed)
     config = json.loads((directory / "config.json").read_text())
@@ -146,7 +149,20 @@ def test_the_fingerprint_knows_weights_and_config(written):
     assert first == open_checkpoint(written()).fingerprint
     assert len(first) == 64
     assert first != open_checkpoint(written(config={"rms_norm_eps": 1e-3})).fingerprint
-    assert first != open_checkpoint(written(change=lambda tensors: {n: a * 1.001 for n, a in tensors.items()})).fingerprint
+    assert (
+        first != open_checkpoint(written(change=lambda tensors: {n: a * 1.001 for n, a in tensors.items()})).fingerprint
+    )
+
+
+def test_the_fingerprint_does_not_know_what_files_are_called(sharded):
+    first = open_checkpoint(sharded).fingerprint
+    index = sharded / "model.safetensors.index.json"
+    text = index.read_text()
+    for place, shard in enumerate(sorted(sharded.glob("model-*.safetensors"), reverse=True)):
+        text = text.replace(shard.name, f"part{place}.safetensors")
+        shard.rename(sharded / f"part{place}.safetensors")
+    index.write_text(text)
+    assert open_checkpoint(sharded).fingerprint == first
 
 
 def test_tensors_in_memory_become_weights_too(written):
@@ -179,7 +195,9 @@ LOST = {
 
 @pytest.mark.parametrize("family", LOST)
 def test_a_lost_tensor_is_named(family, written):
-    with pytest.raises(ModelOpenError, match=rf"{FILE} lacks \S*{LOST[family]}, which \S+ of this {family} model is read from"):
+    with pytest.raises(
+        ModelOpenError, match=rf"{FILE} lacks \S*{LOST[family]}, which \S+ of this {family} model is read from"
+    ):
         open_checkpoint(written(family, without(LOST[family])))
 
 
@@ -190,12 +208,17 @@ def test_a_lost_head_is_named(written):
 
 def test_a_bias_that_the_config_denies_is_named(written):
     extra = adding(model__layers__0__self_attn__q_proj__bias=np.zeros(64, np.float32))
-    with pytest.raises(ModelOpenError, match=r"model\.layers\.0\.self_attn\.q_proj\.bias is in .*no equation of a mistral model reads it"):
+    with pytest.raises(
+        ModelOpenError,
+        match=r"model\.layers\.0\.self_attn\.q_proj\.bias is in .*no equation of a mistral model reads it",
+    ):
         open_checkpoint(written("mistral", extra))
 
 
 def test_a_tensor_of_another_shape_is_named(written):
-    with pytest.raises(ModelOpenError, match=r"gate_proj\.weight in .* has shape \[96, 64\], not \[80, 64\] as config\.json says"):
+    with pytest.raises(
+        ModelOpenError, match=r"gate_proj\.weight in .* has shape \[96, 64\], not \[80, 64\] as config\.json says"
+    ):
         open_checkpoint(written(config={"intermediate_size": 80}))
 
 
@@ -217,9 +240,20 @@ def test_integers_for_weights_are_refused(written):
 
 def test_eight_bit_floats_are_refused_by_name(written):
     directory = written()
-    header = {"model.norm.weight": {"dtype": "F8_E4M3", "shape": [64], "data_offsets": [0, 64]}}
-    rewrite(directory / FILE, lambda old: {**old, **header})
-    with pytest.raises(ModelOpenError, match=r"model\.norm\.weight in model\.safetensors is stored as F8_E4M3"):
+
+    def eight(header):
+        norm = header["model.norm.weight"]
+        return {
+            **header,
+            "model.norm.weight": {
+                **norm,
+                "dtype": "F8_E4M3",
+                "shape": [norm["data_offsets"][1] - norm["data_offsets"][0]],
+            },
+        }
+
+    rewrite(directory / FILE, eight)
+    with pytest.raises(ModelOpenError, match=r"model\.norm\.weight in model\.safetensors is stored as .F8_E4M3."):
         open_checkpoint(directory)
 
 
@@ -236,22 +270,41 @@ def test_a_truncated_file_is_said_to_be(kept, written):
     directory = written()
     data = (directory / FILE).read_bytes()
     (directory / FILE).write_bytes(data[: int(kept * len(data))])
-    with pytest.raises(ModelOpenError, match=f"{FILE} is (empty|truncated)"):
+    with pytest.raises(
+        ModelOpenError, match=f"{FILE} cannot be opened: it (is|should).* (empty|truncated).* Fetch it again"
+    ):
         open_checkpoint(directory)
 
 
+def holding(*rows, bytes_=8):
+    """A file whose header has these rows."""
+    header = ("{" + ",".join(rows) + "}").encode()
+    return struct.pack("<Q", len(header)) + header + bytes(bytes_)
+
+
+def row(name="a", dtype='"F32"', shape="[2]", offsets="[0, 8]"):
+    return f'"{name}": {{"dtype": {dtype}, "shape": {shape}, "data_offsets": {offsets}}}'
+
+
 DAMAGE = {
-    "no JSON": (struct.pack("<Q", 4) + b"nope", "its header is not JSON"),
-    "a list": (struct.pack("<Q", 2) + b"[]", "its header is not an object"),
+    "no JSON": (struct.pack("<Q", 4) + b"nope", "it is not a safetensors file"),
+    "half of a JSON": (struct.pack("<Q", 4) + b'{"a"', "the header is not JSON"),
+    "a list": (struct.pack("<Q", 2) + b"[]", "it is not a safetensors file"),
     "text": (b"version https://git-lfs.github.com/spec/v1\n", "is truncated or not a safetensors file"),
-    "a bad row": (struct.pack("<Q", 9) + b'{"a": {}}', "describes a badly"),
-    "a number for a row": (struct.pack("<Q", 8) + b'{"a": 3}', "describes a badly"),
-    "a size that is not the shape's": (
-        (lambda header: struct.pack("<Q", len(header)) + header + bytes(8))(
-            b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}'
-        ),
-        "is damaged: a has 8 bytes for F32",
-    ),
+    "a bad row": (holding('"a": {}', bytes_=0), "describes 'a' badly"),
+    "a number for a row": (holding('"a": 3', bytes_=0), "describes 'a' badly"),
+    "a size that is not the shape's": (holding(row(shape="[3]")), "'a' has 8 bytes for F32"),
+    "an infinite length": (holding(row(shape="[1e999]")), "badly"),
+    "a fraction of a length": (holding(row(shape="[2.5]")), "badly"),
+    "a negative length": (holding(row(shape="[-2, -1]")), "badly"),
+    "truth for a length": (holding(row(shape="[2, true]")), "badly"),
+    "places that are no numbers": (holding(row(offsets='["0", 8]')), "badly"),
+    "a type that is no text": (holding(row(dtype="4")), "badly"),
+    "a tensor twice": (holding(row(), row()), "'a' twice"),
+    "nesting without end": (holding('"a":' + "[" * 200_000), "nested deeper than"),
+    "two tensors in one place": (holding(row(), row("b")), "'b' overlaps what stands before it"),
+    "a hole": (holding(row(), row("b", offsets="[12, 20]"), bytes_=20), "'b' leaves a gap before it"),
+    "something behind": (holding(row(), bytes_=9), "followed by something"),
 }
 
 
@@ -276,7 +329,15 @@ def test_no_config_is_an_error(written):
         open_checkpoint(directory)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is not valid JSON"), ("[]", "is not a JSON object"), ("\xff", "is not valid JSON")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ('{"a":' * 100_000, "is not valid JSON"),
+        ("[]", "is not a JSON object"),
+        ("\xff", "is not valid JSON"),
+    ],
+)
 def test_a_config_that_is_no_json_is_an_error(text, message, written):
     directory = written()
     (directory / "config.json").write_bytes(text.encode("latin-1"))
@@ -321,7 +382,9 @@ def test_a_shard_without_its_tensor_is_named(sharded):
         open_checkpoint(sharded)
 
 
-@pytest.mark.parametrize("index", [{}, {"weight_map": []}, {"weight_map": {"a": "../../etc/passwd"}}, {"weight_map": {"a": 3}}])
+@pytest.mark.parametrize(
+    "index", [{}, {"weight_map": []}, {"weight_map": {"a": "../../etc/passwd"}}, {"weight_map": {"a": 3}}]
+)
 def test_an_index_that_points_elsewhere_is_refused(index, sharded):
     (sharded / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelOpenError, match="has no weight_map from tensors to files beside it"):

@@ -10,7 +10,7 @@ import pytest
 from llmtrace.errors import ModelOpenError, UnsupportedModelError
 from llmtrace.families import FAMILIES, REFUSED, family, spec_of
 from llmtrace.families.config import Config
-from llmtrace.spec import GatedMlp
+from llmtrace.spec import Branch, GatedMlp, Norm
 from llmtrace.testing.tiny import TINY
 
 LLAMA = {
@@ -53,14 +53,28 @@ def test_every_default_is_transformers_own():
     assert checked > 200
 
 
-@pytest.mark.parametrize("name", sorted(set(TINY) - {"bloom", "mpt", "gpt2", "gpt_neo", "gpt_bigcode", "opt", "gptj", "codegen"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(TINY) - {"bloom", "mpt", "gpt2", "gpt_neo", "gpt_bigcode", "opt", "gptj", "codegen"})
+)
 def test_the_default_rotary_is_transformers_own(name):
     config = in_full(name)
     bare = {key: value for key, value in config.items() if not key.startswith("rope")}
     assert spec_of(bare) == spec_of(config)
 
 
-SEVERAL = ["ministral", "qwen2", "qwen3", "smollm3", "gemma2", "vaultgemma", "gemma3_text", "olmo3", "exaone4", "cohere2", "qwen2_moe"]
+SEVERAL = [
+    "ministral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "gemma2",
+    "vaultgemma",
+    "gemma3_text",
+    "olmo3",
+    "exaone4",
+    "cohere2",
+    "qwen2_moe",
+]
 
 
 @pytest.mark.parametrize("name", [*SEVERAL, "dots1", "gpt_oss"])
@@ -83,13 +97,17 @@ def old(config):
     return config
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi", "phi3", "gpt_oss", "stablelm", "glm4"])
+@pytest.mark.parametrize(
+    "name", ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi", "phi3", "gpt_oss", "stablelm", "glm4"]
+)
 def test_the_old_spelling_gives_the_same_spec(name):
     assert spec_of(old(in_full(name))) == spec_of(in_full(name))
 
 
 def test_gpt_neox_spells_its_rotary_in_its_own_way():
-    config = in_full("gpt_neox", rope_parameters={"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5})
+    config = in_full(
+        "gpt_neox", rope_parameters={"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5}
+    )
     spec = spec_of(config)
     del config["rope_parameters"]
     assert spec_of(config | {"rotary_pct": 0.5, "rotary_emb_base": 500.0}) == spec
@@ -101,8 +119,16 @@ def test_gemma3_spells_two_bases_and_a_pattern():
         "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
     })  # fmt: skip
     spec = spec_of(config)
-    plain = {key: value for key, value in config.items() if key not in ("rope_parameters", "layer_types", "_sliding_window_pattern")}
-    spelled = {"rope_theta": 500.0, "rope_local_base_freq": 50.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    plain = {
+        key: value
+        for key, value in config.items()
+        if key not in ("rope_parameters", "layer_types", "_sliding_window_pattern")
+    }
+    spelled = {
+        "rope_theta": 500.0,
+        "rope_local_base_freq": 50.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    }
     assert spec_of(plain | spelled | {"sliding_window_pattern": 3}) == spec
 
 
@@ -117,7 +143,14 @@ def test_gemma3_with_pictures_is_read_as_its_text_model():
 
 
 def test_other_spellings_of_sizes_are_read():
-    neo = {"model_type": "gpt2", "vocab_size": 97, "hidden_size": 64, "n_layer": 2, "num_attention_heads": 4, "n_positions": 64}
+    neo = {
+        "model_type": "gpt2",
+        "vocab_size": 97,
+        "hidden_size": 64,
+        "n_layer": 2,
+        "num_attention_heads": 4,
+        "n_positions": 64,
+    }
     assert spec_of(neo).d_model == 64
     bloom = {"model_type": "bloom", "vocab_size": 97, "n_embed": 64, "n_layer": 2, "num_attention_heads": 4}
     assert spec_of(bloom).d_model == 64
@@ -146,7 +179,9 @@ def test_context_is_the_longest_prompt():
     assert spec_of(in_full("falcon", alibi=False)).context == 64
 
 
-@pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "intermediate_size"])
+@pytest.mark.parametrize(
+    "key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "intermediate_size"]
+)
 def test_a_missing_size_is_named(key):
     with pytest.raises(ModelOpenError, match=f"lacks '{key}', which a llama model must state"):
         spec_of({name: value for name, value in LLAMA.items() if name != key})
@@ -158,20 +193,32 @@ def test_a_missing_size_is_named_in_the_familys_own_spelling():
 
 
 REFUSALS = {
-    "an unknown activation": (LLAMA | {"hidden_act": "gelu_nwe"}, r"llama uses the activation 'gelu_nwe'.* Did you mean gelu_new"),
+    "an unknown activation": (
+        LLAMA | {"hidden_act": "gelu_nwe"},
+        r"llama uses the activation 'gelu_nwe'.* Did you mean gelu_new",
+    ),
     "linear attention": (
         LLAMA | {"model_type": "qwen3", "layer_types": ["full_attention", "linear_attention"]},
         "qwen3 has layers of the kind 'linear_attention'",
     ),
     "OPT-350m": ({**TINY["opt"], "model_type": "opt", "do_layer_norm_before": False}, "opt as in OPT-350m"),
-    "attention in both directions": ({**TINY["gemma"], "model_type": "gemma", "use_bidirectional_attention": True}, "use_bidirectional"),
+    "attention in both directions": (
+        {**TINY["gemma"], "model_type": "gemma", "use_bidirectional_attention": True},
+        "use_bidirectional",
+    ),
     "a softcap that transformers ignores": (
         {**TINY["gemma3_text"], "model_type": "gemma3_text", "attn_logit_softcapping": 5.0},
         "gemma3_text with attn_logit_softcapping=5.0",
     ),
     "another clamp": ({**TINY["gpt_oss"], "model_type": "gpt_oss", "swiglu_alpha": 1.0}, "swiglu_alpha=1.0"),
-    "MPT with norms on q and k": ({**TINY["mpt"], "model_type": "mpt", "attn_config": {"qk_ln": True}}, "attn_config.qk_ln=True"),
-    "MPT of another steepness": ({**TINY["mpt"], "model_type": "mpt", "attn_config": {"alibi_bias_max": 4}}, "alibi_bias_max=4"),
+    "MPT with norms on q and k": (
+        {**TINY["mpt"], "model_type": "mpt", "attn_config": {"qk_ln": True}},
+        "attn_config.qk_ln=True",
+    ),
+    "MPT of another steepness": (
+        {**TINY["mpt"], "model_type": "mpt", "attn_config": {"alibi_bias_max": 4}},
+        "alibi_bias_max=4",
+    ),
     "a norm behind the residual": (
         {**TINY["bloom"], "model_type": "bloom", "apply_residual_connection_post_layernorm": True},
         "apply_residual_connection_post_layernorm=True",
@@ -207,14 +254,23 @@ BAD = {
     "a fraction": ({"intermediate_size": 1.5}, "d_mlp = 1.5"),
     "a negative vocabulary": ({"vocab_size": -1}, "vocab = -1"),
     "text for an epsilon": ({"rms_norm_eps": "1e-5"}, "eps = '1e-5'; it must be a finite number"),
-    "a multiplier that is no number": ({"model_type": "granite", "residual_multiplier": float("nan")}, "multiplier = nan"),
+    "a multiplier that is no number": (
+        {"model_type": "granite", "residual_multiplier": float("nan")},
+        "multiplier = nan",
+    ),
     "text for a rotary scaling": ({"rope_scaling": "linear"}, "unusable value"),
-    "a window that shows nothing": ({"model_type": "mistral", "sliding_window": -1, "num_key_value_heads": 2}, "window of -1 tokens"),
+    "a window that shows nothing": (
+        {"model_type": "mistral", "sliding_window": -1, "num_key_value_heads": 2},
+        "window = -1; it must be a positive integer",
+    ),
     "no heads": ({"num_attention_heads": 0}, "unusable value"),
-    "a wrong number of layer types": ({"model_type": "qwen3", "layer_types": ["full_attention"]}, "1 layer_types for 2 layers"),
+    "a wrong number of layer types": (
+        {"model_type": "qwen3", "layer_types": ["full_attention"]},
+        "1 layer_types for 2 layers",
+    ),
     "too many experts": (
         {"model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 3, "num_key_value_heads": 4},
-        "chooses 3 of 2 experts",
+        "3 choices of 2 experts",
     ),
 }
 
@@ -224,6 +280,32 @@ def test_a_config_that_contradicts_itself_is_an_error(fault):
     change, message = BAD[fault]
     with pytest.raises(ModelOpenError, match=message):
         spec_of(LLAMA | change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_hidden_layers": "x"},
+        {"num_hidden_layers": 10**9},
+        {"num_hidden_layers": 10**5000},
+        {"decoder_sparse_step": "a"},
+        {"mlp_only_layers": 7},
+        {"num_experts": 10**5000},
+        {"moe_intermediate_size": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_rows_that_depend_on_the_config_do_not_trip_over_it(change):
+    with pytest.raises(ModelOpenError, match=r"unusable value|positive integer|layers; the largest models"):
+        spec_of({**TINY["qwen3_moe"], "model_type": "qwen3_moe"} | change)
+
+
+@pytest.mark.parametrize("fault", ["text for an epsilon", "a multiplier that is no number"])
+def test_it_is_an_error_also_once_the_types_of_the_records_are_resolved(fault):
+    """Reading a saved trace does that, in place."""
+    attrs.resolve_types(Norm)
+    attrs.resolve_types(Branch)
+    test_a_config_that_contradicts_itself_is_an_error(fault)
 
 
 def test_a_config_is_a_mapping_with_defaults_beneath():

@@ -44,7 +44,10 @@ SIZES = st.fixed_dictionaries({name: st.integers(1, 4) for name in ("kv_head", "
 def three(sizes):
     """q, k and v that a projection might hold, [head d_head d_model], and the sizes of their axes."""
     heads = sizes["kv_head"] * sizes["group"]
-    sizes = {name: size for name, size in sizes.items() if name != "group"} | {"head": heads, "d_value": sizes["d_head"]}
+    sizes = {name: size for name, size in sizes.items() if name != "group"} | {
+        "head": heads,
+        "d_value": sizes["d_head"],
+    }
     shapes = [(count, sizes["d_head"], sizes["d_model"]) for count in (heads, sizes["kv_head"], sizes["kv_head"])]
     rng = np.random.default_rng(0)
     return [rng.normal(size=shape) for shape in shapes], sizes
@@ -68,7 +71,9 @@ def test_pieces_group_by_group(sizes):
     assert stored_shape(queries, sizes) == stored.shape
     assert np.array_equal(arrange(stored, queries, ("head", "d_head", "d_model"), sizes, 0), q)
     for piece, part in ((1, k), (2, v)):
-        assert np.array_equal(arrange(stored, "(kv_head group|1|1 d_head) d_model", ("kv_head", "d_head", "d_model"), sizes, piece), part)
+        assert np.array_equal(
+            arrange(stored, "(kv_head group|1|1 d_head) d_model", ("kv_head", "d_head", "d_model"), sizes, piece), part
+        )
 
 
 @given(SIZES)
@@ -76,7 +81,9 @@ def test_pieces_head_by_head(sizes):
     parts, sizes = three(sizes | {"group": 1})
     stored = np.stack(parts, axis=1).reshape(-1, sizes["d_model"])
     for piece, part in enumerate(parts):
-        assert np.array_equal(arrange(stored, "(head 1|1|1 d_head) d_model", ("head", "d_head", "d_model"), sizes, piece), part)
+        assert np.array_equal(
+            arrange(stored, "(head 1|1|1 d_head) d_model", ("head", "d_head", "d_model"), sizes, piece), part
+        )
 
 
 def test_activations_are_split_without_knowing_how_many_tokens():
@@ -92,12 +99,19 @@ def test_axes_of_one_stand_where_they_are_wanted():
 
 def test_a_plain_arrangement_copies_nothing():
     x = np.ones((6, 4))
-    assert np.shares_memory(x, arrange(x, "(head d_head) d_model", ("head", "d_model", "d_head"), {"head": 2, "d_head": 3, "d_model": 4}))
+    assert np.shares_memory(
+        x, arrange(x, "(head d_head) d_model", ("head", "d_model", "d_head"), {"head": 2, "d_head": 3, "d_model": 4})
+    )
 
 
 def test_another_shape_is_an_error_that_shows_both():
     with pytest.raises(ModelOpenError, match=r"shape \[5, 4\] cannot be read as '\(head d_head\) d_model'"):
-        arrange(np.ones((5, 4)), "(head d_head) d_model", ("head", "d_head", "d_model"), {"head": 2, "d_head": 3, "d_model": 4})
+        arrange(
+            np.ones((5, 4)),
+            "(head d_head) d_model",
+            ("head", "d_head", "d_model"),
+            {"head": 2, "d_head": 3, "d_model": 4},
+        )
 
 
 def test_native_of_names_the_tensor_of_a_layer():

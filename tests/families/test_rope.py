@@ -54,7 +54,9 @@ def test_phi3_in_the_old_spelling_does_too():
     stretch = {"type": "su", "short_factor": [1.1] * 8, "long_factor": [2.0] * 8}
     old = LLAMA | {"model_type": "phi3", "original_max_position_embeddings": 16, "rope_scaling": stretch}
     found = spec_of(old).blocks[0].attention.rotary.scaling
-    assert found == LongRope((1.1,) * 8, (2.0,) * 8, 16, pytest.approx(1.5**0.5))  # 64 / 16 = 4, and ln 4 / ln 16 is a half
+    assert found == LongRope(
+        (1.1,) * 8, (2.0,) * 8, 16, pytest.approx(1.5**0.5)
+    )  # 64 / 16 = 4, and ln 4 / ln 16 is a half
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "phi", "stablelm", "nemotron"])

@@ -20,11 +20,17 @@ VARIANTS = {
     "ministral, windows in all layers": ("ministral", {"layer_types": None}),
     "qwen2, windows off": ("qwen2", {"use_sliding_window": False}),
     "qwen2, tied": ("qwen2", {"tie_word_embeddings": True}),
-    "qwen3, windows by layer": ("qwen3", {"use_sliding_window": True, "sliding_window": 5, "layer_types": [FULL, SLIDING, FULL]}),
+    "qwen3, windows by layer": (
+        "qwen3",
+        {"use_sliding_window": True, "sliding_window": 5, "layer_types": [FULL, SLIDING, FULL]},
+    ),
     "qwen3, no bias": ("qwen3", {"attention_bias": False}),
     "phi3, tied": ("phi3", {"tie_word_embeddings": True, "sliding_window": None}),
     "smollm3, rotary given by layer": ("smollm3", {"no_rope_layers": [0, 1, 1], "use_sliding_window": False}),
-    "granite, untied without biases": ("granite", {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False}),
+    "granite, untied without biases": (
+        "granite",
+        {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False},
+    ),
     "helium, no bias": ("helium", {"attention_bias": False}),
     "ernie4_5, no bias": ("ernie4_5", {"use_bias": False}),
     "seed_oss, a bias after attention only": ("seed_oss", {"attention_bias": False, "attention_out_bias": True}),
@@ -50,9 +56,15 @@ VARIANTS = {
     "gptj, tied": ("gptj", {"tie_word_embeddings": True}),
     "gpt_neox, sequential": ("gpt_neox", {"use_parallel_residual": False}),
     "gpt_neox, no attention bias": ("gpt_neox", {"attention_bias": False}),
-    "gpt_neox, more rotary": ("gpt_neox", {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5}}),
+    "gpt_neox, more rotary": (
+        "gpt_neox",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5}},
+    ),
     "phi, no norms on q and k": ("phi", {"qk_layernorm": False}),
-    "phi, less rotary": ("phi", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25}}),
+    "phi, less rotary": (
+        "phi",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25}},
+    ),
     "stablelm, parallel": ("stablelm", {"use_parallel_residual": True}),
     "stablelm, no norms, no biases": ("stablelm", {"qk_layernorm": False, "use_qkv_bias": False}),
     "starcoder2, no biases, no window": ("starcoder2", {"use_bias": False, "sliding_window": None}),
@@ -65,7 +77,10 @@ VARIANTS = {
     "falcon, sequential": ("falcon", {"parallel_attn": False, "alibi": False}),
     "falcon, biases": ("falcon", {"bias": True}),
     "falcon, grouped": ("falcon", {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2}),
-    "falcon, grouped, biased": ("falcon", {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": True}),
+    "falcon, grouped, biased": (
+        "falcon",
+        {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": True},
+    ),
     "falcon, grouped behind one norm": (
         "falcon",
         {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
@@ -86,7 +101,10 @@ VARIANTS = {
     "qwen3_moe, weights that sum to one": ("qwen3_moe", {"norm_topk_prob": True}),
     "qwen3_moe, windows": ("qwen3_moe", {"use_sliding_window": True, "sliding_window": 5}),
     "olmoe, weights that sum to one": ("olmoe", {"norm_topk_prob": True}),
-    "glm4_moe, weights that need not sum to one": ("glm4_moe", {"norm_topk_prob": False, "use_qk_norm": False, "attention_bias": False}),
+    "glm4_moe, weights that need not sum to one": (
+        "glm4_moe",
+        {"norm_topk_prob": False, "use_qk_norm": False, "attention_bias": False},
+    ),
     "dots1, no dense layer": ("dots1", {"first_k_dense_replace": 0}),
     "granitemoeshared, nothing shared": ("granitemoeshared", {"shared_intermediate_size": 0}),
     "hunyuan, a raised base": (

@@ -9,9 +9,10 @@ import attrs
 import numpy as np
 import pytest
 
+from llmtrace.documents import token_document
 from llmtrace.errors import OptionError
 from llmtrace.influence import Contract, Influence, influence, lens
-from llmtrace.influence.document import dataframe, influence_document, lens_document, token_document
+from llmtrace.influence.document import dataframe, influence_document, lens_document
 from llmtrace.trace import ModelInfo, Token
 
 METHODS = ("attention", "rollout", "alti", "dla")

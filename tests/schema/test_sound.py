@@ -117,7 +117,9 @@ def test_an_unsound_spec_is_refused_with_what_is_wrong_and_without_control_chara
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("fault", ["a negative epsilon", "a linear factor of zero", "truth for a size", "LongRoPE with a text for a factor"])
+@pytest.mark.parametrize(
+    "fault", ["a negative epsilon", "a linear factor of zero", "truth for a size", "LongRoPE with a text for a factor"]
+)
 def test_also_once_the_types_of_the_records_are_resolved(fault):
     """Reading a saved trace does that, in place."""
     for record in (Norm, Linear, ModelSpec, LongRope):
@@ -132,7 +134,13 @@ def test_a_sound_spec_is_itself(name):
 
 @pytest.mark.parametrize(
     "scaling",
-    [Linear(0.5), DynamicNtk(0.5, 4), Yarn(0.5, 1, fast=1e9, slow=1e-9), Llama3(0.1, 0.0, 1e-9, 1), LongRope((0.1,) * 4, (9.0,) * 4, 1)],
+    [
+        Linear(0.5),
+        DynamicNtk(0.5, 4),
+        Yarn(0.5, 1, fast=1e9, slow=1e-9),
+        Llama3(0.1, 0.0, 1e-9, 1),
+        LongRope((0.1,) * 4, (9.0,) * 4, 1),
+    ],
 )
 @pytest.mark.parametrize("theta", [1e-6, 1.0, 1.5, 1e9])
 def test_what_is_sound_has_finite_frequencies(scaling, theta):

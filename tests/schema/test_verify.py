@@ -366,7 +366,10 @@ def half_cache(built):
 
     def look(name):
         array = wide.cast(signals[name])
-        rounds = name.rpartition(".")[2] in ("rot_q", "rot_k", "v", "pattern") and here.rpartition(".")[2] in ("scores", "z")
+        rounds = name.rpartition(".")[2] in ("rot_q", "rot_k", "v", "pattern") and here.rpartition(".")[2] in (
+            "scores",
+            "z",
+        )
         return array.astype(np.float16).astype(np.float32) if rounds else array
 
     for here in wide.steps:

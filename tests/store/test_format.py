@@ -8,9 +8,10 @@ import jsonschema
 import numpy as np
 import pytest
 
+from llmtrace import safetensors_header as header
 from llmtrace.model import Model
-from llmtrace.store import header, manifest
 from llmtrace.store import jsonschema as generator
+from llmtrace.store import manifest
 from tests.specs import SPECS, WeighedSession, equations
 from tests.store.conftest import File, every_type
 
@@ -56,7 +57,7 @@ def test_the_page_names_every_type_limit_and_version():
     page = (DOCS / "format.md").read_text(encoding="utf-8")
     for name, stored in manifest.DTYPES.items():
         assert f"`{stored}`" in page, name
-    for number in (f"{manifest.LONGEST_HEADER:_}".replace("_", " "), str(header.DEEPEST), str(manifest.FORMAT_VERSION)):
+    for number in (f"{header.LONGEST_HEADER:_}".replace("_", " "), str(header.DEEPEST), str(manifest.FORMAT_VERSION)):
         assert number in page
     for key in (manifest.MANIFEST_KEY, manifest.DIGEST_KEY):
         assert f"`{key}`" in page

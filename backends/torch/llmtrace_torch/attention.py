@@ -53,7 +53,9 @@ _running: ContextVar[Listening | None] = ContextVar("llmtrace_torch_listening", 
 def _listening() -> Listening:
     running = _running.get()
     if running is None:
-        raise LLMTraceError("A model was left switched to LLMTrace's attention outside a run: this is a bug of llmtrace-torch.")
+        raise LLMTraceError(
+            "A model was left switched to LLMTrace's attention outside a run: this is a bug of llmtrace-torch."
+        )
     return running
 
 
@@ -66,7 +68,13 @@ def kernel_of(module: torch.nn.Module, kernel: str) -> Callable[..., Any] | None
 
 
 def attend(
-    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, *rest: Any, **named: Any
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: Any,
+    *rest: Any,
+    **named: Any,
 ) -> Any:
     """What stands in for the kernel: listen, call it with everything, listen again."""
     running = _listening()
@@ -114,5 +122,7 @@ def listening(model: PreTrainedModel, listener: Listener) -> Iterator[None]:
 def unknown_keywords(named: Mapping[str, Any], expected: frozenset[str] = NEUTRAL) -> list[str]:
     """Keywords that were handed to the kernel with a value, that may change the result, and that the equations do not know of."""
     return sorted(
-        name for name, value in named.items() if value is not None and not isinstance(value, bool) and name not in expected | {"scaling"}
+        name
+        for name, value in named.items()
+        if value is not None and not isinstance(value, bool) and name not in expected | {"scaling"}
     )

@@ -39,7 +39,12 @@ class Row:
 class _Kernel:
     """Passes on what the attention interface hands to the kernel."""
 
-    def __init__(self, taps: Mapping[int, list[tuple[Any, Tap]]], hand: Callable[[Any, torch.Tensor], None], named: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        taps: Mapping[int, list[tuple[Any, Tap]]],
+        hand: Callable[[Any, torch.Tensor], None],
+        named: dict[str, Any],
+    ) -> None:
         self._taps = taps
         self._hand = hand
         self._named = named
@@ -109,7 +114,9 @@ def hooked(
         yield
 
 
-def _pass_on(here: list[tuple[K, Tap]], values: list[Any], choices: int, hand: Callable[[K, torch.Tensor], None]) -> None:
+def _pass_on(
+    here: list[tuple[K, Tap]], values: list[Any], choices: int, hand: Callable[[K, torch.Tensor], None]
+) -> None:
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     for key, tap in here:
         found = _pick(tap.what, tensors, choices)

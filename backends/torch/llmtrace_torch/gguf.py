@@ -119,9 +119,13 @@ def read_header(path: Path) -> Header:
                 raise reader.fail("it does not begin as one" if reader.size >= 24 else f"it has {reader.size} bytes")
             version, tensors, entries = reader.number("I"), reader.number("Q"), reader.number("Q")
             if version not in (2, 3):
-                raise ModelOpenError(f"{path} is GGUF version {version}: only 2 and 3, little-endian, are read. Convert it again.")
+                raise ModelOpenError(
+                    f"{path} is GGUF version {version}: only 2 and 3, little-endian, are read. Convert it again."
+                )
             if tensors * 24 + entries * 13 > reader.size:
-                raise reader.fail(f"it announces {tensors} tensors and {entries} metadata entries in {reader.size} bytes")
+                raise reader.fail(
+                    f"it announces {tensors} tensors and {entries} metadata entries in {reader.size} bytes"
+                )
             metadata = {reader.text(): reader.value() for _ in range(entries)}
             infos = [_tensor(reader, sizes) for _ in range(tensors)]
             start = _check_data(reader, metadata, infos, sizes)
@@ -165,5 +169,7 @@ def _block_sizes() -> dict[int, tuple[str, int, int]]:
     try:
         from gguf.constants import GGML_QUANT_SIZES
     except ImportError as error:
-        raise ModelOpenError("A GGUF file is read with the package gguf, which is not installed: pip install gguf.") from error
+        raise ModelOpenError(
+            "A GGUF file is read with the package gguf, which is not installed: pip install gguf."
+        ) from error
     return {int(kind): (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()}

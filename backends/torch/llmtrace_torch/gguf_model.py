@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from transformers.modeling_gguf_pytorch_utils import (
     load_gguf_checkpoint,
 )
 
-from llmtrace.errors import UnsupportedModelError
+from llmtrace.errors import ModelOpenError, UnsupportedModelError
 from llmtrace.families.native import Family, native_of
 from llmtrace.families.weights import needed
 from llmtrace.schema.sites import Array
@@ -28,31 +31,71 @@ from llmtrace_torch.quiet import quiet
 
 FUSED = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
 """Tensors of all experts [expert out in], and the matrices that stand one below the other in each."""
-UNREAD = {"rope_freqs.weight": "the file stretches its rotary frequencies by a table (rope_freqs), which transformers does not read"}
+LACKS = ("is not supported", "does not recognize")
+"""How transformers says that it does not know an architecture."""
+BLOCK = re.compile(r"(?:^|\.)blk\.(\d+)\.")
+UNREAD = {
+    "rope_freqs.weight": "the file stretches its rotary frequencies by a table (rope_freqs), which transformers does not read"
+}
 """Tensors that transformers' reader leaves out, and what to say of it."""
 
 
-def config_of(path: Path) -> Any:
-    """The file's config, as transformers makes it. Raises `UnsupportedModelError` for an architecture that its reader lacks."""
+@contextmanager
+def alone(path: Path) -> Iterator[Path]:
+    """A directory with nothing but the file in it: transformers asks the files beside it too (`tokenizer_config.json`, `auto_map`)."""
+    with TemporaryDirectory(prefix="llmtrace-") as directory:
+        (Path(directory) / path.name).symlink_to(path.absolute())
+        yield Path(directory)
+
+
+def config_of(header: Header) -> Any:
+    """The file's config, as transformers makes it of its metadata.
+
+    Raises `UnsupportedModelError` for an architecture that its reader lacks, `ModelOpenError` for metadata that make no model.
+    """
+    architecture = str(header.metadata["general.architecture"])
+    _check_layers(header, architecture)
     try:
-        with quiet():
-            config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise UnsupportedModelError(f"transformers cannot read the GGUF file {path}: {error} The backend llamacpp may.") from error
-    return config
+        with quiet(), alone(header.path) as directory:
+            return transformers.AutoConfig.from_pretrained(
+                directory, gguf_file=header.path.name, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # transformers raises whatever it meets
+        if isinstance(error, NotImplementedError) or any(words in str(error) for words in LACKS):
+            raise UnsupportedModelError(
+                f"transformers cannot read the GGUF file {header.path}: its reader lacks {architecture!r:.60}. The backend llamacpp may."
+            ) from error
+        raise ModelOpenError(f"{header.path} has metadata that transformers cannot use: {_line(error)}") from error
+
+
+def _check_layers(header: Header, architecture: str) -> None:
+    """What is announced is there, before anything is made for each layer."""
+    announced = header.metadata.get(f"{architecture}.block_count")
+    there = {found[1] for found in map(BLOCK.search, header.tensors) if found}
+    if type(announced) is not int or not 0 < announced <= len(there):
+        raise ModelOpenError(
+            f"{header.path} says {architecture!r:.60}.block_count = {announced!r}, and has tensors of {len(there)} blocks."
+        )
+
+
+def _line(error: Exception) -> str:
+    """An error of several lines as one."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def skeleton(config: Any) -> PreTrainedModel:
     """The model without memory for its weights: only its names and shapes."""
     with quiet(), torch.device("meta"):
-        model: PreTrainedModel = transformers.AutoModelForCausalLM.from_config(config)
+        model: PreTrainedModel = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return model
 
 
 def tensors_of(path: Path, config: Any) -> dict[str, Array]:
     """Every tensor of the file, dequantised to float32, by its native name: read from the file, not from a running model."""
     with quiet():
-        found = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=skeleton(config), torch_dtype=torch.float32)
+        found = load_gguf_checkpoint(
+            str(path), return_tensors=True, model_to_load=skeleton(config), torch_dtype=torch.float32
+        )
     tensors: Mapping[str, torch.Tensor] = found["tensors"]
     return {own: array for name, tensor in tensors.items() for own, array in _apart(name, as_numpy(tensor))}
 

@@ -27,7 +27,13 @@ from llmtrace.schema.sites import Array
 from llmtrace.spec import ModelSpec, Moe
 from llmtrace_torch.gguf import Header, TensorInfo
 
-ONE_BY_ONE = (TensorProcessor, LlamaTensorProcessor, Gemma2TensorProcessor, BloomTensorProcessor, NemotronTensorProcessor)
+ONE_BY_ONE = (
+    TensorProcessor,
+    LlamaTensorProcessor,
+    Gemma2TensorProcessor,
+    BloomTensorProcessor,
+    NemotronTensorProcessor,
+)
 """Readers of transformers that undo a tensor (a permutation, a `1 +`) without looking at another."""
 
 
@@ -87,5 +93,8 @@ def _names(spec: ModelSpec, family: Family, architecture: Any) -> Mapping[str, s
         for native in native_of(family, name, weight.shape[0])[1]:
             stem, dot, last = native.rpartition(".")
             stem, suffix = (stem, dot + last) if last in ("weight", "bias") else (native, "")
-            found[native] = f"{table.get_name(stem)}{suffix}"
+            own = table.get_name(stem) or table.get_name(
+                stem.removeprefix(family.prefix)
+            )  # its table has BLOOM's base model only
+            found[native] = f"{own}{suffix}"
     return found

@@ -12,9 +12,11 @@ WANTED = [
     "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.tiktoken", "tekken.json", "spiece.model",
 ]  # fmt: skip
 """Config, safetensors and tokenizer: nothing else of a repository is fetched, and no pickle."""
+CODE = ["*.py"]
+"""What is fetched besides where the repository's code may run."""
 
 
-def fetch(name: str, revision: str | None) -> Path:
+def fetch(name: str, revision: str | None, *, trust: bool = False) -> Path:
     """The local directory of a model on the hub. Raises `ModelOpenError` if there is none, or no way to reach it."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -26,7 +28,9 @@ def fetch(name: str, revision: str | None) -> Path:
 
     try:
         with quiet():
-            return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+            return Path(
+                snapshot_download(name, revision=revision, allow_patterns=[*WANTED, *CODE] if trust else WANTED)
+            )
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelOpenError(f"There is no file or directory {name!r}, and no such model on the hub.") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

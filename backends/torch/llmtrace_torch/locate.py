@@ -19,6 +19,7 @@ from llmtrace.schema.steps import Step, steps
 from llmtrace.spec import ModelSpec
 from llmtrace_torch.attention import switchable, unknown_keywords
 from llmtrace_torch.capture import KERNEL, hooked
+from llmtrace_torch.rotary import forgetful
 from llmtrace_torch.sites import Anatomy, Tap, anatomy, taps
 
 COUNTS = (5, 7, 3, 11, 13, 17, 2)
@@ -53,7 +54,11 @@ def locate(model: PreTrainedModel, spec: ModelSpec, family: Family) -> Located:
     places = taps(spec, family, body)
     tried: dict[Key, Tap] = {(site, rank): tap for site, here in places.items() for rank, tap in enumerate(here)}
     tokens = _tokens(spec)
-    refused = "" if switchable(model) else f"{type(model).__name__} does not call its attention through transformers' interface"
+    refused = (
+        ""
+        if switchable(model)
+        else f"{type(model).__name__} does not call its attention through transformers' interface"
+    )
     bare = _logits(model, tokens)
     if not refused:
         refused = _not_neutral(model, modules, spec, tried, tokens, bare)
@@ -85,13 +90,17 @@ def _tokens(spec: ModelSpec) -> list[int]:
 
 
 def _logits(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
-    with torch.no_grad():
+    with torch.no_grad(), forgetful(model.modules()):
         logits: torch.Tensor = model(torch.tensor([tokens], device=model.device), use_cache=False).logits
     return logits
 
 
 def _look(
-    model: PreTrainedModel, modules: Mapping[str, torch.nn.Module], spec: ModelSpec, tried: Mapping[Key, Tap], tokens: list[int]
+    model: PreTrainedModel,
+    modules: Mapping[str, torch.nn.Module],
+    spec: ModelSpec,
+    tried: Mapping[Key, Tap],
+    tokens: list[int],
 ) -> tuple[dict[Key, tuple[tuple[int, ...], str]], dict[str, Any]]:
     """Shape and type of what passes at each tap, and the keywords that the kernel was given."""
     seen: dict[Key, tuple[tuple[int, ...], str]] = {}
@@ -113,7 +122,9 @@ def _not_neutral(
     kernel = {key: tap for key, tap in tried.items() if tap.port in KERNEL}
     with hooked(model, modules, kernel, choices(spec), lambda key, tensor: None):
         observed = _logits(model, tokens)
-    same = torch.equal(bare, observed) or bool((torch.isnan(bare) == torch.isnan(observed)).all() and torch.isnan(bare).any())
+    same = torch.equal(bare, observed) or bool(
+        (torch.isnan(bare) == torch.isnan(observed)).all() and torch.isnan(bare).any()
+    )
     return "" if same else "the logits move when its attention implementation is switched"
 
 

@@ -18,7 +18,10 @@ SINGLE = ("rot_q", "rot_k", "pattern", "router_weights")
 def offers(spec: ModelSpec, located: Located, device: str) -> dict[str, Offer]:
     """How each located site is handed out, in dataflow order."""
     table = steps(spec)
-    return {site: Offer(_provenance(place), _precision(table[site], place, device)) for site, place in located.places.items()}
+    return {
+        site: Offer(_provenance(place), _precision(table[site], place, device))
+        for site, place in located.places.items()
+    }
 
 
 def _provenance(place: Place) -> Provenance:
@@ -57,5 +60,3 @@ def _gap(step: Step, located: Located, kernel: str) -> Gap:
     if isinstance(step.record, Norm):
         return Gap("upstream", "it stays inside the norm's module")
     return Gap("upstream", "no module of the loaded model has it as its input or output")
-
-

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -19,6 +19,7 @@ from llmtrace.families import spec_of
 from llmtrace.families.checkpoint import open_checkpoint
 from llmtrace.families.native import Family
 from llmtrace.families.weights import weights_from
+from llmtrace.fingerprint import fingerprint
 from llmtrace.schema.sites import Array
 from llmtrace.spec import ModelSpec
 from llmtrace.trace import ModelInfo
@@ -28,13 +29,11 @@ from llmtrace_torch.gguf_tensors import packed
 from llmtrace_torch.hub import fetch
 from llmtrace_torch.locate import choices, locate
 from llmtrace_torch.offers import gaps, offers
-from llmtrace_torch.options import PRESETS, TorchOptions
+from llmtrace_torch.options import TorchOptions
 from llmtrace_torch.quiet import quiet
 from llmtrace_torch.session import TorchSession
 from llmtrace_torch.tokenizer import open_tokenizer
 from llmtrace_torch.weights import Late, LateWeights
-
-MIB = 1 << 20
 
 
 @frozen
@@ -60,7 +59,7 @@ def open_model(source: str, options: TorchOptions) -> TorchSession:
     """Open a model. Raises `ModelOpenError`, `UnsupportedModelError`, `OptionError`, with the culprit and the fix."""
     path = Path(source).expanduser()
     if not path.exists():
-        path = fetch(source, options.revision)
+        path = fetch(source, options.revision, trust=options.trust_remote_code)
     found = _directory(source, path, options) if path.is_dir() else _gguf(source, path)
     device = _device(options.device)
     if options.threads is not None:
@@ -72,8 +71,11 @@ def open_model(source: str, options: TorchOptions) -> TorchSession:
     except RuntimeError as error:  # out of memory, or a kernel that lacks this type or device
         raise ModelOpenError(f"{source} cannot be run as {model.dtype} on {device}: {error}") from error
     tokenizer, missing = open_tokenizer(found.path, gguf=found.gguf is not None, trust=options.trust_remote_code)
-    notes = (*found.notes, *filter(None, (missing, located.refused and f"{located.refused}: q and k after rotary are derived")))
-    info = _info(found, options, model, device)
+    notes = (
+        *found.notes,
+        *filter(None, (missing, located.refused and f"{located.refused}: q and k after rotary are derived")),
+    )
+    info = _info(found, model, device)
     kernel = str(model.config._attn_implementation)
     return TorchSession(
         model, found.spec, evolve(info, notes=notes + _non_finite(model)), tokenizer, located,
@@ -90,14 +92,24 @@ def _directory(source: str, path: Path, options: TorchOptions) -> Source:
         )
     kinds = dict.fromkeys(checkpoint.stored.values())
     return Source(
-        source, path, checkpoint.family, checkpoint.spec, checkpoint.weights, checkpoint.stored, checkpoint.fingerprint, ", ".join(kinds)
+        source,
+        path,
+        checkpoint.family,
+        checkpoint.spec,
+        checkpoint.weights,
+        checkpoint.stored,
+        checkpoint.fingerprint,
+        ", ".join(kinds),
     )
 
 
 def _gguf(source: str, path: Path) -> Source:
     header = read_header(path)
-    config = gguf_model.config_of(path)
-    family, spec = family_of(config.to_dict()), spec_of(config.to_dict())
+    config = gguf_model.config_of(header)
+    try:
+        family, spec = family_of(config.to_dict()), spec_of(config.to_dict())
+    except ModelOpenError as error:
+        raise type(error)(f"{path}, whose metadata transformers reads as a config.json: {error}") from error
     one_by_one = packed(spec, family, header, config)
     weights: Mapping[str, Array]
     if one_by_one is None:
@@ -105,21 +117,28 @@ def _gguf(source: str, path: Path) -> Source:
         stored = Late(lambda: gguf_model.stored(spec, family, gguf_model.sources(header, config)))
     else:
         weights = weights_from(spec, family, one_by_one, str(path))
-        stored = Late(lambda: gguf_model.stored(spec, family, {name: one.info.kind for name, one in one_by_one.items()}))
+        stored = Late(
+            lambda: gguf_model.stored(spec, family, {name: one.info.kind for name, one in one_by_one.items()})
+        )
     kind = f"{header.kinds}, dequantised"
-    return Source(source, path, family, spec, weights, stored, _fingerprint(path), kind, config, gguf_model.unread(header))
+    return Source(
+        source, path, family, spec, weights, stored, fingerprint([path]), kind, config, gguf_model.unread(header)
+    )
 
 
 def _load(found: Source, options: TorchOptions) -> PreTrainedModel:
     """The model by transformers' own loader, and nothing left at random."""
     dtype = "float32" if found.gguf and options.dtype == "auto" else options.dtype
-    where: dict[str, Any] = {"gguf_file": found.path.name, "config": found.gguf} if found.gguf else {"use_safetensors": True}
+    where: dict[str, Any] = (
+        {"gguf_file": found.path.name, "config": found.gguf} if found.gguf else {"use_safetensors": True}
+    )
     attention = None if options.attention == "auto" else options.attention
+    trust = options.trust_remote_code and not found.gguf
     try:
-        with quiet():
+        with quiet(), gguf_model.alone(found.path) if found.gguf else nullcontext(found.path) as directory:
             both: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                found.path.parent if found.gguf else found.path, local_files_only=True, dtype=dtype, attn_implementation=attention,
-                output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=options.trust_remote_code, **where,
+                directory, local_files_only=True, dtype=dtype, attn_implementation=attention, output_loading_info=True,
+                ignore_mismatched_sizes=True, trust_remote_code=trust, **where,
             )  # fmt: skip
             loaded: PreTrainedModel = both[0]
             report: Mapping[str, Any] = both[1]
@@ -137,12 +156,22 @@ def _load(found: Source, options: TorchOptions) -> PreTrainedModel:
 
 def _complete(found: Source, report: Mapping[str, Any]) -> None:
     """Raise `ModelOpenError` for a tensor that transformers did not find or could not use: it would be filled with random numbers."""
-    fix = "Its GGUF reader may not know this variant: the backend llamacpp reads the file itself" if found.gguf else "Fetch it again"
-    for what, why in (("missing_keys", "did not find"), ("mismatched_keys", "expects another shape of"), ("error_msgs", "cannot use")):
+    fix = (
+        "Its GGUF reader may not know this variant: the backend llamacpp reads the file itself"
+        if found.gguf
+        else "Fetch it again"
+    )
+    for what, why in (
+        ("missing_keys", "did not find"),
+        ("mismatched_keys", "expects another shape of"),
+        ("error_msgs", "cannot use"),
+    ):
         names = sorted(str(name[0] if isinstance(name, tuple) else name) for name in report.get(what) or ())
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ModelOpenError(f"transformers {why} {names[0]}{more} in {found.name}, and would use random numbers. {fix}.")
+            raise ModelOpenError(
+                f"transformers {why} {names[0]}{more} in {found.name}, and would use random numbers. {fix}."
+            )
 
 
 def _device(wanted: str) -> str:
@@ -150,17 +179,18 @@ def _device(wanted: str) -> str:
     if wanted == "auto":
         return next(name for name in there if there[name])
     if not there[wanted]:
-        raise OptionError(f"The option device={wanted!r} names a device that PyTorch does not find here; cpu always works.")
+        raise OptionError(
+            f"The option device={wanted!r} names a device that PyTorch does not find here; cpu always works."
+        )
     return wanted
 
 
-def _info(found: Source, options: TorchOptions, model: PreTrainedModel, device: str) -> ModelInfo:
-    preset: Literal["exact", "shipped"] = "exact" if _numbers(options) == _numbers(PRESETS["exact"]) else "shipped"
+def _info(found: Source, model: PreTrainedModel, device: str) -> ModelInfo:
     experts = {"experts": str(model.get_experts_implementation()[""])} if choices(found.spec) else {}
     used = ("llmtrace-torch", "torch", "transformers", *(("gguf",) if found.gguf else ()))
     return ModelInfo(
         source=found.name, backend="torch", runtime="PyTorch", versions={name: version(name) for name in used},
-        fingerprint=found.fingerprint, weights=found.kind, device=device, preset=preset,
+        fingerprint=found.fingerprint, weights=found.kind, device=device,
         settings={
             "dtype": str(model.dtype).removeprefix("torch."), "attention": str(model.config._attn_implementation),
             **experts, "threads": str(torch.get_num_threads()),
@@ -168,22 +198,6 @@ def _info(found: Source, options: TorchOptions, model: PreTrainedModel, device: 
     )  # fmt: skip
 
 
-def _numbers(options: TorchOptions) -> tuple[str, str]:
-    """The options that a preset chooses."""
-    return options.dtype, options.attention
-
-
 def _non_finite(model: PreTrainedModel) -> tuple[str, ...]:
     bad = next((name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())), None)
     return () if bad is None else (f"{bad} holds NaN or infinite values",)
-
-
-def _fingerprint(path: Path) -> str:
-    """Hex SHA-256 over a file's name and size, and its first and last MiB."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(f"{path.name}\0{size}\0".encode())
-    with path.open("rb") as file:
-        digest.update(file.read(MIB))
-        file.seek(max(MIB, size - MIB) if size > MIB else size)
-        digest.update(file.read(MIB))
-    return digest.hexdigest()

@@ -11,9 +11,7 @@ from llmtrace.protocol import Preset
 class TorchOptions:
     """How a model is loaded and run. A value that is not among the named ones raises `ValueError`."""
 
-    dtype: str = field(
-        default="auto", validator=validators.in_(("auto", "float32", "float64", "bfloat16", "float16"))
-    )
+    dtype: str = field(default="auto", validator=validators.in_(("auto", "float32", "float64", "bfloat16", "float16")))
     """Type of weights and activations; `auto` is the type stored in the checkpoint, float32 for a GGUF file."""
     device: str = field(default="cpu", validator=validators.in_(("auto", "cpu", "cuda", "mps")))
     """Where the model runs; `auto` takes an accelerator if there is one."""

@@ -29,7 +29,11 @@ class TorchBackend:
     def probe(source: str, path: Path | None) -> Fit | None:
         """A directory with a `config.json` that names its `model_type`, a file that begins as GGUF, or what looks like a hub id."""
         if path is None:
-            return "native" if HUB_ID.fullmatch(source) and not source.endswith((".onnx", ".gguf", ".safetensors")) else None
+            return (
+                "native"
+                if HUB_ID.fullmatch(source) and not source.endswith((".onnx", ".gguf", ".safetensors"))
+                else None
+            )
         if path.is_dir():
             return "native" if _model_type(path / "config.json") else None
         return "converting" if _begins(path, b"GGUF") else None

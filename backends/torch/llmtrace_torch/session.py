@@ -18,6 +18,7 @@ from llmtrace.tokens import Tokenizer
 from llmtrace.trace import ModelInfo
 from llmtrace_torch.capture import Row, extract, hooked
 from llmtrace_torch.locate import Located, choices
+from llmtrace_torch.rotary import forgetful
 
 BATCH_TOKENS = 4096
 """Prompts are run together up to so many tokens, padding counted."""
@@ -79,7 +80,11 @@ class TorchSession:
 
         Where rotary angles depend on how long the prompt is, only prompts of one length run together.
         """
-        scalings = {type(block.attention.rotary.scaling) for block in self.spec.blocks if block.attention and block.attention.rotary}
+        scalings = {
+            type(block.attention.rotary.scaling)
+            for block in self.spec.blocks
+            if block.attention and block.attention.rotary
+        }
         alike = bool(scalings & {DynamicNtk, LongRope})
         batch: list[int] = []
         for place in sorted(range(len(requests)), key=lambda place: len(requests[place].tokens)):
@@ -96,7 +101,9 @@ class TorchSession:
         if self.model is None:
             raise LLMTraceError(f"The model {self.info.source} is closed: open it again.")
         padded = max(len(request.tokens) for request in requests)
-        ids = torch.tensor([[*request.tokens, *[0] * (padded - len(request.tokens))] for request in requests], device=self.model.device)
+        ids = torch.tensor(
+            [[*request.tokens, *[0] * (padded - len(request.tokens))] for request in requests], device=self.model.device
+        )
         wanted = [
             _Wanted(Row(index, len(requests), len(request.tokens), padded), request.cuts, observer)
             for index, (request, observer) in enumerate(zip(requests, observers, strict=True))
@@ -109,7 +116,8 @@ class TorchSession:
                 each.observer.layer_done(layer)
 
         blocks = self._located.body.blocks
-        with torch.no_grad(), hooked(self.model, self._modules, taps, self._choices, self._handing(wanted), done, blocks):
+        hooks = hooked(self.model, self._modules, taps, self._choices, self._handing(wanted), done, blocks)
+        with torch.no_grad(), forgetful(self._modules.values()), hooks:
             self.model(ids, use_cache=False)
 
     def _handing(self, wanted: Sequence[_Wanted]) -> Callable[[str, torch.Tensor], None]:

@@ -50,6 +50,8 @@ def bare(tiny: Callable[[str], Path]) -> Callable[..., Any]:
     """The same checkpoint, opened by transformers alone."""
 
     def load(family: str, attention: str = "eager", dtype: str = "float32") -> Any:
-        return transformers.AutoModelForCausalLM.from_pretrained(tiny(family), attn_implementation=attention, dtype=dtype).eval()
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            tiny(family), attn_implementation=attention, dtype=dtype
+        ).eval()
 
     return load

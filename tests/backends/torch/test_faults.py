@@ -31,7 +31,10 @@ def test_the_first_violated_site_is_the_one_that_reads_the_changed_weight(opened
     torch.manual_seed(1)
     tried = set()
     for name, weight in model.session.model.named_parameters():
-        native = next((native for native in FIRST[family] if f".1.{native}" in name or (".1." in name and f".{native}" in name)), None)
+        native = next(
+            (native for native in FIRST[family] if f".1.{native}" in name or (".1." in name and f".{native}" in name)),
+            None,
+        )
         if native is None:
             continue
         kept = weight.detach().clone()
@@ -59,4 +62,6 @@ def test_a_wrong_scale_in_the_runtime_is_found_in_the_pattern_or_in_what_it_mixe
         model = opened("llama", attention=attention)
         model.session.model.model.layers[1].self_attn.scaling *= 1.1
         violated = [error for error in model.trace(TOKENS).verify() if error.status != "holds"]
-        assert [error.site for error in violated] == [f"blocks.1.attn.{site}"] and np.isfinite(violated[0].relative_error)
+        assert [error.site for error in violated] == [f"blocks.1.attn.{site}"] and np.isfinite(
+            violated[0].relative_error
+        )

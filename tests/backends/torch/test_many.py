@@ -52,7 +52,12 @@ def test_prompts_of_unlike_length_run_apart_where_rotary_depends_on_the_length(t
     import llmtrace
     from llmtrace.testing.tiny import write_tiny
 
-    write_tiny("llama", tmp_path, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}, max_position_embeddings=8)
+    write_tiny(
+        "llama",
+        tmp_path,
+        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
+        max_position_embeddings=8,
+    )
     with llmtrace.open(tmp_path, backend="torch") as model:
         for prompt, trace in zip(PROMPTS, model.trace_many(PROMPTS, capture="logits"), strict=True):
             assert distance(trace["logits"].array, model.trace(prompt)["logits"].array)[0] < 1e-5

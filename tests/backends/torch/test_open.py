@@ -162,7 +162,14 @@ def test_an_unknown_keyword_of_the_kernel_is_not_ignored(tiny, monkeypatch):
 def test_keywords_that_the_equations_do_not_know_are_told_from_those_that_they_do():
     from llmtrace_torch.attention import unknown_keywords
 
-    named = {"dropout": 0.0, "scaling": 0.1, "softcap": 3.0, "position_ids": torch.arange(3), "new_flag": True, "nothing": None}
+    named = {
+        "dropout": 0.0,
+        "scaling": 0.1,
+        "softcap": 3.0,
+        "position_ids": torch.arange(3),
+        "new_flag": True,
+        "nothing": None,
+    }
     assert unknown_keywords(named) == []
     assert unknown_keywords(named | {"indices": torch.arange(3), "temperature": 2.0}) == ["indices", "temperature"]
 

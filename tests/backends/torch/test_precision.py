@@ -49,7 +49,11 @@ def test_the_stored_type_is_kept_unless_another_is_asked_for(tmp_path):
 
     write_tiny("llama", tmp_path).to(torch.bfloat16).save_pretrained(tmp_path)
     with llmtrace.open(tmp_path, backend="torch") as model:
-        assert model.info.weights == "bfloat16" and model.info.settings["dtype"] == "bfloat16" and model.info.preset == "shipped"
+        assert (
+            model.info.weights == "bfloat16"
+            and model.info.settings["dtype"] == "bfloat16"
+            and model.info.preset == "shipped"
+        )
     with llmtrace.open(tmp_path, backend="torch", preset="exact") as model:
         assert model.session.offers["logits"].dtype == "float32" and model.info.settings["attention"] == "eager"
         assert model.info.preset == "exact" and model.session.stored["unembed.W_U"] == "bfloat16"

@@ -51,7 +51,9 @@ def everything(session, steps, tokens):
     return Request(tuple(tokens), {site: cut(steps[site], Pick("**"), len(tokens)) for site in session.offers})
 
 
-@pytest.mark.parametrize(("family", "attention"), [("llama", "eager"), ("llama", "sdpa"), ("gptj", "eager"), ("mixtral", "sdpa")])
+@pytest.mark.parametrize(
+    ("family", "attention"), [("llama", "eager"), ("llama", "sdpa"), ("gptj", "eager"), ("mixtral", "sdpa")]
+)
 def test_the_model_is_left_as_found_after_a_run_and_after_an_exception_of_the_observer(opened, family, attention):
     model = opened(family, attention=attention)
     before = state(model.session)
@@ -105,7 +107,9 @@ def test_only_what_was_selected_is_handed_over_cut_and_without_a_copy(opened):
 def test_a_pattern_is_cut_by_query_and_never_by_key(opened):
     model = opened("llama")
     whole = model.trace(TOKENS)["blocks.0.attn.pattern"].array
-    part = model.trace(TOKENS, capture=select("blocks.0.attn.pattern", heads=[1], tokens=[-1, 0]))["blocks.0.attn.pattern"].array
+    part = model.trace(TOKENS, capture=select("blocks.0.attn.pattern", heads=[1], tokens=[-1, 0]))[
+        "blocks.0.attn.pattern"
+    ].array
     assert np.array_equal(part, whole[[1]][:, [11, 0]])
 
 

@@ -69,7 +69,9 @@ def test_the_stream_and_the_pattern_are_those_that_transformers_returns(case, ba
     family, kernel, model, trace = case
     model_alone = bare(family, kernel)
     with torch.no_grad():
-        told = model_alone(torch.tensor([TOKENS]), use_cache=False, output_hidden_states=True, output_attentions=kernel == "eager")
+        told = model_alone(
+            torch.tensor([TOKENS]), use_cache=False, output_hidden_states=True, output_attentions=kernel == "eager"
+        )
     streams = [state[0].numpy() for state in told.hidden_states]
     for layer in range(len(model.spec.blocks)):
         assert np.array_equal(trace[f"blocks.{layer}.resid_pre"].array, streams[layer])

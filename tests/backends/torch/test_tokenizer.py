@@ -9,8 +9,13 @@ transformers = pytest.importorskip("transformers")
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from llmtrace.errors import PromptError
+from llmtrace.tokenizer import open_tokenizer as open_by_core
+from llmtrace.tokenizer.spelling import BYTE_OF as LETTERS
+from llmtrace.tokens import FindsTokens, one_token
 from llmtrace.tokens import Tokenizer as Protocol
-from llmtrace_torch.tokenizer import LETTERS, open_tokenizer
+from llmtrace.trace import Token
+from llmtrace_torch.tokenizer import FastTokenizer, TransformersTokenizer, open_tokenizer
 
 TEXT = "naïve café 日本語 🙂 two  spaces\n\tand <eos> a tail"
 
@@ -88,3 +93,86 @@ def test_a_directory_without_one_or_with_a_broken_one_is_said_and_not_fatal(tmp_
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     tokenizer, note = open_tokenizer(tmp_path)
     assert tokenizer is None and "cannot be opened" in note
+
+
+def metaspace():
+    """Encoding puts a space in front, so that it never gives `Paris`."""
+    vocab = {"<unk>": 0, "▁Paris": 1, "Paris": 2, "▁": 3, "</s>": 4}
+    inner = Tokenizer(
+        models.Unigram([(piece, -float(id)) for piece, id in vocab.items()], unk_id=0, byte_fallback=False)
+    )
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    inner.add_special_tokens([AddedToken("</s>", special=True)])
+    return inner
+
+
+def test_a_target_that_encoding_never_gives_is_found_as_the_core_finds_it(tmp_path):
+    ours = saved(tmp_path, metaspace())
+    core, _ = open_by_core(tmp_path)
+    assert isinstance(ours, FindsTokens) and isinstance(core, FindsTokens)
+    for text, id in (("Paris", 2), (" Paris", 1), (" ", 3), ("</s>", 4)):
+        assert one_token(text, ours, 5) == one_token(text, core, 5) == Token(id, text)
+    for tokenizer in (ours, core):
+        with pytest.raises(PromptError, match="is not one token"):
+            one_token("London", tokenizer, 5)
+
+
+@pytest.mark.parametrize("kind", ["bytelevel", "sentencepiece", "metaspace"])
+def test_core_and_transformers_give_the_same_ids_and_texts(kind, request, tmp_path):
+    if kind == "metaspace":
+        ours, directory = saved(tmp_path, metaspace()), tmp_path
+    else:
+        ours, directory = request.getfixturevalue(kind), tmp_path
+    core, note = open_by_core(directory)
+    alone = transformers.AutoTokenizer.from_pretrained(directory)
+    assert note == ""
+    for text in (TEXT, "Paris Paris", "</s> a <eos>", ""):
+        for special in (True, False):
+            expected = alone(text, add_special_tokens=special)["input_ids"]
+            assert ours.encode(text, special=special) == expected == core.encode(text, special=special)
+    assert [ours.token(id) for id in range(len(alone) + 2)] == [core.token(id) for id in range(len(alone) + 2)]
+
+
+def test_what_transformers_adds_to_the_file_is_added(tmp_path):
+    """`add_bos_token` stands in `tokenizer_config.json`, which only transformers reads."""
+    import json
+
+    from transformers import LlamaTokenizerFast
+
+    pieces = {"<unk>": 0, "<s>": 1, "</s>": 2, "▁": 3, "a": 4, "▁a": 5}
+    made = LlamaTokenizerFast(vocab=pieces, merges=[("▁", "a")], add_bos_token=True)
+    made.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    ours, note = open_tokenizer(tmp_path)
+    alone = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert note == "" and type(ours) is FastTokenizer
+    assert ours.encode("a a") == alone("a a")["input_ids"] and ours.encode("a a")[0] == 1
+    assert [ours.token(id).text for id in ours.encode("a", special=False)] == [" a"]
+
+
+def test_a_tokenizer_of_python_alone_takes_texts_too():
+    """Those do not run on the library `tokenizers`."""
+    from transformers import CanineTokenizer
+
+    ours = TransformersTokenizer(CanineTokenizer())
+    assert (
+        ours.encode("ab", special=False) == [97, 98]
+        and isinstance(ours, Protocol)
+        and not isinstance(ours, FindsTokens)
+    )
+    assert ours.token(97) == Token(97, "a")
+    assert one_token("a", ours, 1000) == Token(97, "a")
+
+
+def test_code_beside_a_tokenizer_is_neither_run_nor_asked_about(tmp_path, monkeypatch):
+    import json
+
+    saved(tmp_path, metaspace())
+    for name in ("tokenizer_config.json", "config.json"):
+        (tmp_path / name).write_text(json.dumps({
+            "model_type": "evil", "tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None], "AutoConfig": "evil.Evil"},
+        }))  # fmt: skip
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\nclass Evil: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on the terminal"))
+    open_tokenizer(tmp_path)
+    assert not (tmp_path / "sprung").exists()

@@ -1,0 +1,90 @@
+"""Calls into a backend. **Untyped**: an exception that is not one of ours, which a backend must not raise; it becomes a `BackendError`
+that names the backend and the call. What an observer raised is passed on unchanged, whatever the backend made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from llmtrace.errors import BackendError, LLMTraceError, SchemaViolationError
+from llmtrace.protocol import Observer, Request, SupportsMany, TraceSession
+
+
+@contextmanager
+def calling(backend: str, call: str) -> Iterator[None]:
+    """Around a call into `backend`. Raises `BackendError` for an untyped exception."""
+    try:
+        yield
+    except (LLMTraceError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+        raise BackendError(
+            f"The backend {backend} failed in {call}: {type(error).__name__}: {error}. That is a fault of the backend or of its runtime: "
+            f"report it to its author."
+        ) from error
+
+
+def run(session: TraceSession, request: Request, observer: Observer) -> None:
+    """`session.run`. Raises `BackendError`, and what `observer` raised as it was."""
+    _watched(session, "run", [observer], lambda watched: session.run(request, watched[0]))
+
+
+def run_many(session: SupportsMany, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
+    """`session.run_many`. Raises as `run`."""
+    _watched(session, "run_many", observers, lambda watched: session.run_many(requests, watched))
+
+
+def _watched(
+    session: TraceSession | SupportsMany,
+    call: str,
+    observers: Sequence[Observer],
+    go: Callable[[Sequence[_Watched]], None],
+) -> None:
+    backend = getattr(session, "info").backend  # noqa: B009  every session has it, and the protocol of an ability does not say so
+    watched = [_Watched(backend, observer) for observer in observers]
+    failure: BaseException | None = None
+    try:
+        with calling(backend, call):
+            go(watched)
+    except (
+        Exception
+    ) as error:  # raised below, outside of this block, so that the observer's own gets no context that it had not
+        failure = error
+    failure = next((each.raised for each in watched if each.raised is not None), failure)
+    if failure is not None:
+        raise failure
+
+
+class _Watched:
+    """Passes signals on, and remembers what the observer raised; after that it takes no more."""
+
+    def __init__(self, backend: str, observer: Observer) -> None:
+        self._backend = backend
+        self._observer = observer
+        self.raised: BaseException | None = None
+
+    def signal(self, site: str, array: Any) -> None:
+        """Pass it on, if it is an array."""
+        if not isinstance(array, np.ndarray):
+            kind = type(array).__name__
+            raise SchemaViolationError(
+                f"The backend {self._backend} handed over {site} as {kind} instead of a NumPy array."
+            )
+        self._pass(lambda: self._observer.signal(site, array))
+
+    def layer_done(self, layer: int) -> None:
+        """Pass it on."""
+        self._pass(lambda: self._observer.layer_done(layer))
+
+    def _pass(self, call: Callable[[], None]) -> None:
+        if self.raised is not None:
+            raise self.raised
+        try:
+            call()
+        except BaseException as error:
+            self.raised = error
+            raise
