@@ -61,9 +61,11 @@ def check_neutral(session: TraceSession) -> None:
             TOGETHER,
             *(16 * offer.precision.storage_roundoff for offer in session.offers.values()),
         )
-        for together in _probe_many(session, equations, prompts):
+        for prompt, together in zip(prompts, _probe_many(session, equations, prompts), strict=True):
             _compare(
-                bare[: len(together)],  # no token sees those after it, so the shorter prompt has been run already
+                _probe(
+                    session, equations, prompt, ("logits",)
+                ),  # not a part of `bare`: rotary may depend on how long a prompt is
                 together,
                 limit,
                 f"{info.source} says something else of a prompt when another runs beside it",

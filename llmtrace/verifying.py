@@ -87,7 +87,7 @@ def verify_model(model: Model, prompt: Prompt | None = None) -> Verdicts:
             found[site] = _not_judged(
                 site, "unchecked", derived if how.kind == "derived" else "recorded on request only"
             )
-    notes = model.info.notes + (ITSELF,) * (model.info.backend == "reference")
+    notes = (ITSELF,) if model.info.backend == "reference" else ()
     return _verdicts(model.info, tokens, captured, tuple(found[site] for site in model.equations.steps), notes)
 
 
@@ -95,7 +95,7 @@ def verify_trace(trace: Trace, notes: tuple[str, ...] = ()) -> Verdicts:
     """Judge a saved trace, with its model's weights if it has any (`open_origin`). Raises as `verify_model`."""
     captured = {each.site: each for each in trace.verify()}
     sites = tuple(captured.get(site) or _outside(trace, site) for site in trace.equations.steps)
-    return _verdicts(trace.model, trace.tokens, captured, sites, trace.model.notes + notes)
+    return _verdicts(trace.model, trace.tokens, captured, sites, notes)
 
 
 def default_prompt(model: Model) -> tuple[Token, ...]:
@@ -123,9 +123,10 @@ def _verdicts(
     if all(each.status not in ("holds", "violated") for each in sites):
         why = next((each.reason for each in sites if each.status == "unchecked"), "no signal was handed out")
         raise SignalUnavailableError(f"Nothing could be checked in {info.source}: {why}")
-    if left:
-        notes = (*notes, f"{len(left)} captured signals could not be judged, the first because {left[0].reason}")
-    return Verdicts(info, tokens, sites, tuple(each.site for each in left), notes)
+    unjudged = (
+        (f"{len(left)} captured signals could not be judged, the first because {left[0].reason}",) if left else ()
+    )
+    return Verdicts(info, tokens, sites, tuple(each.site for each in left), info.notes + unjudged + notes)
 
 
 def _outside(trace: Trace, site: str) -> LocalError:

@@ -4,6 +4,7 @@ signals are from the reference's, at the site where they are farthest.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from llmtrace.verifying import Verdicts
 
 REFERENCE = "reference"
+NEAR = 1e-4
+"""How far a backend may be from the reference: float32 through two layers leaves 1e-6 and less, half precision 1e-3 and more."""
 
 
 @frozen(eq=False)
@@ -36,46 +39,53 @@ class Column:
     """Largest relative error to the reference; None for the reference itself."""
     apart_at: str
 
+    @property
+    def near(self) -> bool:
+        """Whether it is where the reference is, but for rounding."""
+        return self.apart is None or self.apart <= NEAR
+
     def measured(self, answers: list[Known]) -> list[float | None]:
         """What it gives for each known answer."""
         return measured(answers, DEMO, self.influences, self.lens)
 
 
-def columns(only: tuple[str, ...], out: Out) -> list[Column]:
-    """Run the reference, then the backends named in `only` (none: all that open the embedded model).
+def columns(only: tuple[str, ...], out: Out) -> Iterator[Column]:
+    """Run the reference, then the backends named in `only` (none: all that open the embedded model), each when it is asked for.
 
-    A backend that was not named and fails is left out, and said. Raises what `llmtrace.open` raises for one that was named.
+    A backend that was not named and fails is left out, and said. Raises what `llmtrace.open` raises for one that was named, and
+    before anything runs for one that there is not.
     """
     import llmtrace
+    from llmtrace.plugins import plugins
 
+    for name in only:
+        plugins().backend(name)
     with llmtrace.open(embedded("induction"), backend=REFERENCE, preset="exact") as model:
         base = model.trace(DEMO.prompt)
-        found = [_column(model, None, base)]
-    for name in only or _others():
+        yield _column(model, None, base)
+    for name in only or _others(out):
         if name == REFERENCE:
             continue
         try:
             say(out, f"running {name} …")
             with llmtrace.open(embedded("induction"), backend=name, preset="exact") as model:
-                found.append(_column(model, model.trace(DEMO.prompt), base))
+                found = _column(model, model.trace(DEMO.prompt), base)
         except LLMTraceError as error:
             if only:
                 raise
             say(out, f"note: {name} is left out: {error}")
-    return found
+        else:
+            yield found
 
 
-def _others() -> list[str]:
+def _others(out: Out) -> list[str]:
     """Working backends that say they open the embedded model."""
-    from llmtrace.plugins import plugins
+    from llmtrace.opening import probed
 
-    path = embedded("induction")
-    entries = [entry for entry in plugins().backends.values() if entry.status == "ok" and entry.backend is not None]
-    return sorted(
-        entry.name
-        for entry in entries
-        if entry.backend is not None and entry.backend.probe(str(path), path) is not None
-    )
+    fits, warnings = probed(str(embedded("induction")))
+    for warning in warnings:
+        say(out, f"warning: {warning}")
+    return sorted(fits)
 
 
 def _column(model: Model, trace: Trace | None, base: Trace) -> Column:

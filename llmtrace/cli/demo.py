@@ -35,7 +35,7 @@ PAGE = "llmtrace-demo.html"
 def demo(html: str, no_html: bool, only: tuple[str, ...], out: Out) -> int:
     """Trace the embedded hand-built model: known answers beside measured ones, its influence map, its equations checked.
 
-    Exits 1 if a known answer is missed or an equation is violated.
+    Exits 1 if a known answer is missed, an equation is violated, or a backend is far from the reference.
     """
     from llmtrace.cli.columns import columns
     from llmtrace.cli.destination import check_destination
@@ -46,22 +46,32 @@ def demo(html: str, no_html: bool, only: tuple[str, ...], out: Out) -> int:
 
     if not no_html:
         check_destination(html)
-    found = columns(only, out)
+    running = columns(only, out)
+    found = [next(running)]  # the reference, which is there in a moment; a runtime takes seconds to be imported
     answers = known(DEMO, tuple(token.id for token in found[0].lens.tokens))
+    if not out.json:
+        show(answers, found[0])
     if not no_html:
         save_page(html, found[0].influences, found[0].lens, "llmtrace demo")
         say(out, f"wrote {html}: open it in a browser")
+    for column in running:
+        found.append(column)
+        if not out.json:
+            show_beside(answers, column)
     page = None if no_html else html
-    answer(out, lambda: document(answers, found, page), lambda: show(answers, found))
+    answer(out, lambda: document(answers, found, page), lambda: None)
     return DONE if verdict(answers, found) == "as_known" else BAD_NEWS
 
 
 def verdict(answers: list[Known], found: list[Column]) -> str:
-    """`as_known`, or `missed` where any column misses an answer or violates an equation."""
-    good = all(
-        each.met(value) for column in found for each, value in zip(answers, column.measured(answers), strict=True)
-    )
-    return "as_known" if good and all(column.verdicts.verdict == "holds" for column in found) else "missed"
+    """`as_known`, or `missed` where any column misses an answer, violates an equation, or is far from the reference."""
+    return "as_known" if all(column_is_good(answers, column) for column in found) else "missed"
+
+
+def column_is_good(answers: list[Known], column: Column) -> bool:
+    """Whether one backend gives what is known."""
+    met = all(each.met(value) for each, value in zip(answers, column.measured(answers), strict=True))
+    return met and column.verdicts.verdict == "holds" and column.near
 
 
 def document(answers: list[Known], found: list[Column], page: str | None) -> dict[str, Any]:
@@ -69,9 +79,9 @@ def document(answers: list[Known], found: list[Column], page: str | None) -> dic
     from attrs import asdict
 
     from llmtrace.data import DEMO, DEMO_MODEL, EMBEDDED
-    from llmtrace.influence.document import number, token_document
+    from llmtrace.data.roles import ROLES
+    from llmtrace.documents import number, token_document
     from llmtrace.schema import SCHEMA_VERSION
-    from llmtrace.testing.handmade import ROLES
 
     measured = [column.measured(answers) for column in found]
     reference = found[0]
@@ -106,6 +116,7 @@ def document(answers: list[Known], found: list[Column], page: str | None) -> dic
                 "first_violated": column.verdicts.violated[0].site if column.verdicts.violated else None,
                 "relative_error": number(column.apart),
                 "relative_error_at": column.apart_at or None,
+                "near_reference": column.near,
             }
             for column in found
         ],
@@ -116,49 +127,53 @@ def document(answers: list[Known], found: list[Column], page: str | None) -> dic
     }
 
 
-def show(answers: list[Known], found: list[Column]) -> None:
+def show(answers: list[Known], reference: Column) -> None:
     """What the model is, known answers beside measured ones, the influence map, and the equations; for people."""
-    from llmtrace.cli.output import console, line, prompt_line, scientific, table
+    from llmtrace.cli.output import console, line, prompt_line, table
     from llmtrace.data import DEMO, EMBEDDED
-    from llmtrace.testing.handmade import ROLES
+    from llmtrace.data.roles import ROLES
     from llmtrace.view.text import heat_line
 
     line(f"The embedded model: {EMBEDDED['induction'].about}.")
     for name, role in ROLES.items():
-        line(
-            f"  {name}  {role.name} head: attends {role.attends}"
-            + ("" if role.needed else " (nothing reads what it writes)")
-        )
+        unread = "" if role.needed else " (nothing reads what it writes)"
+        line(f"  {name}  {role.name} head: attends {role.attends}{unread}")
     line()
-    prompt_line(found[0].lens.tokens)
-    line(
-        f"next: {DEMO.answer!r}, copied from position {DEMO.copied}, because position {DEMO.matched} holds the same token as the last one"
-    )
+    prompt_line(reference.lens.tokens)
+    because = f"because position {DEMO.matched} holds the same token as the last one"
+    line(f"next: {DEMO.answer!r}, copied from position {DEMO.copied}, {because}")
     line()
-    measured = [column.measured(answers) for column in found]
     rows = [
-        (each.head, each.what, f"{each.value:.5f}", *(_cell(each, values[place]) for values in measured))
-        for place, each in enumerate(answers)
+        (each.head, each.what, f"{each.value:.5f}", _cell(each, value))
+        for each, value in zip(answers, reference.measured(answers), strict=True)
     ]
-    table(
-        ("head", "what", "known", *(column.backend for column in found)),
-        rows,
-        right=("known", *(column.backend for column in found)),
-    )
+    table(("head", "what", "known", "measured"), rows, right=("known", "measured"))
     line()
-    for influence in found[0].influences:
+    for influence in reference.influences:
         if influence.method in ("alti", "dla"):
             heat_line(influence, console())
     line()
-    for column in found:
-        checked = column.verdicts
-        judged = f"{len(checked.judged)} equations {'hold' if not checked.violated else f'judged, first violated at {checked.violated[0].site}'}"
-        against = (
-            " (it runs by them)"
-            if column.apart is None
-            else f"; at most {scientific(column.apart)} from the reference ({column.apart_at})"
-        )
-        line(f"{column.backend}: {judged}{against}")
+    line(f"{reference.backend}: {_equations(reference)} (it runs by them)")
+
+
+def show_beside(answers: list[Known], column: Column) -> None:
+    """One backend beside the reference: how many answers it meets, which it misses, its equations, and how far apart it is."""
+    from llmtrace.cli.output import line, scientific
+
+    rows = list(zip(answers, column.measured(answers), strict=True))
+    missed = [(each, value) for each, value in rows if not each.met(value)]
+    far = "" if column.near else " ✗"
+    apart = f"at most {scientific(column.apart or 0.0)} from the reference ({column.apart_at}){far}"
+    line(f"{column.backend}: {len(rows) - len(missed)} of {len(rows)} known answers; {_equations(column)}; {apart}")
+    for each, value in missed:
+        line(f"  {each.head} {each.what}: {each.value:.5f} is known, {_cell(each, value)}".replace("   ", "  "))
+
+
+def _equations(column: Column) -> str:
+    checked = column.verdicts
+    if checked.violated:
+        return f"{len(checked.judged)} equations judged, first violated at {checked.violated[0].site} ✗"
+    return f"{len(checked.judged)} equations hold"
 
 
 def _cell(each: Known, value: float | None) -> str:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 METHODS = ("alti", "dla", "attention")
 """What the demo runs and its page shows, in one pass."""
 
+SHARE = "share of the logit from the copied token"
+PROBABILITY = "probability of the answer"
+
 
 @frozen
 class Known:
@@ -26,7 +29,7 @@ class Known:
     head: str
     """`L1H0`; empty where it speaks of the whole model."""
     behaviour: str
-    """The head score that must come to it; empty where it is none."""
+    """The head score that must come to it; for the whole model, `SHARE` or `PROBABILITY`."""
     value: float
     within: float
     """How far a measurement may be off: rotary angles and `SCRATCH` leave a little, and float32 rounds."""
@@ -38,7 +41,7 @@ class Known:
 
 def known(demo: Demo, ids: tuple[int, ...]) -> list[Known]:
     """The known answers for the demo's prompt, `ids`, which begins with `<bos>`."""
-    from llmtrace.testing.handmade import CERTAIN
+    from llmtrace.data.roles import CERTAIN
 
     rows = range(1, len(ids))
     fresh = sum(ids[row] not in ids[:row] for row in rows)
@@ -49,17 +52,19 @@ def known(demo: Demo, ids: tuple[int, ...]) -> list[Known]:
         Known("looks at what followed the current token before", "L1H0", "induction", 1.0, 1e-3),
         Known("rests on <bos> in the rows where nothing matches", "L1H0", "first token", fresh / len(rows), 1e-3),
         Known("shares its look between the current token and its double", "L1H1", "duplicate token", 0.5, 1e-2),
-        Known(f"share of the logit of {demo.answer!r} that comes from position {demo.copied}", "", "", 1.0, 1e-3),
-        Known(f"probability of {demo.answer!r} as the next token", "", "", math.exp(-CERTAIN), 1e-4),
+        Known(f"share of the logit of {demo.answer!r} that comes from position {demo.copied}", "", SHARE, 1.0, 1e-3),
+        Known(f"probability of {demo.answer!r} as the next token", "", PROBABILITY, math.exp(-CERTAIN), 1e-4),
     ]
 
 
 def measured(answers: list[Known], demo: Demo, influences: list[Influence], lens: Lens) -> list[float | None]:
     """The same numbers as a backend's run gives them: from the head scores, direct logit attribution, and the lens's last point."""
     by_method = {each.method: each for each in influences}
-    scores = {(f"L{row.layer}H{row.head}", row.name): row.score for row in by_method["attention"].table}
+    scores: dict[tuple[str, str], float | None] = {
+        (f"L{row.layer}H{row.head}", row.name): row.score for row in by_method["attention"].table
+    }
     logit = by_method["dla"].scores
     total = float(logit.sum())
     share = float(logit[demo.copied]) / total if total else None
-    rest = iter([share, lens.layers[-1].target_probability])
-    return [scores.get((each.head, each.behaviour)) if each.behaviour else next(rest) for each in answers]
+    model = {("", SHARE): share, ("", PROBABILITY): lens.layers[-1].target_probability}
+    return [(scores | model).get((each.head, each.behaviour)) for each in answers]

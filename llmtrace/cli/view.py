@@ -17,6 +17,7 @@ from llmtrace.cli.options import (
     opening_options,
     out_options,
 )
+from llmtrace.cli.opening import SUFFIX
 from llmtrace.cli.parameters import NO_LIMIT
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 @opening_options()
 @asked_options()
 @click.option(
-    "--html", metavar="FILE", type=click.Path(dir_okay=False), help="Where to write the page; default: NAME.html here."
+    "--html",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Where to write the page; default: NAME.trace.html here.",
 )
 @max_bytes_option()
 @click.option("--open", "show_it", is_flag=True, help="Open the page in a browser.")
@@ -46,13 +50,18 @@ def view(opening: Opening, asked: Asked, html: str | None, max_bytes: int, show_
     saved = is_saved(opening.model)
     if saved and asked.given:
         raise click.UsageError("A saved trace has its own prompt: give none.")
-    page = html if html is not None else f"{Path(opening.model.rstrip('/')).stem.replace(':', '-') or 'trace'}.html"
+    page = html if html is not None else default_page(opening.model)
     check_destination(page)
     trace = load(opening.model) if saved else _run(opening, asked, max_bytes, out)
     save_trace_page(page, trace)
     answer(out, lambda: document(trace, page), lambda: line(page))
     if show_it:
         click.launch(Path(page).resolve().as_uri())
+
+
+def default_page(source: str) -> str:
+    """Where the page goes if nobody says: a name that nothing else has, so that `index.trace` does not overwrite a site's `index.html`."""
+    return f"{Path(source.rstrip('/')).name.replace(':', '-').removesuffix(SUFFIX)}{SUFFIX}.html"
 
 
 def _run(opening: Opening, asked: Asked, max_bytes: int, out: Out) -> Trace:

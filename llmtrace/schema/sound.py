@@ -17,6 +17,7 @@ from llmtrace.schema.functions import ACTIVATIONS
 from llmtrace.spec import (
     Attention,
     Block,
+    Branch,
     Clamp,
     DynamicNtk,
     Gate,
@@ -189,7 +190,8 @@ def _block(block: Block) -> str:
         ):
             return f"a branch {branch.name!r:.60} that is {type(branch.module).__name__}; they are attn, mlp and mixer, each once"
     sources = (*STREAM, *(f"{name}.out" for name in norms))
-    for reader in (*block.norms, *block.branches):
+    readers: tuple[PreNorm | Branch, ...] = (*block.norms, *block.branches)
+    for reader in readers:
         if reader.reads not in (STREAM if isinstance(reader, PreNorm) else sources):
             return f"a part {reader.name} that reads {reader.reads!r:.60}; it may read {', '.join(sources)}"
     return ""

@@ -3,7 +3,7 @@
     python -m llmtrace.testing.handmade     writes the files of the embedded model anew
 
 Vocabulary of 16: token 0 is `<bos>`, tokens 1 … 15 are the letters a … o. Two layers, two heads each, RMSNorm, rotary embedding,
-gated MLP. What each head does (its **role**) stands in `ROLES`; the MLPs and two of the heads write where nothing reads. The logits
+gated MLP. What each head does (its **role**) stands in `llmtrace.data.roles`; the MLPs and two of the heads write where nothing reads. The logits
 read OUT only: on `<bos> p p`, where p repeats no letter, every token of the second p but the first is all but certain, and
 without L0H0 or L1H0 all 16 logits are equal.
 
@@ -17,8 +17,6 @@ position; the other 8 stand almost still and carry content, a channel for each t
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +25,11 @@ import numpy as np
 from attrs import frozen
 
 from llmtrace.data import embedded
+from llmtrace.data.roles import LOGIT_GAIN, VOCAB
 from llmtrace.errors import OptionError
 from llmtrace.schema.sites import Array
 
-VOCAB, D_MODEL, HEADS, D_HEAD, D_MLP, LAYERS, CONTEXT = 16, 64, 2, 32, 32, 2, 512
+D_MODEL, HEADS, D_HEAD, D_MLP, LAYERS, CONTEXT = 64, 2, 32, 32, 2, 512
 TOK, PREV, OUT, CONST, SCRATCH = slice(0, 16), slice(16, 32), slice(32, 48), 48, slice(49, 64)
 THETA = 1e8
 POSITION_PAIRS = 8
@@ -39,39 +38,9 @@ POSITION_GAIN = 40.0
 """By how much the score of the position before exceeds its neighbours', in L0H0."""
 MATCH_GAIN = 40.0
 """Score of a matching key in L1H0 and L1H1; in L1H0 `<bos>` has half of it, and so takes the rows without a match."""
-LOGIT_GAIN = 14.0
-"""Logit of the predicted token; the others have 0."""
 SCRATCH_GAIN = 0.01
 LETTERS = "abcdefghijklmno"
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
-
-
-@frozen
-class Role:
-    """What one head does, and what is lost without it."""
-
-    layer: int
-    head: int
-    name: str
-    """As the field calls it."""
-    attends: str
-    needed: bool
-    """Whether the predictions need it: without it their loss is `GUESSING` nats."""
-
-
-ROLES: Mapping[str, Role] = {
-    "L0H0": Role(0, 0, "previous-token", "to the position before, and copies its token into PREV", True),
-    "L0H1": Role(0, 1, "mean", "to every position equally", False),
-    "L1H0": Role(
-        1, 0, "induction", "to the positions after earlier occurrences of the current token, else to <bos>", True
-    ),
-    "L1H1": Role(1, 1, "duplicate-token", "to every position that holds the current token", False),
-}
-GUESSING = math.log(VOCAB)
-"""Loss of 16 equal logits, in nats: in the first copy, and in all of them without L0H0 or L1H0."""
-CERTAIN = math.log1p((VOCAB - 1) * math.exp(-LOGIT_GAIN))
-"""Loss where one logit is `LOGIT_GAIN` and the others are 0, in nats: a bound from below on that of a token in a later copy, which is
-1.4e-5, since SCRATCH takes a little of the norm."""
 
 
 @frozen(eq=False)

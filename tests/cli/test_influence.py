@@ -94,6 +94,7 @@ def test_without_weights_the_page_has_the_method_alone_and_says_so(cli, tmp_path
             del self.weights
 
     monkeypatch.setattr("llmtrace.reference.open.ReferenceSession", NoWeights)
+    monkeypatch.setattr("llmtrace.reference.plugin.ReferenceBackend.capabilities", ("replay",))
     run = cli("influence", MODEL, PROMPT, "--method", "rollout", "--html", "x.html", "--json")
     assert run.code == 0
     assert "the page shows rollout alone" in run.err

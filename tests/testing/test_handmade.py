@@ -10,6 +10,7 @@ import pytest
 import llmtrace
 from llmtrace.data import embedded
 from llmtrace.errors import OptionError
+from llmtrace.data.roles import CERTAIN, GUESSING, ROLES
 from llmtrace.testing import handmade
 
 CASES = [(5, 2), (5, 3), (12, 2), (12, 20), (15, 3)]
@@ -86,21 +87,21 @@ def test_later_copies_are_certain_and_the_first_is_a_guess(run):
     period, ids, trace = run
     loss = losses(trace, ids)
     assert loss[later(period, ids)].mean() == pytest.approx(1.4e-5, abs=1e-6)
-    assert handmade.CERTAIN < loss[later(period, ids)].max() < 1.65e-5
+    assert CERTAIN < loss[later(period, ids)].max() < 1.65e-5
     np.testing.assert_allclose(loss[:period], 2.7726, atol=1e-4)
-    assert pytest.approx(2.772589, abs=1e-6) == handmade.GUESSING
+    assert pytest.approx(2.772589, abs=1e-6) == GUESSING
 
 
-@pytest.mark.parametrize("name", handmade.ROLES)
+@pytest.mark.parametrize("name", ROLES)
 def test_only_the_heads_that_are_needed_matter(model, name):
     """Zero ablation, by giving the run what the head's layer hands on with that head at zero."""
-    role = handmade.ROLES[name]
+    role = ROLES[name]
     site = f"blocks.{role.layer}.attn.z_post"
     ids = repeated(12, 2)
     without = model.trace(ids, capture=site)[site].array.copy()
     without[:, role.head] = 0
     loss = losses(model.trace(ids, capture="logits", replay={site: without}), ids)[later(12, ids)].mean()
-    assert loss == pytest.approx(handmade.GUESSING if role.needed else 1.4e-5, abs=2e-5)
+    assert loss == pytest.approx(GUESSING if role.needed else 1.4e-5, abs=2e-5)
 
 
 @pytest.mark.parametrize("layer", [0, 1])

