@@ -43,6 +43,13 @@ exists only in some models; which, the spec says. "Sums over" is the axis whose 
 Arrays have no batch axis. `token`, `query` and `key` are as long as the prompt; masked scores are `-inf`.
 
 """
+WEIGHTS = """## Weights
+
+The shape of a weight is the lengths of its axes, in this order; a backend hands it out so, whatever its file has. `llmtrace.sites(spec)`
+names those that one model has. Norm weights are *as multiplied*. A weight that stands here twice has the axes that its part's spec
+says: experts, or a norm over the whole width.
+
+"""
 SECTIONS = {
     "The ends": r"embed|pos_embed|logits",
     "The residual stream": r"blocks\.L\.\w+",
@@ -79,7 +86,8 @@ def specimens() -> Iterator[ModelSpec]:
         )
         ends = Embedding(norm=norm), Positions(64), Unembedding(bias=True)
         yield ModelSpec("specimen", 64, 97, None, (block, block), norm, *ends)
-    late = evolve(attention, norm_after_rotary=True)
+    wide = {"q_norm": Norm(1e-5, over="head d_head"), "k_norm": Norm(1e-5, over="kv_head d_head")}
+    late = evolve(attention, norm_after_rotary=True, **wide)
     mixed = Block(
         (PreNorm("ln1", "resid_pre", norm),),
         (Branch("mixer", "ln1.out", Mixer("mamba2")), Branch("attn", "ln1.out", late)),
@@ -118,7 +126,7 @@ def page() -> str:
         text += _norms(section) if title == "Norms" else table(HEAD, map(_line, section))
     if rows:
         raise LookupError(f"No section of the page shows {[row.site for row in rows]}.")
-    return text.rstrip() + "\n"
+    return (text + WEIGHTS + table(("weight", "axes", "read by"), _weight_rows())).rstrip() + "\n"
 
 
 HEAD = ("site", "axes", "equation", "reads", "weights", "sums over")
@@ -147,6 +155,17 @@ def _weights(step: Step) -> str:
             name = code(general(step.weights[argument.name].name))
             names.append(f"[{name}]" if argument.default is None else name)
     return ", ".join(names)
+
+
+def _weight_rows() -> Iterator[tuple[str, ...]]:
+    """Every weight once for each way in which its axes may be, with the sites whose equations read it."""
+    readers: dict[tuple[str, str], dict[str, None]] = {}
+    for step in (step for spec in specimens() for step in steps(spec).values() if step.layer in (None, 1)):
+        for weight in step.weights.values():
+            key = general(weight.name), " ".join(weight.axes)
+            readers.setdefault(key, {})[general(step.site)] = None
+    for (name, axes), sites in readers.items():
+        yield code(name), axes, ", ".join(map(code, sites))
 
 
 def _norms(section: list[Shown]) -> str:

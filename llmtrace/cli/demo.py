@@ -49,11 +49,11 @@ def demo(html: str, no_html: bool, only: tuple[str, ...], out: Out) -> int:
     running = columns(only, out)
     found = [next(running)]  # the reference, which is there in a moment; a runtime takes seconds to be imported
     answers = known(DEMO, tuple(token.id for token in found[0].lens.tokens))
-    if not out.json:
-        show(answers, found[0])
     if not no_html:
         save_page(html, found[0].influences, found[0].lens, "llmtrace demo")
         say(out, f"wrote {html}: open it in a browser")
+    if not out.json:
+        show(answers, found[0])
     for column in running:
         found.append(column)
         if not out.json:
@@ -166,7 +166,8 @@ def show_beside(answers: list[Known], column: Column) -> None:
     apart = f"at most {scientific(column.apart or 0.0)} from the reference ({column.apart_at}){far}"
     line(f"{column.backend}: {len(rows) - len(missed)} of {len(rows)} known answers; {_equations(column)}; {apart}")
     for each, value in missed:
-        line(f"  {each.head} {each.what}: {each.value:.5f} is known, {_cell(each, value)}".replace("   ", "  "))
+        what = f"{each.head} {each.what}" if each.head else each.what
+        line(f"  {what}: known {each.value:.5f}, measured {_cell(each, value)}")
 
 
 def _equations(column: Column) -> str:

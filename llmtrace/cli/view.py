@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmtrace.cli.opening import SUFFIX
 from llmtrace.cli.options import (
     Asked,
     Command,
@@ -17,7 +18,6 @@ from llmtrace.cli.options import (
     opening_options,
     out_options,
 )
-from llmtrace.cli.opening import SUFFIX
 from llmtrace.cli.parameters import NO_LIMIT
 
 if TYPE_CHECKING:

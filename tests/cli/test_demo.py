@@ -91,35 +91,80 @@ def test_no_measurement_is_never_as_known():
     assert (each.met(0.5), each.met(1.5), each.met(None), each.met(math.nan)) == (True, False, False, False)
 
 
-def test_a_backend_that_differs_from_the_reference_is_measured_against_it(cli, monkeypatch):
-    """Another backend: the reference in float32, under its own name."""
+@pytest.fixture
+def beside(monkeypatch):
+    """`beside()` installs another backend: the reference in float32, or one whose captures `wrong` changes, under its own name."""
     from llmtrace import plugins
     from llmtrace.reference.options import ReferenceOptions
     from llmtrace.reference.plugin import ReferenceBackend
 
-    class Single(ReferenceBackend):
-        name = "single"
+    def install(wrong=None):
+        class Single(ReferenceBackend):
+            name = "single"
 
-        @staticmethod
-        def open(source, options):
-            session = ReferenceBackend.open(source, ReferenceOptions(dtype="float32"))
-            session.info = evolve(session.info, backend="single")
-            return session
+            @staticmethod
+            def open(source, options):
+                session = ReferenceBackend.open(source, ReferenceOptions(dtype="float32"))
+                session.info = evolve(session.info, backend="single")
+                if wrong is not None:
+                    wrong(session)
+                return session
 
-    real = plugins.plugins()
-    entry = plugins.BackendEntry("single", "llmtrace-single", "1", "ok", "", Single)
-    found = evolve(real, backends={"reference": real.backends["reference"], "single": entry})
-    for place in ("llmtrace.plugins.plugins", "llmtrace.opening.plugins"):
-        monkeypatch.setattr(place, lambda: found)
+        real = plugins.plugins()
+        entry = plugins.BackendEntry("single", "llmtrace-single", "1", "ok", "", Single)
+        found = evolve(real, backends={"reference": real.backends["reference"], "single": entry})
+        for place in ("llmtrace.plugins.plugins", "llmtrace.opening.plugins"):
+            monkeypatch.setattr(place, lambda: found)
+        return Single
+
+    return install
+
+
+def test_a_backend_beside_the_reference_is_measured_against_it(cli, beside, validate):
+    beside()
     run = cli("demo", "--json")
+    validate("demo", run.document)
     assert run.code == 0
     reference, single = run.document["backends"]
     assert (reference["name"], reference["relative_error"]) == ("reference", None)
-    assert single["name"] == "single"
+    assert (single["name"], single["near_reference"]) == ("single", True)
     assert 1e-9 < single["relative_error"] < 1e-5
     assert [each["backend"] for each in run.document["known"][0]["measured"]] == ["reference", "single"]
-    out = cli("demo").out
-    assert "single: 55 equations hold; at most " in out
+    assert "single: 7 of 7 known answers; 55 equations hold; at most " in cli("demo").out
+
+
+def test_a_backend_that_is_far_from_the_reference_is_not_as_known(cli, beside):
+    """It runs another model by that one's equations: every equation holds, and every known answer is met."""
+
+    def scratch(session):
+        weights = dict(session.weights)
+        weights["blocks.1.mlp.W_out"] = 1.5 * weights["blocks.1.mlp.W_out"]  # it writes where nothing reads
+        session.__init__(session.spec, weights, session.stored, "float32", session.info, session.tokenizer)
+
+    beside(scratch)
+    run = cli("demo", "--json")
+    single = run.document["backends"][1]
+    assert all(each["met"] for row in run.document["known"] for each in row["measured"])
+    assert (single["verdict"], single["near_reference"]) == ("holds", False)
+    assert single["relative_error"] > 1e-4
+    assert (run.code, run.document["verdict"]) == (1, "missed")
+    assert f"from the reference ({single['relative_error_at']}) ✗" in cli("demo").out
+
+
+def test_the_reference_is_shown_before_another_runtime_is_opened(cli, beside, monkeypatch):
+    said = []
+    backend = beside()
+    opens = backend.open
+    monkeypatch.setattr("click.echo", lambda text="", **rest: said.append(str(text)))
+
+    def open_late(source, options):
+        assert any("(it runs by them)" in text for text in said)
+        said.append("opened")
+        return opens(source, options)
+
+    backend.open = staticmethod(open_late)
+    cli("demo", "--no-html")
+    assert "opened" in said
 
 
 def test_a_backend_that_is_not_there_is_an_error_where_it_was_asked_for(cli):

@@ -100,3 +100,18 @@ def test_without_weights_the_page_has_the_method_alone_and_says_so(cli, tmp_path
     assert "the page shows rollout alone" in run.err
     assert '"method":"dla"' not in (tmp_path / "x.html").read_text(encoding="utf-8")
     assert "--backend" in cli("influence", MODEL, PROMPT, "--method", "alti").error
+
+
+def test_a_weight_that_is_missing_among_others_is_named_and_no_reader_of_weights_is_advised(cli, monkeypatch):
+    """The backend reads weights, only not this one: to be told to open the model with one that reads weights would be no help."""
+    from llmtrace.reference import session
+
+    class FewWeights(session.ReferenceSession):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.weights = {name: array for name, array in self.weights.items() if name != "blocks.1.attn.W_O"}
+
+    monkeypatch.setattr("llmtrace.reference.open.ReferenceSession", FewWeights)
+    error = cli("influence", MODEL, PROMPT, "--method", "alti").error
+    assert "The weight blocks.1.attn.W_O is not at hand (the backend has " in error
+    assert "that reads weights" not in error

@@ -108,6 +108,43 @@ def test_nan_in_the_weights_is_said_and_violates(cli, checkpoint):
     assert (first["relative_error"], first["reason"]) == (None, "holds NaN or infinite values")
 
 
+@pytest.fixture
+def without(monkeypatch):
+    """`without("attn.W_")`: the reference backend hands out no weight whose name holds that."""
+    from llmtrace.reference import session
+
+    def start(part):
+        class Partial(session.ReferenceSession):
+            def __init__(self, *args):
+                super().__init__(*args)
+                self.weights = {name: array for name, array in self.weights.items() if part not in name}
+
+        monkeypatch.setattr("llmtrace.reference.open.ReferenceSession", Partial)
+
+    return start
+
+
+def test_captured_signals_that_lack_a_weight_are_counted_in_the_first_line(cli, validate, without):
+    """No attention weights: q, k, v and out of both blocks cannot be judged, and holding all the rest is not the whole story."""
+    without("attn.W_")
+    run = cli("verify", MODEL, "--json")
+    validate("verify", run.document)
+    left = [f"blocks.{layer}.attn.{site}" for layer in (0, 1) for site in ("q", "k", "v", "out")]
+    assert (run.code, run.document["verdict"], run.document["left_out"]) == (0, "holds", left)
+    assert sum(site["status"] == "holds" for site in run.document["sites"]) == 47
+    first, note = cli("verify", MODEL).out.splitlines()[:2]
+    assert first.startswith(
+        "holds: all 47 judged sites agree with their equations within rounding; 8 captured signals could not be judged"
+    )
+    assert "from blocks.0.attn.q on" in first
+    assert "blocks.0.attn.W_Q" in note
+
+
+def test_a_sound_model_leaves_nothing_out(cli):
+    assert cli("verify", MODEL, "--json").document["left_out"] == []
+    assert "could not be judged" not in cli("verify", MODEL).out
+
+
 class TestOfASavedTrace:
     @pytest.fixture
     def saved(self, cli, checkpoint, tmp_path):

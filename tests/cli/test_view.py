@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from llmtrace.cli.view import default_page
+
 MODEL = "builtin:induction"
 PROMPT = "c a f e b o d c a f"
 
 
 def test_the_page_of_a_model_and_a_prompt_is_written_and_named(cli, validate, tmp_path):
     run = cli("view", MODEL, PROMPT)
-    assert (run.code, run.out) == (0, "builtin-induction.html\n")
-    assert '"kind":"trace"' in (tmp_path / "builtin-induction.html").read_text(encoding="utf-8")
+    assert (run.code, run.out) == (0, "builtin-induction.trace.html\n")
+    assert '"kind":"trace"' in (tmp_path / "builtin-induction.trace.html").read_text(encoding="utf-8")
     document = cli("view", MODEL, PROMPT, "--html", "x.html", "--json").document
     validate("view", document)
     assert document["page"] == "x.html"
-    assert (tmp_path / "x.html").read_bytes() == (tmp_path / "builtin-induction.html").read_bytes()
+    assert (tmp_path / "x.html").read_bytes() == (tmp_path / "builtin-induction.trace.html").read_bytes()
 
 
 def test_the_page_of_a_saved_trace_is_that_of_the_run(cli, tmp_path):
     cli("trace", MODEL, PROMPT, "--save", "saved.trace")
-    assert cli("view", "saved.trace").out == "saved.html\n"
+    assert cli("view", "saved.trace").out == "saved.trace.html\n"
     cli("view", MODEL, PROMPT, "--html", "fresh.html")
-    assert (tmp_path / "saved.html").read_text() == (tmp_path / "fresh.html").read_text()
+    assert (tmp_path / "saved.trace.html").read_text() == (tmp_path / "fresh.html").read_text()
+
+
+def test_a_page_that_was_not_named_takes_no_other_page_s_place(cli, tmp_path):
+    (tmp_path / "index.html").write_text("a site", encoding="utf-8")
+    cli("trace", MODEL, PROMPT, "--save", "index.trace")
+    assert cli("view", "index.trace").out == "index.trace.html\n"
+    assert (tmp_path / "index.html").read_text(encoding="utf-8") == "a site"
+    assert [default_page(source) for source in ("a/model.gguf", "dir/", "org/name", "X.TRACE")] == [
+        "model.gguf.trace.html", "dir.trace.html", "name.trace.html", "X.TRACE.trace.html"
+    ]  # fmt: skip
 
 
 def test_a_browser_is_opened_only_where_it_is_asked_for(cli, tmp_path, monkeypatch):

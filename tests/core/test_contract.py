@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from llmtrace.contract import check_contract
-from llmtrace.errors import ModelOpenError, SchemaViolationError
+from llmtrace.errors import BackendError, ModelOpenError, SchemaViolationError
 from llmtrace.protocol import Gap, Offer
 from llmtrace.spec import GatedMlp
 from llmtrace.trace import Provenance
@@ -103,3 +103,58 @@ def test_a_spec_that_contradicts_itself_is_refused_and_says_whose_it_is():
         s.spec = attrs.evolve(s.spec, blocks=(attrs.evolve(block, branches=branches), *s.spec.blocks[1:]))
 
     refused("cannot share evenly", heads, error=ModelOpenError)
+
+
+def test_what_is_no_session_is_refused_by_the_member_that_is_wrong():
+    with pytest.raises(BackendError, match="failed in open: it returned None"):
+        check_contract(None, Fake)
+    refused("has `spec` of type dict instead of ModelSpec", lambda s: setattr(s, "spec", {}))
+    refused("has `info` of type NoneType instead of ModelInfo", lambda s: setattr(s, "info", None))
+    refused("has `offers` of type list instead of Mapping", lambda s: setattr(s, "offers", []))
+    refused("has a `tokenizer` that is no Tokenizer", lambda s: setattr(s, "tokenizer", str))
+    refused("has no `close`", lambda s: setattr(s, "close", None))
+
+
+def test_an_offer_is_an_offer_and_a_gap_a_gap():
+    refused(r"offers blocks\.0\.attn\.q as str instead of an Offer", lambda s: s.offers.update({Q: "float32"}))
+
+    def change(s):
+        s.offers.pop(Q)
+        s.gaps = {Q: "why not"}
+
+    refused(r"has str instead of a Gap at blocks\.0\.attn\.q", change)
+
+
+def test_a_member_that_raises_when_it_is_looked_at_names_the_backend():
+    class Lazy(WeighedSession):
+        @property
+        def weights(self):
+            raise OSError("the file is gone")
+
+    refused("backend fake failed in .*OSError: the file is gone", lambda s: None, kind=Lazy, error=BackendError)
+
+
+def test_what_can_be_replayed_is_a_site():
+    class Replaying(WeighedSession):
+        replayable = ("blocks.0.mixer_owt",)
+
+    class Claiming(Fake):
+        capabilities = ("weights", "replay")
+
+    refused(r"can replay blocks\.0\.mixer_owt, which is no site", lambda s: None, backend=Claiming, kind=Replaying)
+
+
+def test_no_weight_is_read():
+    class Heavy(dict):
+        def __getitem__(self, name):
+            raise AssertionError(f"{name} was read")
+
+    heavy = session()
+    heavy.model = attrs.evolve(heavy.model, weights=Heavy(heavy.model.weights))
+    check_contract(heavy, Fake)
+
+
+def test_what_is_stored_is_a_weight():
+    refused(
+        r"stores the weight blocks\.0\.attn\.W_QQ", lambda s: setattr(s, "stored", {"blocks.0.attn.W_QQ": "float32"})
+    )

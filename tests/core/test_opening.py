@@ -1,5 +1,7 @@
 """Opening a model: which backend, with which settings, and whether it stays the same when it is observed."""
 
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 import llmtrace
 from llmtrace import opening
-from llmtrace.errors import BackendNotFoundError, ModelOpenError, OptionError, SchemaViolationError
+from llmtrace.errors import BackendError, BackendNotFoundError, ModelOpenError, OptionError, SchemaViolationError
 from llmtrace.neutral import check_neutral
 from llmtrace.opening import choose
 from llmtrace.plugins import BackendEntry, Plugins
@@ -104,6 +106,98 @@ def test_a_probe_that_fails_spoils_no_other(file):
     assert choose(file, found=installed(ill, REFERENCE)).backend is REFERENCE
     with pytest.raises(BackendNotFoundError, match=r"ill is broken \(its probe failed: RuntimeError: no idea\)"):
         choose(file, found=installed(ill))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (RuntimeError("no idea"), "its probe failed: RuntimeError: no idea"),
+        ("yes", "its probe answered 'yes', which is not native, converting, reference or None"),
+        (True, "its probe answered True"),
+        ([], r"its probe answered \[\]"),
+    ],
+)
+def test_a_probe_that_cannot_say_is_reported_also_where_another_opens_the_source(file, monkeypatch, answer, words):
+    found = installed(backend("ill", answer), NATIVE)
+    (warning,) = choose(file, found=found).warnings
+    assert re.search(f"^ill is broken .{words}", warning)
+    monkeypatch.setattr(opening, "plugins", lambda: found)
+    with llmtrace.open(file) as opened:
+        assert opened.info.backend == "zeta"
+        assert opened.warnings == (warning,)
+
+
+def test_sound_probes_leave_nothing_to_report(file):
+    assert choose(file, found=installed(NATIVE, REFERENCE)).warnings == ()
+
+
+def test_a_prefix_that_names_a_broken_backend_says_that_it_is_broken():
+    with pytest.raises(BackendNotFoundError, match=r"'broken' of llmtrace-broken is broken: it lacks a runtime"):
+        choose("broken:model.gguf", found=installed(NATIVE, broken=["broken"]))
+
+
+def raising(*args):
+    raise RuntimeError("0x3")
+
+
+@pytest.mark.parametrize(
+    ("call", "wrong", "words"),
+    [
+        ("open", raising, "failed in open: RuntimeError: 0x3"),
+        ("open", lambda source, options: sys.exit(3), "failed in open: SystemExit: 3"),
+        ("open", lambda source, options: None, "returned None instead of a session"),
+        ("preset", raising, "failed in preset: RuntimeError: 0x3"),
+        ("preset", lambda preset: {"threads": 1}, "returned dict, which is not its options"),
+    ],
+)
+def test_what_a_backend_raises_untyped_names_it_and_the_call(file, monkeypatch, call, wrong, words):
+    ill = backend("ill", "native")
+    setattr(ill, call, staticmethod(wrong))
+    monkeypatch.setattr(opening, "plugins", lambda: installed(ill))
+    with pytest.raises(BackendError, match=f"backend ill .*{words}"):
+        llmtrace.open(file)
+
+
+def test_a_typed_error_of_a_backend_is_passed_on_as_it_was(file, monkeypatch):
+    error = ModelOpenError("cut off")
+
+    def refuse(source, options):
+        raise error
+
+    ill = backend("ill", "native")
+    ill.open = staticmethod(refuse)
+    monkeypatch.setattr(opening, "plugins", lambda: installed(ill))
+    with pytest.raises(ModelOpenError) as caught:
+        llmtrace.open(file)
+    assert caught.value is error
+
+
+def test_a_session_that_cannot_be_closed_does_not_hide_why_it_is_closed(file, monkeypatch):
+    session = Moved(equations(SPECS["sequential"]))
+    session.info = attrs.evolve(session.info, backend="zeta")
+    session.close = raising
+    moving = backend("zeta", "native")
+    moving.open = classmethod(lambda cls, source, options: session)
+    moving.capabilities = ()
+    monkeypatch.setattr(opening, "plugins", lambda: installed(moving))
+    with pytest.raises(SchemaViolationError, match="changes when it is observed"):
+        llmtrace.open(file)
+    with pytest.raises(BackendError, match="failed in close: RuntimeError: 0x3"):
+        llmtrace.open(file, check=False).close()
+
+
+def test_a_validator_s_error_is_one_sentence(monkeypatch):
+    @attrs.frozen
+    class Picky:
+        dtype: str = attrs.field(default="float32", validator=attrs.validators.in_(("float32", "float64")))
+
+    picky = backend("picky")
+    picky.options, picky.preset = Picky, staticmethod(lambda preset: Picky())
+    with pytest.raises(OptionError) as caught:
+        settings(picky, "exact", {"dtype": "int4"})
+    assert str(caught.value) == (
+        "The backend picky refuses its options: 'dtype' must be in ('float32', 'float64') (got 'int4')"
+    )
 
 
 @pytest.mark.parametrize("source", ["./missing", "/no/such/dir", "model.gguf", "x" * 5000, "nul\0byte", ""])
@@ -244,6 +338,73 @@ def test_a_model_with_a_short_context_and_a_small_vocabulary_is_probed_within_th
     session = FakeSession(equations(model(sequential(), context=2)))
     check_neutral(session)
     assert {len(run.tokens) for run in session.runs} == {2}
+
+
+class Chunked(FakeSession):
+    """A runtime that runs 16 tokens at a time and, when it is tapped, forgets the first chunk when it begins the second."""
+
+    def hand_over(self, site, array, observer):
+        if site == "logits" and len(self.runs[-1].cuts) > 1 and len(array) > 16:
+            array = np.concatenate([array[:16], 2 * array[16:]])
+        observer.signal(site, array)
+
+
+def test_what_goes_wrong_in_a_runtime_s_second_chunk_is_seen():
+    with pytest.raises(SchemaViolationError, match="changes when it is observed"):
+        check_neutral(Chunked(equations(SPECS["sequential"])))
+
+
+class Many(FakeSession):
+    """Runs prompts together, as `mix` does it."""
+
+    def run_many(self, requests, observers):
+        self.lengths = [len(request.tokens) for request in requests]
+        for request, observer in zip(requests, observers, strict=True):
+            self.together = True
+            self.run(request, observer)
+            self.together = False
+
+    together = False
+
+    def hand_over(self, site, array, observer):
+        observer.signal(site, self.mix(site, array) if self.together else array)
+
+    def mix(self, site, array):
+        return array
+
+
+class Leaking(Many):
+    """Mixes a little of what stands beside it into the shorter prompt."""
+
+    def mix(self, site, array):
+        return array * 1.01 if len(array) < max(self.lengths) else array
+
+
+class Swapping(Many):
+    """Hands the rows of a prompt over in another order."""
+
+    def mix(self, site, array):
+        return array[::-1].copy()
+
+
+class Rounding(Many):
+    """Other shapes take other kernels."""
+
+    def mix(self, site, array):
+        return array * (1 + 1e-5)
+
+
+def test_prompts_of_unlike_lengths_are_run_together_where_a_session_can():
+    for kind in (Many, Rounding):
+        session = kind(equations(SPECS["sequential"]))
+        check_neutral(session)
+        assert session.lengths == [5, 17]
+
+
+@pytest.mark.parametrize("kind", [Leaking, Swapping])
+def test_a_session_whose_prompts_know_of_each_other_is_refused(kind):
+    with pytest.raises(SchemaViolationError, match=r"another runs beside it.*moves? by .*lets padding leak"):
+        check_neutral(kind(equations(SPECS["sequential"])))
 
 
 def test_a_session_that_hands_over_no_logits_is_refused():

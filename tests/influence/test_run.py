@@ -199,3 +199,9 @@ def test_position_0_depends_on_itself_only(tiny, tokens):
 def test_the_models_own_methods_are_these_functions(hand):
     assert np.array_equal(hand.influence(PROMPT, method="dla").scores, influence(hand, PROMPT, ("dla",))[0].scores)
     assert hand.lens(PROMPT, top=2) == lens(hand, PROMPT, top=2)
+
+
+@pytest.mark.parametrize("position", ["x", 1.5, None, [0]])
+def test_a_position_that_is_no_whole_number_is_an_error_that_shows_it(hand, position):
+    with pytest.raises(PromptError, match="A position is a whole number, not"):
+        influence(hand, "a b c", position=position)

@@ -9,8 +9,8 @@ import pytest
 
 import llmtrace
 from llmtrace.data import embedded
-from llmtrace.errors import OptionError
 from llmtrace.data.roles import CERTAIN, GUESSING, ROLES
+from llmtrace.errors import OptionError
 from llmtrace.testing import handmade
 
 CASES = [(5, 2), (5, 3), (12, 2), (12, 20), (15, 3)]

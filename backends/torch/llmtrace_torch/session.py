@@ -66,7 +66,12 @@ class TorchSession:
         self._forward([request], [observer])
 
     def run_many(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
-        """As `run` for each pair, several prompts in one pass, padded on the right where no token can see the padding."""
+        """As `run` for each pair, several prompts in one pass, padded on the right where no token can see the padding.
+
+        The numbers may differ from those of `run` by rounding alone, because other shapes take other kernels. Relative errors that were
+        measured on the CPU, of the worst site and of the logits of a model of 30 blocks: float32 4e-6 and 1e-6 (tests allow 1e-5),
+        float16 7e-3 and 3e-3, bfloat16 4e-2 and 3e-2.
+        """
         for batch in self._batches(requests):
             self._forward([requests[place] for place in batch], [observers[place] for place in batch])
 
