@@ -14,6 +14,7 @@ from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sites import Array
 from llmtrace.schema.verify import distance
 from llmtrace.selection import Pick, cut
+from llmtrace.spec import DynamicNtk, LongRope, ModelSpec
 
 TOKENS = 17
 """Odd, and more than a chunk of 16: what is lost between the chunks of a runtime that runs in such shows."""
@@ -61,16 +62,23 @@ def check_neutral(session: TraceSession) -> None:
             TOGETHER,
             *(16 * offer.precision.storage_roundoff for offer in session.offers.values()),
         )
-        for prompt, together in zip(prompts, _probe_many(session, equations, prompts), strict=True):
+        first = bare[: len(prompts[0])]  # no token sees those after it
+        if _length_matters(session.spec):
+            first = _probe(session, equations, prompts[0], ("logits",))
+        for alone, together in zip((first, bare), _probe_many(session, equations, prompts), strict=True):
             _compare(
-                _probe(
-                    session, equations, prompt, ("logits",)
-                ),  # not a part of `bare`: rotary may depend on how long a prompt is
+                alone,
                 together,
                 limit,
                 f"{info.source} says something else of a prompt when another runs beside it",
                 f"other kernels explain {limit:.0e}: the backend {info.backend} lets padding leak, or mixes prompts up",
             )
+
+
+def _length_matters(spec: ModelSpec) -> bool:
+    """Whether a token's rotary angles depend on how long the prompt is."""
+    rotaries = [block.attention.rotary for block in spec.blocks if block.attention is not None]
+    return any(rotary is not None and isinstance(rotary.scaling, DynamicNtk | LongRope) for rotary in rotaries)
 
 
 def _compare(alone: Array, other: Array, limit: float, what: str, why: str) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import attrs
-
-from llmtrace.schema.functions import ACTIVATIONS
+from llmtrace.errors import ModelOpenError
 from llmtrace.schema.sites import INPUTS
+from llmtrace.schema.sound import sound
 from llmtrace.schema.steps import Step, steps
-from llmtrace.spec import Attention, DynamicNtk, LongRope, ModelSpec, Moe, Norm, Rotary
+from llmtrace.spec import ModelSpec
 from llmtrace.store.header import Place, UnreadableError
 from llmtrace.store.manifest import Entry, Manifest
 
@@ -60,12 +58,10 @@ def _check_entry(entry: Entry, table: Mapping[str, Step], place: Place, tokens: 
 
 def _table(spec: ModelSpec) -> dict[str, Step]:
     """The sites of a spec, every part of which the equations can read."""
-    for record in _records(spec):
-        _check_record(record)
     try:
-        table = steps(spec)
-    except (KeyError, ValueError) as error:
-        raise UnreadableError(f"its spec is not one of a model ({error})") from error
+        table = steps(sound(spec, "its manifest"))
+    except (ModelOpenError, KeyError, ValueError) as error:
+        raise UnreadableError(f"its spec is not one of a model ({str(error).rstrip('.')})") from error
     for step in table.values():
         for name in step.inputs:
             if name not in table and name not in INPUTS:
@@ -73,42 +69,3 @@ def _table(spec: ModelSpec) -> dict[str, Step]:
                     f"its spec is not one of a model: {step.site} reads {name!r:.80}, which does not exist"
                 )
     return table
-
-
-def _records(record: Any) -> list[Any]:
-    """A record and all records in it."""
-    found = [record]
-    for row in attrs.fields(type(record)):
-        value = getattr(record, row.name)
-        for inner in value if isinstance(value, tuple) else (value,):
-            if attrs.has(type(inner)):
-                found += _records(inner)
-    return found
-
-
-def _check_record(record: Any) -> None:
-    """The numbers that an equation divides by or looks up."""
-    fault = ""
-    for name, size in getattr(record, "sizes", {}).items():
-        if size < 1:
-            fault = f"{name} is {size}"
-    act = getattr(record, "act", None)
-    if act is not None and act not in ACTIVATIONS:
-        fault = f"there is no activation {act!r:.40}"
-    match record:
-        case Attention() if record.kv_heads > 0 and record.heads % record.kv_heads:
-            fault = f"{record.heads} heads cannot share {record.kv_heads}"
-        case Attention(rotary=Rotary(width=width)) if not 0 < width <= record.d_head or width % 2:
-            fault = f"{width} of {record.d_head} channels cannot be rotated"
-        case Rotary(scaling=LongRope() as long) if {len(long.short), len(long.long)} != {record.width // 2}:
-            fault = f"LongRoPE needs {record.width // 2} factors"
-        case Rotary(scaling=DynamicNtk()) if record.width < 4:
-            fault = "a dynamic base needs at least four channels"
-        case Moe() if record.choices > record.experts:
-            fault = f"{record.choices} of {record.experts} experts cannot be chosen"
-        case Norm() if not record.over.split():
-            fault = "a norm runs over no axis"
-        case _:
-            pass
-    if fault:
-        raise UnreadableError(f"its spec is not one of a model: {fault}")

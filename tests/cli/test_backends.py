@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
 import llmtrace
 from llmtrace.plugins import BackendEntry, Plugins, plugins
@@ -63,3 +64,33 @@ def test_a_broken_backend_is_listed_with_the_reason_and_the_others_work(cli, val
     out = cli("backends").out
     assert "x: The plugin x could not be loaded" in out
     assert "\x1b" not in out
+
+
+def test_a_probe_that_fails_is_a_warning_where_another_backend_opens_the_model(cli, monkeypatch):
+    from llmtrace import plugins
+    from llmtrace.reference.plugin import ReferenceBackend
+
+    class Ill(ReferenceBackend):
+        name = "ill"
+
+        @staticmethod
+        def probe(source, path):
+            raise RuntimeError("no driver")
+
+    real = plugins.plugins()
+    entries = {"reference": real.backends["reference"], "ill": plugins.BackendEntry("ill", "x", "1", "ok", "", Ill)}
+    for place in ("llmtrace.plugins.plugins", "llmtrace.opening.plugins"):
+        monkeypatch.setattr(place, lambda: evolve(real, backends=entries))
+    run = cli("lens", "builtin:induction", "c a f")
+    assert run.code == 0
+    assert "warning: ill is broken (its probe failed: RuntimeError: no driver)" in run.err
+
+
+def test_a_backend_that_fails_in_a_run_is_named_in_one_line(cli, monkeypatch):
+    def run(self, request, observer):
+        raise RuntimeError("native failure 0x3")
+
+    monkeypatch.setattr("llmtrace.reference.session.ReferenceSession.run", run)
+    error = cli("lens", "builtin:induction", "c a f").error
+    assert "The backend reference failed in run: RuntimeError: native failure 0x3" in error
+    assert "bug in llmtrace" not in error
