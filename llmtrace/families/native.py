@@ -19,6 +19,7 @@ from attrs import field, frozen
 from llmtrace.errors import ModelOpenError, UnsupportedModelError
 from llmtrace.families.config import Config
 from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import any_layer, layer_of
 from llmtrace.spec import ModelSpec
 
 
@@ -56,17 +57,22 @@ class Family:
     """Regular expressions of tensors that are no weights: masks, tables."""
 
 
+def row_of(family: Family, weight: str) -> Native | None:
+    """The row of a schema weight, that of its own layer before that of any; None if the family has none."""
+    return family.weights.get(weight) or family.weights.get(any_layer(weight))
+
+
 def native_of(family: Family, weight: str, count: int = 1) -> tuple[Native, list[str]]:
     """The row of a schema weight such as `blocks.3.attn.W_Q`, and the names of its tensors (`count` of them where they are stacked).
 
     Raises `UnsupportedModelError` if the family has no such row.
     """
-    layer = re.match(r"blocks\.(\d+)\.", weight)
-    key = re.sub(r"^blocks\.\d+\.", "blocks.L.", weight)
-    if weight not in family.weights and key not in family.weights:
-        raise UnsupportedModelError(f"The family's table has no row for {key}, so {weight} cannot be found.")
-    row = family.weights[weight if weight in family.weights else key]
-    name = row.name.replace(".L.", f".{layer[1]}.") if layer else row.name
+    row, layer = row_of(family, weight), layer_of(weight)
+    if row is None:
+        raise UnsupportedModelError(
+            f"The family's table has no row for {any_layer(weight)}, so {weight} cannot be found."
+        )
+    name = row.name if layer is None else row.name.replace(".L.", f".{layer}.")
     return row, [name.replace(".E.", f".{index}.") for index in range(count)] if ".E." in name else [name]
 
 

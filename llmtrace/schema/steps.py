@@ -6,15 +6,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from graphlib import TopologicalSorter
 from inspect import Parameter
+from types import MappingProxyType
 from typing import Any
 
 from attrs import field, frozen
 
 from llmtrace.schema.sites import EQUATIONS, INPUTS, WEIGHTS, Equation
 from llmtrace.spec import Attention, Block, Mixer, ModelSpec, Norm, Sizes, Sum
+
+
+def any_layer(text: str) -> str:
+    """Names of sites and weights with `L` for the block that they stand in, wherever they are in a text.
+
+    >>> any_layer("blocks.3.attn.z")
+    'blocks.L.attn.z'
+    """
+    return re.sub(r"\bblocks\.\d+\.", "blocks.L.", text)
+
 
 BEFORE = ("embed", "pos_embed")
 """The sites that stand in no block and come before the first."""
@@ -172,8 +184,12 @@ def _module(at: str, module: Any, reads: str) -> Iterator[Part]:
             )
 
 
-def steps(spec: ModelSpec) -> dict[str, Step]:
-    """Every site of the model, in dataflow order: a site comes after all that it reads, else in the order of the parts."""
+@lru_cache(maxsize=8)
+def steps(spec: ModelSpec) -> Mapping[str, Step]:
+    """Every site of the model, in dataflow order: a site comes after all that it reads, else in the order of the parts.
+
+    Opening a model asks for it a dozen times, so it is made once for each spec.
+    """
     found: dict[str, Step] = {}
     for part in parts(spec):
         for equation in EQUATIONS[type(part.record)].values():
@@ -191,7 +207,17 @@ def steps(spec: ModelSpec) -> dict[str, Step]:
         sorted_sites.append(site)
         order.done(site)
         waiting += order.get_ready()
-    return {site: found[site] for site in sorted_sites}
+    return MappingProxyType({site: found[site] for site in sorted_sites})
+
+
+def needed(spec: ModelSpec) -> Iterator[tuple[Weight, Sizes]]:
+    """Every weight that the steps read, once, with the lengths of its axes."""
+    seen: set[str] = set()
+    for step in steps(spec).values():
+        for weight in step.weights.values():
+            if weight.name not in seen:
+                seen.add(weight.name)
+                yield weight, step.sizes
 
 
 def _step(spec: ModelSpec, part: Part, equation: Equation) -> Step:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from llmtrace.families.native import Family
+from llmtrace.families.native import Family, row_of
+from llmtrace.schema.steps import layer_of
 
 CHANGED: tuple[tuple[str, str], ...] = (
     ("block_sparse_moe", "mlp"),
@@ -22,9 +23,8 @@ def owner(family: Family, weight: str, modules: Container[str]) -> str | None:
 
     Tensors that are stacked (one an expert, one a head) belong to the module around the list of them.
     """
-    if _key(weight) not in family.weights:
-        return None
-    return loaded(_stored(family, weight), modules)
+    stored = _stored(family, weight)
+    return None if stored is None else loaded(stored, modules)
 
 
 def loaded(module: str, modules: Container[str]) -> str | None:
@@ -37,7 +37,7 @@ def loaded(module: str, modules: Container[str]) -> str | None:
 
 def common(family: Family, weights: tuple[str, ...], modules: Container[str]) -> str | None:
     """The innermost module that owns all of several weights, directly or not."""
-    paths = [_stored(family, weight).split(".") for weight in weights if _key(weight) in family.weights]
+    paths = [stored.split(".") for weight in weights if (stored := _stored(family, weight)) is not None]
     shared = []
     for parts in zip(*paths, strict=False):
         if len(set(parts)) > 1:
@@ -52,15 +52,10 @@ def block(family: Family, layer: int, modules: Container[str]) -> str | None:
     return loaded(f"{stems.pop()}.{layer}", modules) if len(stems) == 1 else None
 
 
-def _key(weight: str) -> str:
-    parts = weight.split(".")
-    return ".".join(["blocks", "L", *parts[2:]]) if parts[0] == "blocks" else weight
-
-
-def _stored(family: Family, weight: str) -> str:
-    """The stored name without its last part, and without a list of stacked ones."""
-    parts = weight.split(".")
-    name = family.weights[_key(weight)].name
-    if parts[0] == "blocks":
-        name = name.replace(".L.", f".{parts[1]}.")
+def _stored(family: Family, weight: str) -> str | None:
+    """The stored name without its last part, and without a list of stacked ones; None if the family has no such weight."""
+    row = row_of(family, weight)
+    if row is None:
+        return None
+    name = row.name.replace(".L.", f".{layer_of(weight)}.")
     return name.partition(".E.")[0].rpartition(".")[0]

@@ -14,7 +14,7 @@ from typing import Literal
 
 from attrs import evolve, frozen
 
-from llmtrace.families.native import Family, Native
+from llmtrace.families.native import Family, native_of
 from llmtrace.schema.steps import Step, steps
 from llmtrace.spec import Attention, Branch, Embedding, Mixer, ModelSpec, Moe, Norm, Positions, Sum, Unembedding
 from llmtrace_torch.names import block, common, owner
@@ -145,20 +145,16 @@ def _inputs(table: Mapping[str, Step], step: Step, family: Family, body: Anatomy
 def _axes(step: Step, family: Family, port: Port) -> tuple[str, int]:
     """How a module's activation is laid out: the stored matrix without the axes of its other side."""
     if isinstance(step.record, Norm | Embedding | Positions):
-        stored = _row(family, next(iter(step.weights.values())).name).axes
+        stored = native_of(family, next(iter(step.weights.values())).name)[0].axes
         flat = isinstance(step.record, Norm) and stored.startswith("(")
         return ("token " + stored if flat else " ".join(step.axes)), 0
     matrix = next(weight.name for weight in step.weights.values() if weight.name.rpartition(".")[2].startswith("W"))
-    row = _row(family, matrix)
+    row, _ = native_of(family, matrix)
     outward = matrix.rpartition(".")[2] in ("W_O", "W_out")
     if outward == (port == "out"):
         return "token d_model", 0
     kept = [group for group in re.findall(r"\([^)]*\)|\S+", row.axes) if group != "d_model"]
     return " ".join(["token", *kept]), row.piece
-
-
-def _row(family: Family, weight: str) -> Native:
-    return family.weights[re.sub(r"^blocks\.\d+\.", "blocks.L.", weight)]
 
 
 def _layouts(tap: Tap) -> Iterator[Tap]:

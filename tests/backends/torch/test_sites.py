@@ -128,3 +128,15 @@ def test_a_query_that_was_scaled_before_the_kernel_is_given_back_its_scale(opene
     assert (offer.provenance.kind, offer.provenance.detail) == ("converted", "divided by 0.25")
     trace = model.trace(TOKENS, capture=["blocks.0.attn.q", "blocks.0.attn.rot_q"])
     assert np.allclose(trace["blocks.0.attn.q"].array, trace["blocks.0.attn.rot_q"].array, rtol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen2_moe"])
+def test_a_dense_layer_among_layers_of_experts_hands_out_its_own_sites(family, tmp_path):
+    import llmtrace
+    from llmtrace.testing.tiny import write_tiny
+
+    write_tiny(family, tmp_path, mlp_only_layers=[1])
+    with llmtrace.open(tmp_path, backend="torch", preset="exact") as model:
+        dense = {f"blocks.1.mlp.{name}" for name in ("pre", "pre_linear", "post", "out")}
+        assert dense <= set(model.session.offers)
+        assert {error.status for error in model.trace(TOKENS).verify()} == {"holds"}
