@@ -50,9 +50,8 @@ def _watched(
     try:
         with calling(backend, call):
             go(watched)
-    except (
-        Exception
-    ) as error:  # raised below, outside of this block, so that the observer's own gets no context that it had not
+    # raised below, outside of this block, so that the observer's own gets no context that it had not
+    except Exception as error:
         failure = error
     failure = next((each.raised for each in watched if each.raised is not None), failure)
     if failure is not None:

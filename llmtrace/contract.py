@@ -21,7 +21,7 @@ from llmtrace.protocol import (
 )
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sound import sound
-from llmtrace.schema.steps import Step
+from llmtrace.schema.steps import Step, needed
 from llmtrace.spec import ModelSpec
 from llmtrace.tokens import Tokenizer
 from llmtrace.trace import ModelInfo
@@ -53,7 +53,7 @@ def check_contract(session: TraceSession, backend: type[TraceBackend]) -> None:
                 f"The backend {name} can replay", session.replayable, table, f"is no site of {session.info.source}"
             )
         if isinstance(session, SupportsWeights):
-            known = {weight.name for step in table.values() for weight in step.weights.values()}
+            known = {weight.name for weight, _ in needed(session.spec)}
             unread = f"no equation of {session.info.source} reads"
             _check_names(f"The backend {name} has the weight", session.weights, known, unread)
             _check_names(f"The backend {name} says how it stores the weight", session.stored, known, unread)

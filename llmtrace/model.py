@@ -17,7 +17,7 @@ from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sites import Array
 from llmtrace.selection import DEFAULT_MAX_BYTES, Capture, as_selection, check_bytes, select
 from llmtrace.spec import ModelSpec
-from llmtrace.tokens import Tokenizer, encode_prompt
+from llmtrace.tokens import Tokenizer, encode_prompt, token_of
 from llmtrace.trace import REPLAYED, ModelInfo, Token, Trace
 
 if TYPE_CHECKING:
@@ -181,8 +181,7 @@ class Model:
         """The most likely next token at a position; equal logits by id."""
         tokens = self.tokens(prompt)
         logits = self.trace([token.id for token in tokens], capture=select("logits", tokens=[position]))["logits"].array
-        best = int(np.argmax(logits[0].astype(np.float64)))
-        return Token(best) if self.tokenizer is None else self.tokenizer.token(best)
+        return token_of(int(np.argmax(logits[0].astype(np.float64))), self.tokenizer)
 
     def close(self) -> None:
         """Release the model. Closing twice is allowed."""

@@ -76,9 +76,8 @@ def choose(source: str, backend: str | None = None, found: Plugins | None = None
     if backend in (None, prefix) and rest and prefix in found.backends:
         backend, source = prefix, rest
     path = Path(source)
-    there = (
-        path if os.path.exists(source) else None
-    )  # Path('') is the current directory, and Path.exists raises for a long name
+    # Path('') is the current directory, and Path.exists raises for a long name
+    there = path if os.path.exists(source) else None
     if backend is not None:
         return Choice(source, found.backend(backend), "named")
     if there is None and (
@@ -107,10 +106,8 @@ def probed(source: str, found: Plugins | None = None) -> tuple[dict[str, Fit], t
             continue
         try:
             fit = entry.backend.probe(source, path)
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # a stranger's probe may raise anything; the others still open what they can
+        # a stranger's probe may raise anything; the others still open what they can
+        except (Exception, SystemExit) as error:
             warnings.append(f"{name} is broken (its probe failed: {type(error).__name__}: {error})")
             continue
         if fit in ORDER:

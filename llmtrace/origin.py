@@ -17,7 +17,7 @@ from llmtrace.model import Model
 from llmtrace.opening import open as open_model
 from llmtrace.protocol import Preset
 from llmtrace.schema.evaluate import Weights
-from llmtrace.schema.steps import steps
+from llmtrace.schema.steps import needed
 from llmtrace.settings import Options
 from llmtrace.spec import ModelSpec
 from llmtrace.trace import Trace
@@ -86,7 +86,7 @@ def _weights(model: Model, spec: ModelSpec) -> Weights:
     """Raises `ModelOpenError` unless the model has the weights that the trace's equations read, in the same shapes."""
 
     def declared(of: ModelSpec) -> dict[str, tuple[int, ...]]:
-        return {weight.name: weight.shape for step in steps(of).values() for weight in step.weights.values()}
+        return {weight.name: weight.shape for weight, _ in needed(of)}
 
     ours, theirs = declared(spec), declared(model.spec)
     for name in [*ours, *theirs]:

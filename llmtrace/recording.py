@@ -17,7 +17,7 @@ from llmtrace.errors import SchemaViolationError, SignalUnavailableError
 from llmtrace.protocol import Observer, TraceSession
 from llmtrace.schema.evaluate import Equations, Signals
 from llmtrace.schema.precision import BYTES, Precision
-from llmtrace.schema.sites import Array
+from llmtrace.schema.sites import INPUTS, Array
 from llmtrace.schema.steps import layer_of, stage_of
 from llmtrace.selection import Cut, Pick, Selection, cut, size
 from llmtrace.trace import Provenance, Signal
@@ -77,7 +77,7 @@ def plan(session: TraceSession, equations: Equations, selection: Selection, ids:
             failures[site] = _unavailable(session, site, error)
             continue
         cuts[site] = wanted
-        rests = tuple(name for name in span.known if name not in ("tokens", "positions"))
+        rests = tuple(name for name in span.known if name not in INPUTS)
         derived[site] = rests
     for site, failure in failures.items():
         if not chosen[site].wild or not cuts:

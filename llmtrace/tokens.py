@@ -53,7 +53,12 @@ def encode_prompt(
             raise PromptError(f"Token id {token} is outside the vocabulary of this model (0 … {vocab - 1}).")
     if context is not None and len(ids) > context:
         raise PromptError(f"The prompt has {len(ids)} tokens, over the model's context of {context}: shorten it.")
-    return tuple(Token(token) if tokenizer is None else tokenizer.token(token) for token in ids)
+    return tuple(token_of(token, tokenizer) for token in ids)
+
+
+def token_of(id: int, tokenizer: Tokenizer | None) -> Token:
+    """A token of the vocabulary, with its text where there is a tokenizer."""
+    return Token(id) if tokenizer is None else tokenizer.token(id)
 
 
 def one_token(text: str | int, tokenizer: Tokenizer | None, vocab: int) -> Token:

@@ -18,7 +18,7 @@ from llmtrace.errors import SignalUnavailableError, UnknownSignalError
 from llmtrace.schema import SCHEMA_VERSION
 from llmtrace.schema.evaluate import Equations, Weights
 from llmtrace.schema.precision import Precision
-from llmtrace.schema.sites import Array
+from llmtrace.schema.sites import INPUTS, Array
 from llmtrace.selection import Cut, Selection, as_selection, select
 from llmtrace.spec import ModelSpec
 
@@ -211,7 +211,7 @@ class Trace:
         if name in self.signals:
             return self.signals[name]
         step = self.equations.step(name)
-        span = self.equations.derivable(name, set(self.known) - {"tokens", "positions"})
+        span = self.equations.derivable(name, set(self.known).difference(INPUTS))
         array = self.equations.evaluate(name, self.equations.looking(self.known))
         array.flags.writeable = False
         inputs = tuple(known for known in span.known if known != "positions")

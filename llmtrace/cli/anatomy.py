@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from attrs import NOTHING, fields, has
+
+from llmtrace.schema.steps import any_layer
 
 if TYPE_CHECKING:
     from llmtrace.protocol import TraceSession
@@ -33,9 +34,9 @@ def by_kind(sites: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, An
     """Kind, the first row of that kind, how many there are, and their bytes in all (None where they cannot be had)."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for site in sites:
-        general = re.sub(r"\bblocks\.\d+\.", "blocks.L.", f"{site['site']}\n{site['reason']}").split("\n", 1)
-        key = (*general, *site["axes"], *site["shape"], site["dtype"], site["availability"])
-        groups.setdefault(key, []).append(site | {"reason": general[1]})
+        kind, reason = any_layer(site["site"]), any_layer(site["reason"])
+        key = (kind, reason, *site["axes"], *site["shape"], site["dtype"], site["availability"])
+        groups.setdefault(key, []).append(site | {"reason": reason})
     for key, rows in groups.items():
         sizes = [row["bytes"] for row in rows]
         yield key[0], rows[0], len(rows), None if None in sizes else sum(sizes)

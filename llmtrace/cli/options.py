@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import click
 from attrs import fields, frozen
 
-from llmtrace.cli.parameters import Indices, Size, complete_backend, pairs
+from llmtrace.cli.parameters import NO_LIMIT, Indices, Size, complete_backend, pairs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -137,6 +137,9 @@ def max_bytes_option() -> Callable[[F], F]:
         type=Size(),
         default="2GiB",
         show_default=True,
+        callback=lambda ctx, param, value: (
+            None if value == NO_LIMIT else value
+        ),  # click takes a type's None for no value
         help="Refuse, before the run, to record more than this; or none.",
     )
 

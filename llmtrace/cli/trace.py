@@ -16,7 +16,7 @@ from llmtrace.cli.options import (
     opening_options,
     out_options,
 )
-from llmtrace.cli.parameters import NO_LIMIT, Indices
+from llmtrace.cli.parameters import Indices
 
 if TYPE_CHECKING:
     from llmtrace.trace import Trace
@@ -47,7 +47,7 @@ def trace(
     heads: tuple[int, ...] | None,
     channels: tuple[int, ...] | None,
     token_index: tuple[int, ...] | None,
-    max_bytes: int,
+    max_bytes: int | None,
     save: str | None,
     every: bool,
     out: Out,
@@ -68,7 +68,7 @@ def trace(
         check_destination(save)
     with open_model(opening, out) as model:
         selection = select(*(capture or ("**",)), heads=heads, channels=channels, tokens=token_index)
-        found = model.trace(prompt, capture=selection, max_bytes=None if max_bytes == NO_LIMIT else max_bytes)
+        found = model.trace(prompt, capture=selection, max_bytes=max_bytes)
         if save is not None:
             found.save(save)
             hint = "" if is_saved(save) else "; verify and view take it once its name ends in .trace"

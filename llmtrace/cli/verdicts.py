@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from llmtrace.schema.steps import any_layer
 from llmtrace.verifying import reason_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def show(verdicts: Verdicts, every: bool) -> None:
     if every:
         table(head, [(each.site, *_cells(each), reason_of(each)) for each in verdicts.sites], right=head[2:5])
         return
-    kinds = _by_kind(verdicts.judged)
+    kinds = _byany_layer(verdicts.judged)
     rows = [
         (kind, *_cells(worst := _worst(group)), worst.site if worst.site != kind else "")
         for kind, group in kinds.items()
@@ -50,11 +50,7 @@ def headline(verdicts: Verdicts) -> str:
 def _show_rest(verdicts: Verdicts) -> None:
     from llmtrace.cli.output import line
 
-    rest = Counter(
-        (_kind(e.site), e.status, re.sub(r"blocks\.\d+\.", "blocks.L.", e.reason))
-        for e in verdicts.sites
-        if e.status[0] == "u"
-    )
+    rest = Counter((any_layer(e.site), e.status, any_layer(e.reason)) for e in verdicts.sites if e.status[0] == "u")
     if rest:
         line()
     for (kind, status, reason), count in rest.items():
@@ -75,14 +71,10 @@ def _cells(each: LocalError) -> tuple[str, str, str, str]:
     return each.status, scientific(each.relative_error), scientific(each.worst_token_error), scientific(each.tolerance)
 
 
-def _kind(site: str) -> str:
-    return re.sub(r"^blocks\.\d+\.", "blocks.L.", site)
-
-
-def _by_kind(sites: Iterable[LocalError]) -> dict[str, list[LocalError]]:
+def _byany_layer(sites: Iterable[LocalError]) -> dict[str, list[LocalError]]:
     kinds: dict[str, list[LocalError]] = {}
     for each in sites:
-        kinds.setdefault(_kind(each.site), []).append(each)
+        kinds.setdefault(any_layer(each.site), []).append(each)
     return kinds
 
 

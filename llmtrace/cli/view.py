@@ -18,7 +18,6 @@ from llmtrace.cli.options import (
     opening_options,
     out_options,
 )
-from llmtrace.cli.parameters import NO_LIMIT
 
 if TYPE_CHECKING:
     from llmtrace.trace import Trace
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 @max_bytes_option()
 @click.option("--open", "show_it", is_flag=True, help="Open the page in a browser.")
 @out_options()
-def view(opening: Opening, asked: Asked, html: str | None, max_bytes: int, show_it: bool, out: Out) -> None:
+def view(opening: Opening, asked: Asked, html: str | None, max_bytes: int | None, show_it: bool, out: Out) -> None:
     """Write the page of a saved trace (MODEL is FILE.trace), or of a new one of MODEL and PROMPT.
 
     The page holds the attention patterns and a list of all signals; it opens without a network. Its path is printed.
@@ -64,13 +63,13 @@ def default_page(source: str) -> str:
     return f"{Path(source.rstrip('/')).name.replace(':', '-').removesuffix(SUFFIX)}{SUFFIX}.html"
 
 
-def _run(opening: Opening, asked: Asked, max_bytes: int, out: Out) -> Trace:
+def _run(opening: Opening, asked: Asked, max_bytes: int | None, out: Out) -> Trace:
     from llmtrace.cli.asking import read_prompt
     from llmtrace.cli.opening import open_model
 
     prompt = read_prompt(asked)
     with open_model(opening, out) as model:
-        return model.trace(prompt, max_bytes=None if max_bytes == NO_LIMIT else max_bytes)
+        return model.trace(prompt, max_bytes=max_bytes)
 
 
 def document(trace: Trace, page: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from attrs import field, frozen
 from llmtrace.errors import ModelOpenError
 from llmtrace.families.native import Family, Native, arrange, native_of, stored_shape
 from llmtrace.schema.sites import Array
-from llmtrace.schema.steps import Weight, steps
+from llmtrace.schema.steps import Weight, needed
 from llmtrace.spec import ModelSpec, Sizes
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -103,14 +103,9 @@ def weights_from(
     return Weights(places, tensors)
 
 
-def needed(spec: ModelSpec) -> Iterator[tuple[Weight, Sizes]]:
-    """Every weight that the steps read, once, with the lengths of its axes."""
-    seen: set[str] = set()
-    for step in steps(spec).values():
-        for weight in step.weights.values():
-            if weight.name not in seen:
-                seen.add(weight.name)
-                yield weight, step.sizes
+def stored_as(spec: ModelSpec, weight: str) -> str:
+    """The weight in whose place one is stored: of a tied model, the embedding is the unembedding too."""
+    return "embed.W_E" if weight == "unembed.W_U" and spec.unembed.tied else weight
 
 
 def canonical(family: Family, names: Iterable[str]) -> dict[str, str]:
@@ -136,10 +131,8 @@ def _place(
     tensors: Mapping[str, Tensor],
     where: str,
 ) -> Place:
-    name = "embed.W_E" if weight.name == "unembed.W_U" and spec.unembed.tied else weight.name
-    native, natives = native_of(
-        family, name, min(weight.shape[0], len(known) + 1)
-    )  # one more than there are is missed as soon
+    count = min(weight.shape[0], len(known) + 1)  # one more than there are is missed as soon
+    native, natives = native_of(family, stored_as(spec, weight.name), count)
     for one in natives:
         if one not in known:
             raise ModelOpenError(f"{where} lacks {one}, which {weight.name} of this {spec.family} model is read from.")

@@ -20,7 +20,7 @@ from collections.abc import Collection
 import numpy as np
 
 from llmtrace.influence.method import Answer, Method, Task
-from llmtrace.influence.paths import Paths, attention_branch, path_sites, paths, refuse_mixers, stream_read
+from llmtrace.influence.paths import Paths, path_sites, paths, refuse_mixers, stream_read
 from llmtrace.influence.record import Contract
 from llmtrace.schema.evaluate import Signals
 from llmtrace.schema.sites import Array
@@ -93,7 +93,7 @@ class AltiFold:
 def _ends(task: Task, layer: int) -> tuple[str, ...]:
     """The stream that attention reads, and either the stream right after it or what it adds; none without attention."""
     block, at = task.equations.spec.blocks[layer], f"blocks.{layer}."
-    branch = attention_branch(block)
+    branch = block.branch("attn")
     if branch is None:
         return ()
     base, added = at + stream_read(block, branch), f"{at}{branch.name}_out"

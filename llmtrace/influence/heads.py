@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from llmtrace.influence.record import HeadScore
+from llmtrace.schema.attention import visible
 from llmtrace.schema.sites import Array
 
 BEHAVIOURS: tuple[str, ...] = ("previous token", "induction", "duplicate token", "first token", "self")
@@ -43,16 +44,14 @@ def behaviour_keys(ids: Sequence[int]) -> dict[str, Array]:
 
 def head_scores(layer: int, pattern: Array, keys: dict[str, Array], window: int | None) -> list[HeadScore]:
     """Every behaviour of every head of one layer's pattern, [head query key]."""
-    place = np.arange(pattern.shape[1])
-    distance = place[:, None] - place[None, :]
-    visible = (distance >= 0) & (distance < (window or np.inf))
+    seen = visible(np.arange(pattern.shape[1]), window)
     found = []
     for name, mask in keys.items():
-        looked = mask & visible
+        looked = mask & seen
         rows = looked.any(-1)
         count = int(rows.sum())
         masses = (pattern * looked).sum(-1)[:, rows].mean(-1) if count else [None] * len(pattern)
-        chance = float((looked.sum(-1) / visible.sum(-1))[rows].mean()) if count else None
+        chance = float((looked.sum(-1) / seen.sum(-1))[rows].mean()) if count else None
         found += [
             HeadScore(name, layer, head, None if mass is None else float(mass), count, chance)
             for head, mass in enumerate(masses)

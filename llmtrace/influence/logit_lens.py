@@ -19,7 +19,7 @@ from llmtrace.schema.evaluate import Signals
 from llmtrace.schema.functions import softmax
 from llmtrace.schema.sites import Array
 from llmtrace.schema.verify import distance
-from llmtrace.tokens import Tokenizer
+from llmtrace.tokens import Tokenizer, token_of
 from llmtrace.trace import ModelInfo, Token
 
 
@@ -105,7 +105,5 @@ def _reading(site: str, logits: Array, target: int, tokenizer: Tokenizer | None,
     probabilities = softmax(logits)
     best = np.argsort(-logits, kind="stable")[:top]
     before = (logits > logits[target]).sum() + (logits[:target] == logits[target]).sum()
-    named = [
-        (Token(int(id)) if tokenizer is None else tokenizer.token(int(id)), float(probabilities[id])) for id in best
-    ]
+    named = [(token_of(int(id), tokenizer), float(probabilities[id])) for id in best]
     return Reading(site, tuple(named), 1 + int(before), float(probabilities[target]))

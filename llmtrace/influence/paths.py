@@ -45,11 +45,6 @@ class Paths:
         return np.asarray(self.mass * (self.values.transpose(1, 0, 2) @ onto).transpose(0, 2, 1))
 
 
-def attention_branch(block: Block) -> Branch | None:
-    """The branch of a block whose module is attention, if it has one."""
-    return next((branch for branch in block.branches if isinstance(branch.module, Attention)), None)
-
-
 def stream_read(block: Block, branch: Branch) -> str:
     """The point of the stream that a branch reads, through its norm or directly: `resid_pre` or `resid_mid`."""
     return next((pre.reads for pre in block.norms if f"{pre.name}.out" == branch.reads), branch.reads)
@@ -68,7 +63,7 @@ def refuse_mixers(spec: ModelSpec, method: str) -> None:
 
 def refuse_without_attention(spec: ModelSpec, method: str) -> None:
     """Raise `UnsupportedModelError` if no block has attention."""
-    if not any(attention_branch(block) for block in spec.blocks):
+    if not any(block.attention for block in spec.blocks):
         raise UnsupportedModelError(
             f"{method} needs attention patterns, and no block of this {spec.family} model has attention."
         )
@@ -79,7 +74,7 @@ def path_sites(spec: ModelSpec, layer: int) -> tuple[str, ...]:
 
     Raises `UnsupportedModelError` where a centred norm between z and `W_O` spans the heads: it mixes them.
     """
-    branch = attention_branch(spec.blocks[layer])
+    branch = spec.blocks[layer].branch("attn")
     if branch is None or not isinstance(a := branch.module, Attention):
         return ()
     if a.z_norm is not None and a.z_norm.centred and "head" in a.z_norm.over.split():
@@ -94,7 +89,7 @@ def path_sites(spec: ModelSpec, layer: int) -> tuple[str, ...]:
 
 def paths(equations: Equations, layer: int, signals: Signals, dtype: type[np.floating] = np.float64) -> Paths:
     """The paths of one block's attention, from the sites that `path_sites` names and the weights."""
-    branch = attention_branch(equations.spec.blocks[layer])
+    branch = equations.spec.blocks[layer].branch("attn")
     if branch is None or not isinstance(a := branch.module, Attention):
         raise ValueError(f"block {layer} has no attention")
     at = f"blocks.{layer}."
@@ -154,6 +149,5 @@ def weight(equations: Equations, name: str, dtype: type[np.floating] = np.float6
             f"The weight {name} is not at hand (the backend {others}): name a backend that has it (--backend), or use a method that needs "
             f"a trace only (rollout, attention)."
         )
-    return np.asarray(equations.weights[name]).astype(
-        dtype, order="C"
-    )  # products of transposed views are many times slower
+    # in C order, because products of transposed views are many times slower
+    return np.asarray(equations.weights[name]).astype(dtype, order="C")

@@ -21,7 +21,7 @@ from llmtrace.plugins import plugins
 from llmtrace.protocol import SupportsWeights
 from llmtrace.recording import Fold
 from llmtrace.schema.evaluate import Signals
-from llmtrace.tokens import one_token
+from llmtrace.tokens import one_token, token_of
 from llmtrace.trace import Token
 
 ABSORBED = 0.9
@@ -195,7 +195,4 @@ class Predicted:
             raise SchemaViolationError(
                 f"The logits of {self._model.info.source} hold NaN from position {row} on: the model is broken."
             )
-        tokenizer = self._model.tokenizer
-        self.tokens = tuple(
-            Token(int(id)) if tokenizer is None else tokenizer.token(int(id)) for id in logits.argmax(-1)
-        )
+        self.tokens = tuple(token_of(int(id), self._model.tokenizer) for id in logits.argmax(-1))

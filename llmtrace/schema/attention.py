@@ -67,10 +67,10 @@ def softmax_gain(a: Attention, signals: Mapping[str, Array]) -> float:
     return float((seen**2).sum() / max(seen.size, 1))
 
 
-def visible(a: Attention, positions: Array) -> Array:
-    """Which keys a query may see, [query key]."""
+def visible(positions: Array, window: int | None) -> Array:
+    """Which keys a query may see, [query key]: itself and those before it, `window - 1` at most."""
     distance = positions[:, None] - positions[None, :]
-    return np.asarray((distance >= 0) & (distance < (a.window or np.inf)))
+    return np.asarray((distance >= 0) & (distance < (window or np.inf)))
 
 
 def grouped(a: Attention, x: Array) -> Array:
@@ -139,7 +139,7 @@ def scores(a: Attention, rot_q: Array, rot_k: Array, positions: Array) -> Array:
     s = softcap(a.scale * product.reshape(a.heads, length, length), a.softcap)
     if a.slopes:
         s = s + np.asarray(a.slopes, s.dtype)[:, None, None] * (positions[None, :] - positions[:, None]).astype(s.dtype)
-    return np.where(visible(a, positions), s, np.asarray(-np.inf, s.dtype))
+    return np.where(visible(positions, a.window), s, np.asarray(-np.inf, s.dtype))
 
 
 def _with_sink(scores: Array, sinks: Array | None) -> Array:

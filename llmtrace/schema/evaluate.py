@@ -49,7 +49,7 @@ class Equations:
     """What the equations compute in."""
 
     @cached_property
-    def steps(self) -> dict[str, Step]:
+    def steps(self) -> Mapping[str, Step]:
         """Every site, in dataflow order."""
         return steps(self.spec)
 

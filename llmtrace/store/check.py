@@ -56,7 +56,7 @@ def _check_entry(entry: Entry, table: Mapping[str, Step], place: Place, tokens: 
         raise UnreadableError(f"{entry.site} has shape {list(entry.shape)} instead of {list(expected)}")
 
 
-def _table(spec: ModelSpec) -> dict[str, Step]:
+def _table(spec: ModelSpec) -> Mapping[str, Step]:
     """The sites of a spec, every part of which the equations can read."""
     try:
         table = steps(sound(spec, "its manifest"))

@@ -22,6 +22,7 @@ from llmtrace.view import pack
 from llmtrace.view.colours import level, shade, stylesheet
 from llmtrace.view.files import write
 from llmtrace.view.pack import Document
+from llmtrace.view.sentence import sentence
 from llmtrace.view.visible import named, runs
 
 if TYPE_CHECKING:
@@ -139,8 +140,5 @@ def fragment(influence: Influence) -> str:
             f'<bdi style="display:block;background:{back};color:{ink};border-radius:3px;padding:1px 4px;{ring}white-space:pre">'
             f'{escape(text)}</bdi><span style="font-size:70%;opacity:.75">{float(score):.2g}</span></span>'
         )
-    target = named(influence.target.text, influence.target.id)
-    against = f" rather than {named(influence.foil.text, influence.foil.id)}" if influence.foil else ""
-    says = f"{influence.method}: what {target}{against} at position {influence.position} depends on, in {influence.contract.unit}"
-    head = f'<div style="font-size:85%;opacity:.8">{escape(says)}</div>'
+    head = f'<div style="font-size:85%;opacity:.8">{escape(sentence(influence))}</div>'
     return f'<div dir="ltr" style="font-family:system-ui,sans-serif;line-height:1.5">{head}<div>{"".join(chips)}</div></div>'

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from attrs import frozen
 
 from llmtrace.schema.precision import Precision
+from llmtrace.schema.steps import any_layer
 from llmtrace.trace import Signal, Trace
 
 
@@ -33,10 +34,10 @@ def groups(trace: Trace) -> list[Group]:
     for signal in trace.signals.values():
         axes = " ".join(f"{axis}={size}" for axis, size in zip(signal.axes, signal.shape, strict=True))
         key = (
-            _any_layer(signal.site),
+            any_layer(signal.site),
             axes,
             str(signal.dtype),
-            _any_layer(str(signal.provenance)),
+            any_layer(str(signal.provenance)),
             words(signal.precision),
         )
         found.setdefault(key, []).append(signal)
@@ -50,10 +51,6 @@ def words(precision: Precision) -> str:
     """`bfloat16, sums float32, table of GELU`; one word where storage and sums agree."""
     sums = "" if precision.accumulation == precision.storage else f"sums {precision.accumulation}"
     return ", ".join(filter(None, [precision.storage, sums, precision.functions]))
-
-
-def _any_layer(text: str) -> str:
-    return re.sub(r"\bblocks\.\d+\.", "blocks.L.", text)
 
 
 def _pattern(signals: list[Signal]) -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from llmtrace.errors import OptionError
 from llmtrace.view.colours import DARK, level, shade
+from llmtrace.view.sentence import sentence, subject
 from llmtrace.view.tables import heads_table, lens_table
 from llmtrace.view.visible import named, runs
 
@@ -36,9 +37,7 @@ def summary(influence: Influence) -> str:
         f"{named(influence.tokens[place].text, influence.tokens[place].id)} {influence.scores[place]:.2g}"
         for place in strongest(influence, 3)
     )
-    against = f" rather than {named(influence.foil.text, influence.foil.id)}" if influence.foil else ""
-    target = named(influence.target.text, influence.target.id)
-    return f"<Influence {influence.method}: {target}{against} at position {influence.position} depends on {sources or 'no token'}>"
+    return f"<Influence {influence.method}: {subject(influence)} depends on {sources or 'no token'}>"
 
 
 def strongest(influence: Influence, count: int) -> list[int]:
@@ -68,14 +67,6 @@ def heat_line(influence: Influence, console: Console, sources: int = 5) -> None:
 def coloured(console: Console) -> bool:
     """Whether shades can be seen there: it is a terminal with colours, and `NO_COLOR` is not set."""
     return console.is_terminal and console.color_system is not None and not console.no_color
-
-
-def sentence(influence: Influence) -> str:
-    """`alti: what " Paris" at position 4 depends on, in share (rows sum to 1)`"""
-    against = f" rather than {named(influence.foil.text, influence.foil.id)}" if influence.foil else ""
-    target = named(influence.target.text, influence.target.id)
-    where = f"at position {influence.position}"
-    return f"{influence.method}: what {target}{against} {where} depends on, in {influence.contract.unit}"
 
 
 def shaded(influence: Influence) -> Text:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from llmtrace.families.native import arrange
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step
+from llmtrace.schema.verify import token_axis
 from llmtrace.selection import Cut
 from llmtrace_torch.attention import listening
 from llmtrace_torch.sites import Tap, What
@@ -136,7 +137,7 @@ def _pick(what: What, tensors: list[torch.Tensor], choices: int) -> torch.Tensor
 def extract(tensor: torch.Tensor, tap: Tap, step: Step, cut: Cut, row: Row, divisor: float = 1.0) -> Array:
     """What a tap saw of one prompt, as the schema has it, cut as asked: read-only, and a view where it can be."""
     mine, axis = _row(tensor.detach(), tap, row)
-    place = next(place for place, name in enumerate(step.axes) if name in ("token", "query"))
+    place = token_axis(step)
     tokens = cut.indices[place]
     if mine.device.type != "cpu" and tokens is not None:
         mine = mine.index_select(axis, torch.tensor(tokens, device=mine.device))

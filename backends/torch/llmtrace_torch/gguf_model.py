@@ -22,8 +22,9 @@ from transformers.modeling_gguf_pytorch_utils import (
 
 from llmtrace.errors import ModelOpenError, UnsupportedModelError
 from llmtrace.families.native import Family, native_of
-from llmtrace.families.weights import needed
+from llmtrace.families.weights import stored_as
 from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import needed
 from llmtrace.spec import ModelSpec
 from llmtrace_torch.capture import as_numpy
 from llmtrace_torch.gguf import Header
@@ -131,8 +132,7 @@ def stored(spec: ModelSpec, family: Family, kinds: Mapping[str, str]) -> dict[st
     """Schema weight to storage type, where it is one tensor of the file."""
     found: dict[str, str] = {}
     for weight, _ in needed(spec):
-        name = "embed.W_E" if weight.name == "unembed.W_U" and spec.unembed.tied else weight.name
-        kind = kinds.get(native_of(family, name)[1][0])
+        kind = kinds.get(native_of(family, stored_as(spec, weight.name))[1][0])
         if kind is not None:
             found[weight.name] = kind
     return found

@@ -22,8 +22,9 @@ from transformers.modeling_gguf_pytorch_utils import (
 )
 
 from llmtrace.families.native import Family, native_of
-from llmtrace.families.weights import needed
+from llmtrace.families.weights import stored_as
 from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import needed
 from llmtrace.spec import ModelSpec, Moe
 from llmtrace_torch.gguf import Header, TensorInfo
 
@@ -89,12 +90,10 @@ def _names(spec: ModelSpec, family: Family, architecture: Any) -> Mapping[str, s
     table = gguf.get_tensor_name_map(architecture, len(spec.blocks))
     found: dict[str, str] = {}
     for weight, _ in needed(spec):
-        name = "embed.W_E" if weight.name == "unembed.W_U" and spec.unembed.tied else weight.name
-        for native in native_of(family, name, weight.shape[0])[1]:
+        for native in native_of(family, stored_as(spec, weight.name), weight.shape[0])[1]:
             stem, dot, last = native.rpartition(".")
             stem, suffix = (stem, dot + last) if last in ("weight", "bias") else (native, "")
-            own = table.get_name(stem) or table.get_name(
-                stem.removeprefix(family.prefix)
-            )  # its table has BLOOM's base model only
+            base = stem.removeprefix(family.prefix)  # of BLOOM its table has the base model only
+            own = table.get_name(stem) or table.get_name(base)
             found[native] = f"{own}{suffix}"
     return found

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from attrs import define, field
 
 from llmtrace.families.native import Family
-from llmtrace.families.weights import needed, weights_from
+from llmtrace.families.weights import weights_from
 from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import needed
 from llmtrace.spec import ModelSpec
 
 
