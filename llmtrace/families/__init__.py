@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import evolve
 
-from llmtrace.errors import ModelOpenError, UnsupportedModelError, suggest
+from llmtrace.errors import ModelOpenError, UnsupportedModelError, shown, suggest
 from llmtrace.families import alibi, corrected, gemma, gpt, granite, llama, moe, neox, olmo
 from llmtrace.families.config import Config
 from llmtrace.families.native import Family
@@ -32,8 +32,8 @@ FAMILIES: dict[str, Family] = {
 }
 """`model_type` of a config to what LLMTrace knows of the architecture."""
 
-MOST_LAYERS = 10_000
-"""Layers that a config may announce before anything is made for each of them."""
+MOST = {"num_hidden_layers": 2_000, "num_attention_heads": 10_000}
+"""What a config may count at most before anything is made for each: the largest models have some hundred of either."""
 
 REFUSED: dict[str, str] = {
     "deepseek_v2": "multi-head latent attention",
@@ -82,7 +82,7 @@ def family(config: Mapping[str, Any]) -> Family:
         raise UnsupportedModelError(f"{name} models have {REFUSED[name]}, which the equations do not express.")
     if name not in FAMILIES:
         raise UnsupportedModelError(
-            f"{name!r} is not among the {len(FAMILIES)} families that LLMTrace knows.{suggest(name, FAMILIES)}"
+            f"{name!r:.60} is not among the {len(FAMILIES)} families that LLMTrace knows.{suggest(name[:60], FAMILIES)}"
         )
     row = FAMILIES[name]
     if row.variant is None:
@@ -102,9 +102,12 @@ def read(config: Mapping[str, Any], row: Family) -> Config:
         if "tie_word_embeddings" in config:
             inner.setdefault("tie_word_embeddings", config["tie_word_embeddings"])
     found = Config(inner, row.defaults, row.spellings)
-    layers = found.get("num_hidden_layers", 0)
-    if isinstance(layers, int) and layers > MOST_LAYERS:
-        raise ModelOpenError(f"config.json announces over {MOST_LAYERS} layers; the largest models have some hundred.")
+    for key, most in MOST.items():
+        count = found.get(key, 1)  # a key that is missing is missed by whoever reads it
+        if type(count) is not int or not 1 <= count <= most:
+            raise ModelOpenError(
+                f"config.json gives {found.spelled(key)} = {shown(count)}; it must be a whole number from 1 to {most:,}."
+            )
     return found
 
 
@@ -125,4 +128,4 @@ def _usable(name: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, KeyError, IndexError, ArithmeticError, AttributeError) as error:
-        raise ModelOpenError(f"config.json of this {name} model has an unusable value: {error}.") from error
+        raise ModelOpenError(f"config.json of this {name} model has an unusable value: {str(error)[:200]}.") from error

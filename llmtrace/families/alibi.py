@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve
 
-from llmtrace.errors import UnsupportedModelError
+from llmtrace.errors import UnsupportedModelError, shown
 from llmtrace.families.blocks import parallel, sequential
 from llmtrace.families.config import Config
 from llmtrace.families.native import Family, Native
@@ -82,7 +82,7 @@ def mpt(c: Config) -> ModelSpec:
     for key, only in MPT_ONLY.items():
         if own.get(key, only) != only:
             raise UnsupportedModelError(
-                f"mpt with attn_config.{key}={own[key]!r} is not expressed by the equations, only {only!r}."
+                f"mpt with attn_config.{key}={shown(own[key])} is not expressed by the equations, only {only!r}."
             )
     heads, width = int(c.num_attention_heads), int(c.hidden_size // c.num_attention_heads)
     a = Attention(

@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 from attrs import frozen
 
-from llmtrace.errors import ModelOpenError, UnsupportedModelError
+from llmtrace.errors import ModelOpenError, UnsupportedModelError, shown
 from llmtrace.families import family, spec_of
 from llmtrace.families.native import Family
 from llmtrace.families.safetensors import Entry, Tensors, read_header
@@ -20,7 +20,7 @@ from llmtrace.families.weights import Weights, canonical, first_non_finite, weig
 from llmtrace.fingerprint import fingerprint
 from llmtrace.spec import ModelSpec
 
-__all__ = ["Checkpoint", "first_non_finite", "open_checkpoint", "weights_from"]
+__all__ = ["PICKLES", "Checkpoint", "first_non_finite", "lacking", "open_checkpoint", "weights_from"]
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -59,16 +59,29 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     directory = Path(directory)
     if not directory.is_dir():
         raise ModelOpenError(f"{directory} is not a directory.")
-    config = _json(directory / "config.json", f"{directory} holds no config.json: it is not a transformers checkpoint.")
+    config = _json(directory / "config.json", f"{directory} is no checkpoint: it lacks {lacking(directory)}.")
     if quantised := config.get("quantization_config"):
         method = quantised.get("quant_method", "unknown") if isinstance(quantised, Mapping) else quantised
         raise UnsupportedModelError(
-            f"{directory} is quantised ({method}): open the original checkpoint, or dequantise it first."
+            f"{directory} is quantised ({shown(method)}): open the original checkpoint, or dequantise it first."
         )
     row, spec = family(config), spec_of(config)
     tensors, where = _tensors(directory)
+    if len(spec.blocks) > len(tensors):  # before anything is made for each layer
+        raise ModelOpenError(
+            f"config.json announces {len(spec.blocks):,} layers, and {where} holds {len(tensors)} tensors in all: one of them is not "
+            "of this model."
+        )
     spec = _really_tied(spec, row, tensors)
     return Checkpoint(directory, config, row, spec, tensors, weights_from(spec, row, tensors, where))
+
+
+def lacking(directory: Path) -> str:
+    """What a directory lacks to be a checkpoint; nothing where it has all."""
+    missing = [] if (directory / "config.json").is_file() else ["config.json"]
+    if not any(directory.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    return " and ".join(missing)
 
 
 def _json(path: Path, missing: str) -> dict[str, Any]:
@@ -96,7 +109,9 @@ def _tensors(directory: Path) -> tuple[Tensors, str]:
             f"{directory} has {pickles[0]} and no {WHOLE}: pickles can run code, so they are not opened. Convert it with "
             "transformers: from_pretrained, then save_pretrained."
         )
-    raise ModelOpenError(f"{directory} has neither {WHOLE} nor {INDEX}.")
+    raise ModelOpenError(
+        f"{directory} has a config.json and no weights: it lacks {WHOLE}, or {INDEX} and its shards. Fetch them."
+    )
 
 
 def _shards(directory: Path) -> Tensors:
@@ -109,10 +124,10 @@ def _shards(directory: Path) -> Tensors:
     for file in sorted(set(places.values())):
         if not (directory / file).exists():
             example = next(name for name, holder in places.items() if holder == file)
-            raise ModelOpenError(f"{directory} lacks the shard {file}, which holds {example}: fetch it.")
+            raise ModelOpenError(f"{directory} lacks the shard {shown(file)}, which holds {shown(example)}: fetch it.")
         header = read_header(directory / file)
         if absent := sorted(name for name, holder in places.items() if holder == file and name not in header):
-            raise ModelOpenError(f"{directory / file} lacks {absent[0]}, which {INDEX} places there.")
+            raise ModelOpenError(f"{directory}: {shown(file)} lacks {shown(absent[0])}, which {INDEX} places there.")
         entries |= header
     return Tensors(entries)
 

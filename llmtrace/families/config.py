@@ -35,10 +35,15 @@ class Config(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(list(iter(self)))
 
+    def spelled(self, key: str) -> str:
+        """A key as the file writes it, or else as the family does."""
+        return key if key in self._data else self._spellings.get(key, key)
+
     def __getattr__(self, key: str) -> Any:
         if key.startswith("_"):
             raise AttributeError(key)
         if key not in self:
-            own = self._spellings.get(key, key)
-            raise ModelOpenError(f"config.json lacks {own!r}, which a {self._data.get('model_type')} model must state.")
+            raise ModelOpenError(
+                f"config.json lacks {self.spelled(key)!r}, which a {self._data.get('model_type')} model must state."
+            )
         return self[key]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import index
+
 from attrs import evolve
 
 from llmtrace.families.blocks import sequential
@@ -17,7 +19,9 @@ from llmtrace.spec import ModelSpec, Moe, Shared
 def _corrected(c: Config) -> Moe:
     """DeepSeek's mixture: sigmoid scores, a bias for the choice only, experts that every token takes; groups are refused."""
     refuse(c, n_group=1, topk_group=1)
-    shared = Shared(expert_of(c, c.moe_intermediate_size * c.n_shared_experts))
+    shared = Shared(
+        expert_of(c, index(c.moe_intermediate_size) * index(c.n_shared_experts))
+    )  # a text would be repeated
     expert = expert_of(c, c.moe_intermediate_size)
     return Moe(
         c.num_experts, c.num_experts_per_tok, expert, "sigmoid", bool(c.norm_topk_prob), float(c.routed_scaling_factor),

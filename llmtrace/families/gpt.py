@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from attrs import evolve
 
-from llmtrace.errors import UnsupportedModelError
+from llmtrace.errors import UnsupportedModelError, shown
 from llmtrace.families.blocks import parallel, sequential
 from llmtrace.families.config import Config
 from llmtrace.families.native import Family, Native
@@ -41,10 +42,11 @@ def gpt_neo(c: Config) -> ModelSpec:
     mlp = plain(c, c.intermediate_size or 4 * c.hidden_size, c.activation_function)
     a = evolve(_heads(c, biases="O"), scale=1.0)
     patterns = c.attention_types or [[["global", "local"], 12]]
-    kinds = c.get("attention_layers") or [kind for pattern, times in patterns for kind in pattern * times]
+    repeated = (kind for pattern, times in patterns if pattern for _ in range(times) for kind in pattern)
+    kinds = c.get("attention_layers") or list(islice(repeated, c.num_hidden_layers + 1))  # one too many is too many
     if len(kinds) != c.num_hidden_layers or set(kinds) - {"global", "local"}:
         raise UnsupportedModelError(
-            f"gpt_neo needs {c.num_hidden_layers} attention types, each global or local, not {kinds}."
+            f"gpt_neo needs {c.num_hidden_layers} attention types, each global or local, not {shown(kinds)}."
         )
     windows = [window(c.window_size) if kind == "local" else None for kind in kinds]
     blocks = [sequential(evolve(a, window=one), mlp, norm) for one in windows]
@@ -71,7 +73,7 @@ def gptj(c: Config) -> ModelSpec:
     a = _heads(c, biases="")
     if not c.rotary_dim or c.rotary_dim > a.d_head:
         raise UnsupportedModelError(
-            f"{c.model_type} with rotary_dim={c.rotary_dim!r} for heads of {a.d_head} is not expressed."
+            f"{c.model_type} with rotary_dim={shown(c.rotary_dim)} for heads of {shown(a.d_head)} is not expressed."
         )
     a = evolve(a, rotary=Rotary(10000.0, c.rotary_dim, "interleaved"))
     mlp = plain(c, c.n_inner or 4 * c.hidden_size, c.activation_function)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from attrs import evolve
 
-from llmtrace.errors import ModelOpenError, UnsupportedModelError, suggest
+from llmtrace.errors import ModelOpenError, UnsupportedModelError, shown, suggest
 from llmtrace.families.config import Config
 from llmtrace.families.rope import context, rotary
 from llmtrace.spec import Attention, Block, Embedding, GatedMlp, Mlp, ModelSpec, Norm, Positions, Unembedding
@@ -42,7 +42,7 @@ def act(c: Config, name: str) -> str:
     """The schema's name of an activation. Raises `UnsupportedModelError` for one that the equations lack."""
     if name not in ACTS:
         raise UnsupportedModelError(
-            f"{c.model_type} uses the activation {name!r}, which is not in the table.{suggest(str(name), ACTS)}"
+            f"{c.model_type} uses the activation {name!r:.60}, which is not in the table.{suggest(str(name)[:60], ACTS)}"
         )
     return ACTS[name]
 
@@ -53,7 +53,7 @@ def refuse(c: Config, **unless: object) -> None:
         value = c.get(key, only)
         if value != only:
             raise UnsupportedModelError(
-                f"{c.model_type} with {key}={value!r} is not expressed by the equations, only {only!r}."
+                f"{c.model_type} with {key}={shown(value)} is not expressed by the equations, only {only!r}."
             )
 
 
@@ -117,7 +117,7 @@ def layer_types(c: Config, default: Callable[[int], str]) -> list[str]:
         raise ModelOpenError(f"config.json has {len(kinds)} layer_types for {c.num_hidden_layers} layers.")
     if unknown := sorted(set(kinds) - {FULL, SLIDING}):
         raise UnsupportedModelError(
-            f"{c.model_type} has layers of the kind {unknown[0]!r}, which the equations do not express."
+            f"{c.model_type} has layers of the kind {unknown[0]!r:.60}, which the equations do not express."
         )
     return list(kinds)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from llmtrace.errors import ModelOpenError, UnsupportedModelError, suggest
+from llmtrace.errors import ModelOpenError, UnsupportedModelError, shown, suggest
 from llmtrace.families.config import Config
 from llmtrace.spec import DynamicNtk, Linear, Llama3, LongRope, Rotary, Scaling, Yarn
 
@@ -30,13 +30,13 @@ def rotary(
     name = p.get("rope_type") or p.get("type") or "default"
     if name not in SCALINGS:
         raise UnsupportedModelError(
-            f"{c.model_type} asks for rope_type {name!r}, which the equations do not express.{suggest(str(name), SCALINGS)}"
+            f"{c.model_type} asks for rope_type {name!r:.60}, which the equations do not express.{suggest(str(name)[:60], SCALINGS)}"
         )
     fraction = p.get("partial_rotary_factor") or c.get("partial_rotary_factor") or 1.0
-    width = int(d_head * fraction)
+    width = int(d_head * float(fraction))  # a text or a list would be repeated
     if width % 2 or width < 2:
         raise UnsupportedModelError(
-            f"{c.model_type} rotates {width} of {d_head} channels: only an even number makes pairs."
+            f"{c.model_type} rotates {shown(width)} of {shown(d_head)} channels: only an even number makes pairs."
         )
     base = getattr(c, theta) if p.get("rope_theta") is None else p["rope_theta"]
     return Rotary(float(base), width, layout, SCALINGS[name](c, p))
@@ -60,7 +60,7 @@ def context(c: Config) -> int:
     """The longest prompt: dynamic NTK goes beyond `max_position_embeddings` by its factor."""
     longest = int(c.max_position_embeddings)
     p = c.get("rope_scaling") or c.get("rope_parameters") or {}
-    return int(longest * _get(c, p, "factor")) if "dynamic" in (p.get("rope_type"), p.get("type")) else longest
+    return int(longest * float(_get(c, p, "factor"))) if "dynamic" in (p.get("rope_type"), p.get("type")) else longest
 
 
 def _get(c: Config, p: Parameters, key: str) -> Any:

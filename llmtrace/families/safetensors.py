@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from attrs import field, frozen
 
-from llmtrace.errors import ModelOpenError
+from llmtrace.errors import ModelOpenError, shown
 from llmtrace.safetensors_header import Place, UnreadableError
 from llmtrace.safetensors_header import read_header as read_any
 from llmtrace.schema.sites import Array
@@ -43,7 +43,7 @@ class Tensors(Mapping[str, Array]):
         entry = self.entries[name]
         if entry.place.dtype not in DTYPES:
             raise ModelOpenError(
-                f"{name} in {entry.path.name} is stored as {entry.place.dtype!r:.40}, which is not supported: convert it to BF16."
+                f"{shown(name)} in {shown(entry.path.name)} is stored as {entry.place.dtype!r:.40}, which is not supported: convert it to BF16."
             )
         if entry.path not in self._maps:
             self._maps[entry.path] = np.memmap(entry.path, np.uint8, "r")

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from attrs import field, frozen
 
-from llmtrace.errors import ModelOpenError
+from llmtrace.errors import ModelOpenError, shown
 from llmtrace.families.native import Family, Native, arrange, native_of, stored_shape
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Weight, needed
@@ -99,7 +99,7 @@ def weights_from(
     read = {name for place in places.values() for name in place.names}
     for native, name in known.items():
         if name not in read and not _excused(spec, family, native):
-            raise ModelOpenError(f"{name} is in {where}, and no equation of a {spec.family} model reads it.")
+            raise ModelOpenError(f"{shown(name)} is in {where}, and no equation of a {spec.family} model reads it.")
     return Weights(places, tensors)
 
 
@@ -139,11 +139,11 @@ def _place(
         array, shape = tensors[known[one]], stored_shape(native.axes, sizes)
         if array.shape != shape:
             raise ModelOpenError(
-                f"{known[one]} in {where} has shape {list(array.shape)}, not {list(shape)} as config.json says."
+                f"{shown(known[one])} in {where} has shape {list(array.shape)}, not {list(shape)} as config.json says."
             )
         if array.dtype.name not in FLOATS:
             raise ModelOpenError(
-                f"{known[one]} in {where} is stored as {array.dtype.name}, not as floating-point numbers."
+                f"{shown(known[one])} in {where} is stored as {array.dtype.name}, not as floating-point numbers."
             )
     return Place(native, tuple(known[one] for one in natives), weight, sizes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -201,6 +202,54 @@ def test_a_lost_tensor_is_named(family, written):
         open_checkpoint(written(family, without(LOST[family])))
 
 
+HOSTILE = "x\x1b[2J\n\u202e" + "y" * 3000
+
+
+def test_a_hostile_name_of_a_tensor_is_escaped_and_cut(written):
+    with pytest.raises(ModelOpenError, match="no equation of a llama model reads it") as caught:
+        open_checkpoint(written(change=lambda tensors: tensors | {HOSTILE: np.zeros(3, np.float32)}))
+    assert harmless(caught.value)
+
+
+def test_a_hostile_name_in_an_index_is_escaped_and_cut(sharded):
+    index = sharded / "model.safetensors.index.json"
+    places = json.loads(index.read_text())["weight_map"]
+    for file, words in ((next(iter(places.values())), "lacks 'x"), ("z.safetensors", "which holds 'x")):
+        index.write_text(json.dumps({"weight_map": places | {HOSTILE: file}}))
+        with pytest.raises(ModelOpenError, match=words) as caught:
+            open_checkpoint(sharded)
+        assert harmless(caught.value)
+    index.write_text(json.dumps({"weight_map": places | {"a": HOSTILE[:200] + ".safetensors"}}))
+    with pytest.raises(ModelOpenError, match="lacks the shard 'x") as caught:
+        open_checkpoint(sharded)
+    assert harmless(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model_type", HOSTILE),
+        ("hidden_act", HOSTILE),
+        ("rope_scaling", {"rope_type": HOSTILE, "factor": 2.0}),
+        ("layer_types", [HOSTILE] * 3),
+        ("quantization_config", {"quant_method": HOSTILE}),
+        ("quantization_config", HOSTILE),
+        ("hidden_size", HOSTILE),
+        ("hidden_size", -1e300),
+        ("num_hidden_layers", HOSTILE),
+    ],
+)
+def test_a_hostile_value_in_a_config_is_escaped_and_cut(key, value, written):
+    with pytest.raises(ModelOpenError) as caught:
+        open_checkpoint(written("qwen3", config={key: value}))
+    assert harmless(caught.value)
+
+
+def harmless(error):
+    """Whether a message is one short line that a terminal only shows (the path of the test's own directory apart)."""
+    return str(error).isprintable() and len(str(error)) < 700
+
+
 def test_a_lost_head_is_named(written):
     with pytest.raises(ModelOpenError, match=r"lacks lm_head\.weight, which unembed\.W_U"):
         open_checkpoint(written("llama", without("lm_head.weight")))
@@ -325,7 +374,10 @@ def test_no_directory_is_an_error(tmp_path):
 def test_no_config_is_an_error(written):
     directory = written()
     (directory / "config.json").unlink()
-    with pytest.raises(ModelOpenError, match=r"holds no config\.json"):
+    with pytest.raises(ModelOpenError, match=r"is no checkpoint: it lacks config\.json\."):
+        open_checkpoint(directory)
+    (directory / FILE).unlink()
+    with pytest.raises(ModelOpenError, match=r"is no checkpoint: it lacks config\.json and \*\.safetensors\."):
         open_checkpoint(directory)
 
 
@@ -355,7 +407,7 @@ def test_a_pickle_is_refused(written):
 def test_no_tensors_at_all_is_an_error(written):
     directory = written()
     (directory / FILE).unlink()
-    with pytest.raises(ModelOpenError, match=r"has neither model\.safetensors nor"):
+    with pytest.raises(ModelOpenError, match=r"has a config\.json and no weights: it lacks model\.safetensors, or"):
         open_checkpoint(directory)
 
 
@@ -395,3 +447,34 @@ def test_an_index_that_points_elsewhere_is_refused(index, sharded):
 def test_a_quantised_checkpoint_is_refused_by_name(method, written):
     with pytest.raises(UnsupportedModelError, match=rf"is quantised \({method}\)"):
         open_checkpoint(written(config={"quantization_config": {"quant_method": method}}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_hidden_layers", 2000),
+        ("num_hidden_layers", 10**9),
+        ("num_hidden_layers", 1e9),
+        ("num_attention_heads", 10**9),
+        ("vocab_size", 10**12),
+        ("hidden_size", 10**12),
+        ("intermediate_size", 10**12),
+        ("num_key_value_heads", 10**12),
+        ("head_dim", 10**12),
+        ("max_position_embeddings", 10**12),
+    ],
+)
+def test_an_enormous_number_ends_quickly_whatever_it_counts(key, value, written):
+    directory = written(config={key: value})
+    start = time.perf_counter()
+    if key == "max_position_embeddings":  # sizes nothing in a rotary model
+        assert open_checkpoint(directory).spec.context == value
+    else:
+        with pytest.raises(ModelOpenError, match=r"config\.json"):
+            open_checkpoint(directory)
+    assert time.perf_counter() - start < 1
+
+
+def test_more_layers_than_there_are_tensors_are_an_error_before_anything_is_made_for_each(written):
+    with pytest.raises(ModelOpenError, match=r"announces 2,000 layers, and .*model\.safetensors holds \d+ tensors"):
+        open_checkpoint(written(config={"num_hidden_layers": 2000}))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import time
 
 import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmtrace.errors import ModelOpenError, UnsupportedModelError
 from llmtrace.families import FAMILIES, REFUSED, family, spec_of
@@ -249,7 +253,15 @@ def test_an_unknown_family_has_near_names():
 
 BAD = {
     "heads that cannot be shared": ({"num_key_value_heads": 3}, "4 query heads, which 3 key/value heads cannot share"),
-    "no layers": ({"num_hidden_layers": 0}, "without layers"),
+    "no layers": ({"num_hidden_layers": 0}, "num_hidden_layers = 0; it must be a whole number from 1 to 2,000"),
+    "a billion layers": ({"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000; it must be"),
+    "a billion layers, written as a fraction": (
+        {"num_hidden_layers": 1e9},
+        "num_hidden_layers = 1000000000.0; it must",
+    ),
+    "a text of a billion layers": ({"num_hidden_layers": "1000000000"}, "num_hidden_layers = '1000000000'; it must be"),
+    "a billion heads": ({"num_attention_heads": 10**9}, "num_attention_heads = 1000000000; it must be"),
+    "a billion slopes": ({"model_type": "bloom", "num_attention_heads": 10**9}, "num_attention_heads = 1000000000; it"),
     "text for a number": ({"hidden_size": "64"}, "unusable value"),
     "a fraction": ({"intermediate_size": 1.5}, "d_mlp = 1.5"),
     "a negative vocabulary": ({"vocab_size": -1}, "vocab = -1"),
@@ -263,7 +275,20 @@ BAD = {
         {"model_type": "mistral", "sliding_window": -1, "num_key_value_heads": 2},
         "window = -1; it must be a positive integer",
     ),
-    "no heads": ({"num_attention_heads": 0}, "unusable value"),
+    "no heads": ({"num_attention_heads": 0}, "num_attention_heads = 0; it must be a whole number from 1 to"),
+    "a text that would be repeated": ({"partial_rotary_factor": "x", "hidden_size": 2**61}, "unusable value"),
+    "a list that would be repeated": (
+        {**TINY["glm4_moe"], "model_type": "glm4_moe", "n_shared_experts": 2**31, "moe_intermediate_size": [1]},
+        "unusable value",
+    ),
+    "a context that would be repeated": (
+        {"rope_scaling": {"rope_type": "dynamic", "factor": "x"}, "max_position_embeddings": 2**61},
+        "unusable value",
+    ),
+    "a pattern repeated for ever": (
+        {"model_type": "gpt_neo", "attention_types": [[["global", "local"], 10**10]], "num_layers": 2},
+        "gpt_neo needs 2 attention types",
+    ),
     "a wrong number of layer types": (
         {"model_type": "qwen3", "layer_types": ["full_attention"]},
         "1 layer_types for 2 layers",
@@ -282,6 +307,12 @@ def test_a_config_that_contradicts_itself_is_an_error(fault):
         spec_of(LLAMA | change)
 
 
+def test_a_count_that_is_none_is_named_in_the_familys_own_spelling():
+    for name, key in (("gpt2", "n_layer"), ("mpt", "n_heads")):
+        with pytest.raises(ModelOpenError, match=f"gives {key} = an integer of too many digits; it must be"):
+            spec_of({**TINY[name], "model_type": name, key: 10**5000})
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -296,7 +327,7 @@ def test_a_config_that_contradicts_itself_is_an_error(fault):
     ids=lambda change: next(iter(change)),
 )
 def test_rows_that_depend_on_the_config_do_not_trip_over_it(change):
-    with pytest.raises(ModelOpenError, match=r"unusable value|positive integer|layers; the largest models"):
+    with pytest.raises(ModelOpenError, match=r"unusable value|positive integer|whole number from 1"):
         spec_of({**TINY["qwen3_moe"], "model_type": "qwen3_moe"} | change)
 
 
@@ -314,3 +345,49 @@ def test_a_config_is_a_mapping_with_defaults_beneath():
     assert sorted(config) == ["a", "b", "model_type", "n_embd"]
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         config.hidden_size = 4
+
+
+def leaves(value, at=()):
+    """The paths of all numbers, nulls and lists in a config."""
+    if isinstance(value, dict):
+        return [path for key in value for path in leaves(value[key], (*at, key))]
+    inside = (
+        [path for place in range(len(value)) for path in leaves(value[place], (*at, place))]
+        if isinstance(value, list)
+        else []
+    )
+    return [*inside, at] if value is None or isinstance(value, int | float | list) else inside
+
+
+def put(value, path, new):
+    """A config with one value replaced, however deep it stands."""
+    if not path:
+        return new
+    changed = dict(value) if isinstance(value, dict) else list(value)
+    changed[path[0]] = put(value[path[0]], path[1:], new)
+    return changed
+
+
+whole = functools.cache(in_full)
+NUMBERS = st.one_of(
+    st.sampled_from([0, -1, 1, 10**4, 10**9, 10**12, 2**63, 10**400, 10**5000, 0.5, 1e9, 1e12, 1e300, -1e300]),
+    st.sampled_from([float("inf"), float("nan"), True, None, "7", "10000000000", "x", [], {}, [10**9], {"a": 1}]),
+    st.integers(-2, 200),
+    st.floats(),
+)
+
+
+@given(name=st.sampled_from(sorted(TINY)), data=st.data())
+@settings(deadline=None, max_examples=300)
+def test_any_numbers_in_a_config_come_to_a_spec_or_a_short_error_in_no_time(name, data):
+    config = whole(name)
+    for _ in range(data.draw(st.integers(1, 3))):
+        config = put(config, data.draw(st.sampled_from(leaves(config))), data.draw(NUMBERS))
+    start = time.perf_counter()
+    try:
+        said = ""
+        spec_of(config)
+    except ModelOpenError as error:
+        said = str(error)
+    assert len(said) < 600
+    assert time.perf_counter() - start < 1
