@@ -12,6 +12,10 @@ How strongly the prediction at one position depends on each source token: `model
 --method …`. Each method says what it explains, what it credits, how, what it holds fixed, and the unit of a score. A method with an
 identity reports by how much it misses it; one without says so, and its scores are not shares of anything.
 
+A method that *aims* explains a token: the target, less the foil where there is one. One that does not explains the position, whatever
+token is predicted there: a target changes nothing, and a foil is refused. What the model predicts, and how likely it finds the
+target, is told beside the scores of either.
+
 "Needs": `T` a trace, `W` the weights. "Cost" counts T tokens, L layers, H heads, width d.
 
 """
@@ -20,8 +24,11 @@ identity reports by how much it misses it; one without says so, and its scores a
 def page() -> str:
     """The whole page."""
     rows = sorted((row for row in plugins().methods.values()), key=lambda row: row.name)
-    head = ("method", "what", "needs", "cost", "identity", "source")
-    lines = [(code(m.name), m.title, m.needs, m.cost, m.completeness or "none", m.source) for m in rows]
+    head = ("method", "what", "aims", "needs", "cost", "identity", "source")
+    lines = [
+        (code(m.name), m.title, "yes" if m.aims else "no", m.needs, m.cost, m.completeness or "none", m.source)
+        for m in rows
+    ]
     return (NOTICE + INTRO + table(head, lines) + "".join(map(_section, rows))).rstrip() + "\n"
 
 
@@ -29,6 +36,7 @@ def _section(method: Method) -> str:
     contract = method.contract
     rows = [
         ("explains", contract.output),
+        ("target, foil", "enter the scores" if method.aims else "enter no score: the same for every token"),
         ("credits", contract.features),
         ("how", contract.process),
         ("held fixed", contract.fixed),

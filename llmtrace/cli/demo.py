@@ -144,10 +144,10 @@ def show(answers: list[Known], reference: Column) -> None:
     line(f"next: {DEMO.answer!r}, copied from position {DEMO.copied}, {because}")
     line()
     rows = [
-        (each.head, each.what, f"{each.value:.5f}", _cell(each, value))
+        (each.head, each.what, f"{each.value:.5f}", f"±{each.within:g}", _cell(each, value))
         for each, value in zip(answers, reference.measured(answers), strict=True)
     ]
-    table(("head", "what", "known", "measured"), rows, right=("known", "measured"))
+    table(("head", "what", "known", "within", "measured"), rows, right=("known", "within", "measured"))
     line()
     for influence in reference.influences:
         if influence.method in ("alti", "dla"):
@@ -167,7 +167,7 @@ def show_beside(answers: list[Known], column: Column) -> None:
     line(f"{column.backend}: {len(rows) - len(missed)} of {len(rows)} known answers; {_equations(column)}; {apart}")
     for each, value in missed:
         what = f"{each.head} {each.what}" if each.head else each.what
-        line(f"  {what}: known {each.value:.5f}, measured {_cell(each, value)}")
+        line(f"  {what}: known {each.value:.5f} ±{each.within:g}, measured {_cell(each, value)}")
 
 
 def _equations(column: Column) -> str:

@@ -31,7 +31,11 @@ from llmtrace.cli.parameters import complete_method, complete_viewer
     help="By which method.",
 )
 @target_options()
-@click.option("--foil", metavar="TOKEN", help='A token whose logit is subtracted from the target\'s (" London").')
+@click.option(
+    "--foil",
+    metavar="TOKEN",
+    help='A token whose logit is subtracted from the target\'s (" London"), by methods that aim.',
+)
 @click.option("--foil-id", type=int, metavar="ID", help="The same, as a token id.")
 @click.option(
     "--html",
@@ -70,10 +74,13 @@ def influence(
     from llmtrace.cli.opening import open_model
     from llmtrace.cli.output import answer, say
     from llmtrace.cli.picture import gather, show, write
+    from llmtrace.influence.fitness import check_foil
     from llmtrace.plugins import plugins
 
     prompt = read_prompt(asked)
-    plugins().method(method)
+    row = plugins().method(method)
+    if foil is not None or foil_id is not None:
+        check_foil([row])
     pages = _pages(html, save, viewer)
     for file in pages:
         check_destination(file)

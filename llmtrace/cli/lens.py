@@ -52,11 +52,22 @@ def show(lens: Lens) -> None:
     """A row a point of the stream, for people."""
     from llmtrace.cli.output import console, line, prompt_line, scientific
     from llmtrace.view.tables import lens_table
-    from llmtrace.view.visible import named
 
     prompt_line(lens.tokens)
-    line(f"position {lens.position}, target {named(lens.target.text, lens.target.id)}")
+    line(f"position {lens.position}, {_aim(lens)}")
     line()
     console().print(lens_table(lens))
     line()
     line(f"the last point gives the model's own logits to {scientific(lens.gap)} (relative)")
+
+
+def _aim(lens: Lens) -> str:
+    """The target, and the token that the model predicts where that is another."""
+    from llmtrace.view.figures import probability
+    from llmtrace.view.visible import named
+
+    target = f"target {named(lens.target.text, lens.target.id)}"
+    best, share = lens.layers[-1].top[0]
+    if best.id == lens.target.id:
+        return f"{target}, the predicted token"
+    return f"{target}; predicted: {named(best.text, best.id)} (probability {probability(share)})"

@@ -124,7 +124,7 @@ def target_options() -> Callable[[F], F]:
             help="Whose prediction; -1 is that of the last token.",
         ),
         click.option(
-            "--target", metavar="TOKEN", help='The token to explain, exactly (" Paris"); default: the predicted one.'
+            "--target", metavar="TOKEN", help='The token to look for, exactly (" Paris"); default: the predicted one.'
         ),
         click.option("--target-id", type=int, metavar="ID", help="The same, as a token id."),
     )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from llmtrace.cli.output import line, say
-from llmtrace.errors import CapabilityError, SignalUnavailableError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from llmtrace.cli.options import Out
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
     from llmtrace.influence.record import Influence
     from llmtrace.model import Model, Prompt
 
-BESIDE = ("dla", "attention")
-"""Methods that a page shows beside the one asked for."""
+BESIDE = ("alti", "dla", "attention")
+"""Methods that every page shows beside the one asked for, which comes first; those that the model or backend does not admit are said."""
 
 
 @frozen(eq=False)
@@ -44,16 +43,25 @@ def gather(
     out: Out,
 ) -> Picture:
     """The influence, and with `wide` what a page shows beside it, in one pass over the layers. Raises as `Model.influence` does."""
-    from llmtrace.influence import picture
+    from llmtrace.influence import influence, picture
+    from llmtrace.influence.fitness import lens_refusal, refusal
     from llmtrace.plugins import plugins
 
-    if wide:
-        beside = [name for name in BESIDE if name != method and name in plugins().methods]
-        try:
-            return Picture(*picture(model, prompt, (method, *beside), position, target, foil))
-        except (CapabilityError, SignalUnavailableError, UnsupportedModelError) as error:
-            say(out, f"note: the page shows {method} alone: {error}")
-    return Picture([model.influence(prompt, method=method, position=position, target=target, foil=foil)], None)
+    methods = [method]
+    known = plugins().methods
+    for name in BESIDE if wide else ():
+        if name == method or name not in known:
+            continue
+        if (reason := refusal(model, known[name])) is None:
+            methods.append(name)
+        else:
+            say(out, f"note: the page has no {name}: {reason}")
+    if not wide:
+        return Picture(influence(model, prompt, methods, position, target, foil), None)
+    if (reason := lens_refusal(model)) is not None:
+        say(out, f"note: the page has no lens: {reason}")
+        return Picture(influence(model, prompt, methods, position, target, foil), None)
+    return Picture(*picture(model, prompt, methods, position, target, foil))
 
 
 def write(picture: Picture, file: str, viewer: str) -> None:
@@ -67,12 +75,16 @@ def write(picture: Picture, file: str, viewer: str) -> None:
 def show(picture: Picture) -> None:
     """The heat line, the strongest sources, what no token is credited with, and what the scores mean; for people."""
     from llmtrace.cli.output import console, prompt_line, scientific, table
+    from llmtrace.view.sentence import standings
     from llmtrace.view.tables import heads_table
     from llmtrace.view.text import heat_line
 
     found, unit = picture.main, picture.main.contract.unit
     prompt_line(found.tokens)
     heat_line(found, console())
+    if said := standings(found):
+        line()
+        line(said)
     if found.parts:
         line()
         table(("credited to no token", unit), [(name, f"{value:.4g}") for name, value in found.parts], right=(unit,))
@@ -83,7 +95,7 @@ def show(picture: Picture) -> None:
     for name, value in found.notes:
         line(f"{name}: {value if isinstance(value, str) else f'{value:.4g}'}")
     if found.completeness_gap is not None:
-        line(f"completeness gap: {scientific(found.completeness_gap)}")
+        line(f"completeness gap: {scientific(found.completeness_gap)} (relative)")
     line(f"explained: {found.contract.output}")
     line(f"credited: {found.contract.features}")
     line(f"held fixed: {found.contract.fixed}")

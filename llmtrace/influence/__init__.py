@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from llmtrace.influence.method import Answer, InfluenceFold, Method, Task
     from llmtrace.influence.record import Contract, HeadScore, Influence
     from llmtrace.influence.run import influence, lens, picture
+    from llmtrace.influence.standing import Standing
 
 _HOMES = {
     "Answer": "method", "Contract": "record", "HeadScore": "record", "Influence": "record", "InfluenceFold": "method", "Lens": "logit_lens",
-    "Method": "method", "Reading": "logit_lens", "Task": "method", "influence": "run", "lens": "run", "picture": "run",
+    "Method": "method", "Reading": "logit_lens", "Standing": "standing", "Task": "method", "influence": "run", "lens": "run", "picture": "run",
 }  # fmt: skip
 __all__ = [
-    "Answer", "Contract", "HeadScore", "Influence", "InfluenceFold", "Lens", "Method", "Reading", "Task", "influence", "lens", "picture",
+    "Answer", "Contract", "HeadScore", "Influence", "InfluenceFold", "Lens", "Method", "Reading", "Standing", "Task", "influence", "lens", "picture",
 ]  # fmt: skip
 
 

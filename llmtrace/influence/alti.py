@@ -165,4 +165,5 @@ ALTI = Method(
         unit="share (a row sums to 1)",
     ),
     fold=AltiFold,
+    aims=False,
 )

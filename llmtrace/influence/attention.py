@@ -87,4 +87,5 @@ ATTENTION = Method(
         unit="share of attention (a row sums to 1, less what sinks took)",
     ),
     fold=AttentionFold,
+    aims=False,
 )

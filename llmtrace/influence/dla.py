@@ -33,7 +33,9 @@ class DlaFold:
     """Holds sums of dot products with each row's direction before σ_f is known: [query key], [layer head], [layer key], parts."""
 
     def __init__(self, task: Task) -> None:
-        self._task = task
+        if task.target is None:
+            raise ValueError("direct logit attribution parts a target's logit, and the task has no target")
+        self._task, self._target = task, task.target
         spec, steps = task.equations.spec, task.equations.steps
         layers, tokens = len(spec.blocks), len(task.tokens)
         self._others = {
@@ -51,7 +53,7 @@ class DlaFold:
         rows = [prediction.id for prediction in task.predictions]
         foil = None if task.foil is None else task.foil.id
         self._directions = self._readout.directions(rows)
-        self._wanted = self._readout.directions([task.target.id], foil)[0]
+        self._wanted = self._readout.directions([self._target.id], foil)[0]
         heads = max((attention.heads for block in spec.blocks if (attention := block.attention)), default=0)
         self._matrix = np.zeros((tokens, tokens))
         self._heads = np.full((layers, heads), np.nan)
@@ -103,9 +105,9 @@ class DlaFold:
         self._parts = {name: value / float(sigma[position, 0]) for name, value in self._parts.items()}
         self._parts["attention biases"] = self._biases / float(sigma[position, 0])
         foil = None if task.foil is None else task.foil.id
-        self._parts |= readout.biases(task.target.id, foil)
+        self._parts |= readout.biases(self._target.id, foil)
         logits = ends["logits"]
-        self._metric = float(uncapped(logits[position, task.target.id], readout.cap))
+        self._metric = float(uncapped(logits[position, self._target.id], readout.cap))
         if foil is not None:
             self._metric -= float(uncapped(logits[position, foil], readout.cap))
         ids = np.asarray([prediction.id for prediction in task.predictions])
@@ -132,9 +134,9 @@ class DlaFold:
             warnings = (f"The completeness gap is {gap:.0%}: this is not a decomposition of the logit.",)
         elif gap is not None and gap > MANY:
             warnings = (f"The completeness gap is {gap:.1%} of the sum of absolute contributions.",)
-        notes: tuple[tuple[str, float | str], ...] = (("own embedding", self._own),)
+        notes: tuple[tuple[str, float | str], ...] = (("logit from the position's own embedding", self._own),)
         if np.isfinite(missing):
-            notes = (("logit", self._metric), ("completeness gap in logits", missing), *notes)
+            notes = (("logit", self._metric), ("logit left unexplained", missing), *notes)
         if self._readout.cap is not None:
             notes += (("softcap", f"the uncapped logit is parted; the model caps it at ±{self._readout.cap:g}"),)
         if mixers := sorted(
@@ -147,7 +149,7 @@ class DlaFold:
         ):
             notes += (("credited to no token", f"the outputs of {', '.join(mixers)} branches, beside MLPs and biases"),)
         if np.isfinite(worst := float(self._row_gap.max())):
-            notes += (("worst gap of a matrix row in logits", worst),)
+            notes += (("logit left unexplained at the worst position", worst),)
         return Answer(
             scores=self._scores,
             completeness_gap=gap,

@@ -14,6 +14,7 @@ from llmtrace.documents import number, token_document
 from llmtrace.errors import OptionError
 from llmtrace.influence.logit_lens import Lens
 from llmtrace.influence.record import HeadScore, Influence
+from llmtrace.influence.standing import Standing
 from llmtrace.schema.sites import Array
 from llmtrace.trace import ModelInfo
 
@@ -40,6 +41,9 @@ def influence_document(influence: Influence) -> dict[str, Any]:
         "layers": numbers(influence.layers),
         "matrix": numbers(influence.matrix),
         "predictions": [token_document(token) for token in influence.predictions],
+        "aims": influence.aims,
+        "target_standing": standing_document(influence.target_standing),
+        "predicted_standing": standing_document(influence.predicted_standing),
         "table": [head_score_document(score) for score in influence.table],
         "warnings": list(influence.warnings),
         "notes": [
@@ -64,10 +68,18 @@ def lens_document(lens: Lens) -> dict[str, Any]:
                 "top": [{"token": token_document(token), "probability": number(p)} for token, p in reading.top],
                 "target_rank": reading.target_rank,
                 "target_probability": number(reading.target_probability),
+                "target_ranks": list(reading.target_ranks),
             }
             for reading in lens.layers
         ],
     }
+
+
+def standing_document(standing: Standing | None) -> dict[str, Any] | None:
+    """A token's probability, rank and shared ranks; None where they are not known."""
+    if standing is None:
+        return None
+    return {"probability": number(standing.probability), "rank": standing.rank, "ranks": list(standing.ranks)}
 
 
 def model_document(info: ModelInfo) -> dict[str, Any]:

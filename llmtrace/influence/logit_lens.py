@@ -14,8 +14,9 @@ from attrs import frozen
 
 from llmtrace.influence.method import Task
 from llmtrace.influence.readout import Readout
+from llmtrace.influence.standing import standing
 from llmtrace.schema import SCHEMA_VERSION
-from llmtrace.schema.evaluate import Signals
+from llmtrace.schema.evaluate import Equations, Signals
 from llmtrace.schema.functions import softmax
 from llmtrace.schema.sites import Array
 from llmtrace.schema.verify import distance
@@ -31,8 +32,10 @@ class Reading:
     top: tuple[tuple[Token, float], ...]
     """The most likely tokens with their probabilities, best first; equal ones by id."""
     target_rank: int
-    """1 is the most likely token."""
+    """1 is the most likely token; equally likely ones are in the order of `top`, by id."""
     target_probability: float
+    target_ranks: tuple[int, int]
+    """The first and the last rank that equally likely tokens share with the target: both are `target_rank` unless there is a tie."""
 
 
 @frozen
@@ -56,12 +59,14 @@ class Lens:
         return lens_document(self)
 
     def __repr__(self) -> str:
-        """One line a point: its best token, and the target's rank."""
+        """One line a point: its best token with the probability, and the target's rank."""
+        from llmtrace.view.figures import probability, ranks
+
         lines = [f"<Lens at position {self.position}, target {self.target.text or self.target.id!r}>"]
         for reading in self.layers:
-            best, probability = reading.top[0]
+            best, chance = reading.top[0]
             lines.append(
-                f"{reading.site:24} {probability:6.1%} {best.text or best.id!r}  target rank {reading.target_rank}"
+                f"{reading.site:24} {probability(chance):>8} {best.text or best.id!r}  target rank {ranks(reading.target_ranks)}"
             )
         return "\n".join(lines)
 
@@ -71,12 +76,9 @@ class LensFold:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        steps, layers = task.equations.steps, range(len(task.equations.spec.blocks))
-        points = ["blocks.0.resid_pre"] + [
-            f"blocks.{layer}.{point}" for layer in layers for point in ("resid_mid", "resid_post")
-        ]
-        self._points = [site for site in points if site in steps]
-        self.sites: Collection[str] = (*self._points, "logits")
+        sites = lens_sites(task.equations)
+        self.sites: Collection[str] = sites
+        self._points = sites[:-1]
         self._readout = Readout.of(task.equations)
         self._streams: dict[str, Array] = {}
         self._logits: Array = np.zeros(0)
@@ -90,20 +92,27 @@ class LensFold:
         """Keep the position's logits."""
         self._logits = ends["logits"][self._task.position].astype(np.float64)
 
-    def lens(self, model: ModelInfo, tokenizer: Tokenizer | None, top: int) -> Lens:
-        """The record; call after `finish`."""
+    def lens(self, model: ModelInfo, tokenizer: Tokenizer | None, target: Token, top: int) -> Lens:
+        """The record, with the ranks of a target; call after `finish`."""
         task = self._task
         found = self._readout.logits(np.stack([self._streams[site] for site in self._points]))
         readings = tuple(
-            _reading(site, row, task.target.id, tokenizer, top) for site, row in zip(self._points, found, strict=True)
+            _reading(site, row, target.id, tokenizer, top) for site, row in zip(self._points, found, strict=True)
         )
         gap = distance(found[-1:], self._logits[None])[0]
-        return Lens(model, task.tokens, task.position, task.target, readings, gap)
+        return Lens(model, task.tokens, task.position, target, readings, gap)
+
+
+def lens_sites(equations: Equations) -> tuple[str, ...]:
+    """The points of the stream, first to last, and the logits."""
+    layers = range(len(equations.spec.blocks))
+    points = [f"blocks.{layer}.{point}" for layer in layers for point in ("resid_mid", "resid_post")]
+    return (*(site for site in ("blocks.0.resid_pre", *points) if site in equations.steps), "logits")
 
 
 def _reading(site: str, logits: Array, target: int, tokenizer: Tokenizer | None, top: int) -> Reading:
     probabilities = softmax(logits)
     best = np.argsort(-logits, kind="stable")[:top]
-    before = (logits > logits[target]).sum() + (logits[:target] == logits[target]).sum()
     named = [(token_of(int(id), tokenizer), float(probabilities[id])) for id in best]
-    return Reading(site, tuple(named), 1 + int(before), float(probabilities[target]))
+    own = standing(logits, target)
+    return Reading(site, tuple(named), own.rank, own.probability, own.ranks)

@@ -25,7 +25,8 @@ class Task:
     tokens: tuple[Token, ...]
     position: int
     """Whose prediction; counted from the start."""
-    target: Token
+    target: Token | None
+    """None for a method whose row does not aim: nothing that it answers may depend on a target."""
     foil: Token | None = None
     predictions: tuple[Token, ...] = field(default=())
     """The predicted token at every position, where the method's row says that it wants them."""
@@ -87,3 +88,6 @@ class Method:
     """Makes the fold; raises `UnsupportedModelError` for a model that the method does not speak about."""
     predictions: bool = False
     """Whether the fold must know every position's predicted token before the pass, for its `matrix`."""
+    aims: bool = True
+    """Whether a target, and a foil, enter the scores. A method that does not aim explains the position whatever token is predicted:
+    its task has no target, a foil is refused, and its sentences name no token."""

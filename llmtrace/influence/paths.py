@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from attrs import frozen
 
-from llmtrace.errors import CapabilityError, UnsupportedModelError
+from llmtrace.errors import UnsupportedModelError, without_weights
 from llmtrace.schema import norm
 from llmtrace.schema.evaluate import Equations, Signals
 from llmtrace.schema.sites import Array
@@ -144,10 +144,8 @@ def _through_post(
 def weight(equations: Equations, name: str, dtype: type[np.floating] = np.float64) -> Array:
     """A copy of a weight in `dtype`. Raises `CapabilityError` if the model has none of that name at hand."""
     if name not in equations.weights:
-        others = "reads no other either" if not equations.weights else f"has {len(equations.weights)} others"
-        raise CapabilityError(
-            f"The weight {name} is not at hand (the backend {others}): name a backend that has it (--backend), or use a method that needs "
-            f"a trace only (rollout, attention)."
+        raise without_weights(
+            f"The weight {name} is not at hand (the backend has {len(equations.weights) or 'no'} others)"
         )
     # in C order, because products of transposed views are many times slower
     return np.asarray(equations.weights[name]).astype(dtype, order="C")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
+from llmtrace.influence.standing import Standing
 from llmtrace.schema import SCHEMA_VERSION
 from llmtrace.schema.sites import Array
 from llmtrace.trace import ModelInfo, Token
@@ -37,7 +38,7 @@ class Contract:
 
 @frozen(eq=False)
 class Influence:
-    """How strongly the prediction at one position depends on each source token."""
+    """How strongly one position, or the prediction there, depends on each source token."""
 
     model: ModelInfo
     """Which model, on which runtime, with which settings."""
@@ -50,9 +51,9 @@ class Influence:
     position: int
     """Whose prediction; counted from the start."""
     target: Token
-    """Whose logit is explained."""
+    """Whose logit is explained, where the method aims; else the token that was named or is predicted, which enters no score."""
     foil: Token | None
-    """Whose logit is subtracted from it; None: nobody's."""
+    """Whose logit is subtracted from it; None: nobody's, and always None where the method does not aim."""
     scores: Array
     """One a source token, [token]; exactly 0 after the position."""
     completeness_gap: float | None
@@ -76,6 +77,12 @@ class Influence:
     """Numbers beside the map: `share of the first position`."""
     predictions: tuple[Token, ...] = field(default=())
     """The predicted token at every position: the target of each row of `matrix`."""
+    aims: bool = True
+    """Whether the target enters the scores; if not, they explain the position whatever token is predicted."""
+    target_standing: Standing | None = None
+    """How likely the model finds the target at the position."""
+    predicted_standing: Standing | None = None
+    """How likely it finds the token that it predicts there."""
     schema_version: int = SCHEMA_VERSION
     """Of the sites that the method read."""
 

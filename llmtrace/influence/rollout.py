@@ -80,4 +80,5 @@ ROLLOUT = Method(
         unit="share (a row sums to 1, with what sinks took)",
     ),
     fold=RolloutFold,
+    aims=False,
 )

@@ -1,27 +1,28 @@
 """Runs methods over one prompt. **Bare pass**: a run that asks for logits only, to learn what is predicted where.
 
-Methods, and the lens, share one further pass over the layers; the bare pass is made only where a target is to be found or a method
-must know the predictions beforehand.
+Methods, and the lens, share one further pass over the layers. The bare pass is made only for a method that must know beforehand what
+it aims at, and no target was named, or what is predicted at every position; for all else the one pass tells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from operator import index
 from typing import SupportsIndex
 
 import numpy as np
+from attrs import evolve
 
-from llmtrace.errors import CapabilityError, OptionError, PromptError, SchemaViolationError
+from llmtrace.errors import PromptError, SchemaViolationError
+from llmtrace.influence.fitness import check_ability, check_foil, check_top
 from llmtrace.influence.logit_lens import Lens, LensFold
 from llmtrace.influence.method import Answer, InfluenceFold, Method, Task
+from llmtrace.influence.predicted import Predicted
 from llmtrace.influence.record import Influence
 from llmtrace.model import Model, Prompt
 from llmtrace.plugins import plugins
-from llmtrace.protocol import SupportsWeights
 from llmtrace.recording import Fold
-from llmtrace.schema.evaluate import Signals
-from llmtrace.tokens import one_token, token_of
+from llmtrace.tokens import one_token
 from llmtrace.trace import Token
 
 ABSORBED = 0.9
@@ -38,7 +39,8 @@ def influence(
 ) -> list[Influence]:
     """How strongly the prediction at `position` depends on each source token, by each of several methods in one pass.
 
-    `target` is an exact token string or id (None: the predicted token), `foil` another one whose logit is subtracted. Raises
+    `target` is an exact token string or id (None: the predicted token), `foil` another one whose logit is subtracted. Both are for
+    methods that aim; the others answer the same whatever they are, and a foil that no method takes is refused. Raises
     `UnknownMethodError`, `PromptError` for a position, target or foil that cannot be used, `CapabilityError` where a method reads
     weights and the backend does not, `UnsupportedModelError` where a method does not speak about such a model, and
     `SignalUnavailableError`.
@@ -81,34 +83,45 @@ def _run(
     foil: str | int | None,
     top: int | None,
 ) -> tuple[list[Influence], Lens | None]:
+    if foil is not None:
+        check_foil(methods)
     for method in methods:
-        _check_ability(model, method)
+        check_ability(model, method)
     if top is not None:
-        _check_top(model, top)
+        check_top(model, top)
     tokens = model.tokens(prompt)
     ids = [token.id for token in tokens]
     place = _place(position, len(tokens))
     wanted = None if target is None else one_token(target, model.tokenizer, model.spec.vocab)
     other = None if foil is None else one_token(foil, model.tokenizer, model.spec.vocab)
-    predicted = Predicted(model)
-    early = wanted is None or any(method.predictions for method in methods)
+    predicted = Predicted(model, place)
+    early = any(method.predictions or (method.aims and wanted is None) for method in methods)
     if early:
         model.fold(ids, [predicted])
-    aim = predicted.tokens[place] if wanted is None else wanted
-    if other is not None and other.id == aim.id:
+    aim = predicted.tokens[place] if early and wanted is None else wanted
+    if other is not None and aim is not None and other.id == aim.id:
         raise PromptError(
             f"Target and foil are both token {aim.id} ({aim.text!r}): their difference is 0. Name another foil."
         )
-    task = Task(model.equations, tokens, place, aim, other, predicted.tokens)
-    folds = [method.fold(task) for method in methods]
-    reading = None if top is None else LensFold(task)
+    aimed = Task(model.equations, tokens, place, aim, other, predicted.tokens)
+    aimless = evolve(aimed, target=None, foil=None)
+    tasks = [aimed if method.aims else aimless for method in methods]
+    folds = [method.fold(task) for method, task in zip(methods, tasks, strict=True)]
+    reading = None if top is None else LensFold(aimless)
     together: list[Fold] = [*folds, *([reading] if reading else []), *([] if early else [predicted])]
     model.fold(ids, together)
-    answers = [_influence(model, method, task, fold, predicted) for method, fold in zip(methods, folds, strict=True)]
-    return answers, reading.lens(model.info, model.tokenizer, top) if reading and top is not None else None
+    answers = [
+        _influence(model, method, task, fold, predicted, wanted)
+        for method, task, fold in zip(methods, tasks, folds, strict=True)
+    ]
+    if reading is None or top is None:
+        return answers, None
+    return answers, reading.lens(model.info, model.tokenizer, wanted or predicted.tokens[place], top)
 
 
-def _influence(model: Model, method: Method, task: Task, fold: InfluenceFold, predicted: Predicted) -> Influence:
+def _influence(
+    model: Model, method: Method, task: Task, fold: InfluenceFold, predicted: Predicted, named: Token | None
+) -> Influence:
     answer = fold.answer()
     if answer.scores.shape != (len(task.tokens),) or not np.isfinite(answer.scores).all():
         raise SchemaViolationError(
@@ -116,12 +129,26 @@ def _influence(model: Model, method: Method, task: Task, fold: InfluenceFold, pr
             f"prompt of {len(task.tokens)} tokens: the capture holds such values (`llmtrace verify` finds where), or the method is broken."
         )
     share, absorbing = _absorbed(answer, task)
+    best = predicted.tokens[task.position]
+    target = named or best
+    unused: tuple[tuple[str, float | str], ...] = ()
+    if named is not None and not method.aims:
+        unused = (("the named target", "enters no score: this method gives the same for every token"),)
     return Influence(
-        model=model.info, method=method.name, contract=method.contract, tokens=task.tokens, position=task.position, target=task.target,
+        model=model.info, method=method.name, contract=method.contract, tokens=task.tokens, position=task.position, target=target,
         foil=task.foil, scores=answer.scores, completeness_gap=answer.completeness_gap, matrix=answer.matrix, parts=answer.parts,
-        heads=answer.heads, maps=answer.maps, layers=answer.layers, table=answer.table, warnings=answer.warnings + absorbing,
-        notes=share + answer.notes, predictions=predicted.tokens,
+        heads=answer.heads, maps=answer.maps, layers=answer.layers, table=answer.table, warnings=answer.warnings + absorbing + _mistaken(method, target, best),
+        notes=share + answer.notes + unused, predictions=predicted.tokens, aims=method.aims,
+        target_standing=predicted.standing(target), predicted_standing=predicted.standing(best),
     )  # fmt: skip
+
+
+def _mistaken(method: Method, target: Token, predicted: Token) -> tuple[str, ...]:
+    """A warning where the target reads like the predicted token but is another: `Paris` for ` Paris`."""
+    plain, best = (token.text.strip().casefold() for token in (target, predicted))
+    if not method.aims or target.id == predicted.id or not plain or plain != best:
+        return ()
+    return (f"The target {target.text!r} is not the predicted token {predicted.text!r}: they are different tokens.",)
 
 
 def _absorbed(answer: Answer, task: Task) -> tuple[tuple[tuple[str, float | str], ...], tuple[str, ...]]:
@@ -155,44 +182,3 @@ def _place(position: object, tokens: int) -> int:
             f"Position {position} is out of range: the prompt has {tokens} tokens (0 … {tokens - 1}, or -1 … {-tokens})."
         )
     return position % tokens
-
-
-def _check_ability(model: Model, method: Method) -> None:
-    if "W" in method.needs.split() and not isinstance(model.session, SupportsWeights):
-        raise CapabilityError(
-            f"The method {method.name} reads weights, and the backend {model.info.backend} does not hand them out: open the model with a "
-            f"backend that does (--backend), or use a method that needs a trace only (rollout, attention)."
-        )
-
-
-def _check_top(model: Model, top: int) -> None:
-    if not isinstance(model.session, SupportsWeights):
-        raise CapabilityError(
-            f"The logit lens reads weights, and the backend {model.info.backend} does not hand them out: open the model with a backend "
-            f"that does (--backend)."
-        )
-    if not 1 <= top <= model.spec.vocab:
-        raise OptionError(f"The lens shows between 1 and {model.spec.vocab} tokens (the vocabulary), not {top}.")
-
-
-class Predicted:
-    """A fold that keeps the most likely next token at every position; equal logits by id."""
-
-    sites: Collection[str] = ("logits",)
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self.tokens: tuple[Token, ...] = ()
-
-    def layer(self, layer: int, signals: Signals) -> None:
-        """Nothing within a layer predicts."""
-
-    def finish(self, ends: Signals) -> None:
-        """Raises `SchemaViolationError` for logits that hold NaN."""
-        logits = ends["logits"]
-        if np.isnan(logits).any():
-            row = int(np.isnan(logits).any(-1).argmax())
-            raise SchemaViolationError(
-                f"The logits of {self._model.info.source} hold NaN from position {row} on: the model is broken."
-            )
-        self.tokens = tuple(token_of(int(id), self._model.tokenizer) for id in logits.argmax(-1))

@@ -34,14 +34,14 @@ HUES = {"p": 255.0, "n": 50.0}
 
 
 def level(value: float, top: float) -> int:
-    """How strong a number is beside the strongest: 0 … 32; anything but zero is at least 1. NaN is 0.
+    """How strong a number is beside the strongest: 0 … 32, in proportion, so that what is nearly nothing has no shade. NaN is 0.
 
-    >>> level(0.0, 1.0), level(-0.5, 1.0), level(3.0, 1.0)
-    (0, 16, 32)
+    >>> level(0.0, 1.0), level(0.01, 1.0), level(-0.5, 1.0), level(3.0, 1.0)
+    (0, 0, 16, 32)
     """
     if not top > 0 or not value or math.isnan(value):
         return 0
-    return max(1, min(LEVELS, round(abs(value) / top * LEVELS)))
+    return min(LEVELS, int(abs(value) / top * LEVELS + 0.5))
 
 
 @lru_cache(maxsize=1024)

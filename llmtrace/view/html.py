@@ -96,20 +96,24 @@ def _digest(text: str) -> str:
 
 
 def _title(document: Document) -> str:
-    target = document.get("target") or {}
-    return f"{named(target.get('text', ''), target.get('id', 0))} at position {document.get('position')}"
+    """What an influence or a lens is about: a token at a position; the position alone where no target enters."""
+    if not document.get("aims", True):
+        return f"{document['method']} at position {document.get('position')}"
+    foil = document.get("foil")
+    against = f" rather than {_shown(foil)}" if foil else ""
+    return f"{_shown(document.get('target') or {})}{against} at position {document.get('position')}"
 
 
 def _without_script(documents: Sequence[Document], lens: Document | None) -> str:
     """The scores as plain tables, for readers without JavaScript."""
     out = ["<p>Without JavaScript this page shows its numbers as tables.</p>"]
     for document in documents:
-        caption = f"{document['method']}: {_title(document)}"
+        caption = f"{document['method']}: {_title(document)}" if document.get("aims", True) else _title(document)
         pairs = zip(document["tokens"], document["scores"], strict=True)
         rows = [(str(place), _shown(token), f"{score:.5g}") for place, (token, score) in enumerate(pairs)]
         out.append(_table(caption, ("position", "token", "score"), rows))
     if lens is not None:
-        points = [(point["site"], str(point["target_rank"])) for point in lens["layers"]]
+        points = [(point["site"], pack.rank(point)) for point in lens["layers"]]
         out.append(_table(f"lens: {_title(lens)}", ("site", "rank of the target"), points))
     return "".join(out)
 

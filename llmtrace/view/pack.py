@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from llmtrace.schema.sites import Array
-from llmtrace.view.visible import escape, quoted, runs, shapeless
+from llmtrace.view.figures import probability, ranks
+from llmtrace.view.visible import escape, named, quoted, runs, shapeless
 
 Document: TypeAlias = Mapping[str, Any]
 MATRIX_BYTES = 4 * 1024**2
@@ -111,6 +112,8 @@ def influence(document: Document) -> dict[str, Any]:
         "target": token(document.get("target")),
         "foil": token(document.get("foil")),
         "predictions": tokens(document.get("predictions") or ()),
+        "aims": bool(document.get("aims", True)),
+        "standings": _standings(document),
         "scores": grid(document["scores"]),
         "matrix": packed,
         "heads": None if document.get("heads") is None else grid(document["heads"]),
@@ -118,6 +121,28 @@ def influence(document: Document) -> dict[str, Any]:
         "layers": None if document.get("layers") is None else grid(document["layers"]),
         "model_notes": safe(list((document.get("model") or {}).get("notes") or ())),
     }
+
+
+def rank(point: Document) -> str:
+    """The target's rank at one point of a lens, or the span of ranks that it shares."""
+    alone = point.get("target_rank")
+    if alone is None:
+        return "–"
+    first, last = point.get("target_ranks") or (alone, alone)
+    return ranks((first, last))
+
+
+def _standings(document: Document) -> list[list[str]]:
+    """What is predicted at the position and how likely, and the target where it is another token that the method aims at."""
+    best, own = document.get("predicted_standing"), document.get("target_standing")
+    if not best or not own:
+        return []
+    target, there = document["target"], document["predictions"][document["position"]]
+    rows = [["predicted", f"{named(there['text'], there['id'])} {probability(best['probability'])}"]]
+    if document.get("aims", True) and target["id"] != there["id"]:
+        odds = f"{probability(own['probability'])}, rank {ranks((own['ranks'][0], own['ranks'][1]))}"
+        rows.append(["target", f"{named(target['text'], target['id'])} {odds}"])
+    return rows
 
 
 def _maps(values: Any) -> dict[str, Any] | None:
@@ -132,6 +157,7 @@ def lens(document: Document) -> dict[str, Any]:
         {
             "site": safe(point["site"]),
             "rank": point.get("target_rank"),
+            "ranks": rank(point),
             "probability": safe(point.get("target_probability")),
             "top": [[token(_named(top)), safe(top["probability"])] for top in point["top"]],
         }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.steps import any_layer
@@ -19,32 +19,33 @@ class Group:
     site: str
     """A site, or a pattern: `blocks.{0..29}.attn.q`."""
     axes: str
-    """With their sizes: `head=9 query=5 key=5`."""
+    """With their sizes: `head=9 query=5 key=5`; an axis that has no name but its length stands alone, `1`."""
     dtype: str
     bytes: int
     """Of all its signals together."""
     provenance: str
-    """With `L` for the layer."""
+    """With `L` for the layer where there are several."""
     precision: str
 
 
 def groups(trace: Trace) -> list[Group]:
     """The recorded signals, layers alike together, in dataflow order."""
-    found: dict[tuple[str, str, str, str, str], list[Signal]] = {}
+    found: dict[Group, list[Signal]] = {}
     for signal in trace.signals.values():
-        axes = " ".join(f"{axis}={size}" for axis, size in zip(signal.axes, signal.shape, strict=True))
-        key = (
-            any_layer(signal.site),
-            axes,
-            str(signal.dtype),
-            any_layer(str(signal.provenance)),
-            words(signal.precision),
-        )
-        found.setdefault(key, []).append(signal)
-    return [
-        Group(_pattern(signals), axes, dtype, sum(signal.bytes for signal in signals), provenance, precision)
-        for (_, axes, dtype, provenance, precision), signals in found.items()
-    ]
+        alone = group([signal])
+        alike = evolve(alone, site=any_layer(alone.site), provenance=any_layer(alone.provenance), bytes=0)
+        found.setdefault(alike, []).append(signal)
+    return [group(signals) for signals in found.values()]
+
+
+def group(signals: Sequence[Signal]) -> Group:
+    """The row of signals that differ in their layer only."""
+    first = signals[0]
+    sizes = zip(first.axes, first.shape, strict=True)
+    axes = " ".join(axis if axis == str(size) else f"{axis}={size}" for axis, size in sizes)
+    provenance = str(first.provenance) if len(signals) == 1 else any_layer(str(first.provenance))
+    held = sum(signal.bytes for signal in signals)
+    return Group(_pattern(signals), axes, str(first.dtype), held, provenance, words(first.precision))
 
 
 def words(precision: Precision) -> str:
@@ -53,7 +54,7 @@ def words(precision: Precision) -> str:
     return ", ".join(filter(None, [precision.storage, sums, precision.functions]))
 
 
-def _pattern(signals: list[Signal]) -> str:
+def _pattern(signals: Sequence[Signal]) -> str:
     site = signals[0].site
     if len(signals) == 1:
         return site

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from llmtrace.view.figures import probability, ranks
 from llmtrace.view.signals import groups
 from llmtrace.view.visible import named
 
@@ -42,13 +43,13 @@ def heads_table(scores: Sequence[HeadScore], best: int = 5) -> Table:
 
 
 def lens_table(lens: Lens) -> Table:
-    """What each point of the stream would predict."""
+    """What each point of the stream would predict, in probabilities; a rank that equally likely tokens share is a span, `1-16`."""
     rows = [
         (
             reading.site,
-            str(reading.target_rank),
-            f"{reading.target_probability:.1%}",
-            "  ".join(f"{named(token.text, token.id)} {share:.1%}" for token, share in reading.top),
+            ranks(reading.target_ranks),
+            probability(reading.target_probability),
+            "  ".join(f"{named(token.text, token.id)} {probability(share)}" for token, share in reading.top),
         )
         for reading in lens.layers
     ]

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from llmtrace.errors import OptionError
 from llmtrace.view.colours import DARK, level, shade
-from llmtrace.view.sentence import sentence, subject
+from llmtrace.view.sentence import ANY, sentence, source, standings, subject, verb
 from llmtrace.view.tables import heads_table, lens_table
 from llmtrace.view.visible import named, runs
 
@@ -32,12 +32,12 @@ BAR = 24
 
 
 def summary(influence: Influence) -> str:
-    """Target, method and the three strongest sources, in one line."""
+    """Method, what it explains and the three strongest sources, in one line."""
     sources = ", ".join(
-        f"{named(influence.tokens[place].text, influence.tokens[place].id)} {influence.scores[place]:.2g}"
-        for place in strongest(influence, 3)
+        f"{source(influence.tokens, place)} ({influence.scores[place]:.2g})" for place in strongest(influence, 3)
     )
-    return f"<Influence {influence.method}: {subject(influence)} depends on {sources or 'no token'}>"
+    whatever = "" if influence.aims else f", {ANY}"
+    return f"<Influence {influence.method}: {subject(influence)} {verb(influence)} {sources or 'no token'}{whatever}>"
 
 
 def strongest(influence: Influence, count: int) -> list[int]:
@@ -112,7 +112,7 @@ def sources_table(influence: Influence, places: Sequence[int]) -> Table:
     for place in places:
         token, score = influence.tokens[place], float(influence.scores[place])
         length = 0 if not top or math.isnan(score) else round(abs(score) / top * BAR)
-        mark = " <- target position" if place == influence.position else ""
+        mark = " <- position explained" if place == influence.position else ""
         bar = Text(("-" if score < 0 else "#") * length + mark)
         grid.add_row(str(place), Text(named(token.text, token.id)), str(token.id), f"{score:.4g}", bar)
     return grid
@@ -125,6 +125,8 @@ def plain(influences: Sequence[Influence], lens: Lens | None = None) -> str:
     console = Console(file=io.StringIO(), width=200, no_color=True, force_terminal=False, highlight=False)
     for influence in influences:
         heat_line(influence, console)
+        if said := standings(influence):
+            console.print(Text(said), soft_wrap=True)
         if influence.completeness_gap is not None:
             console.print(Text(f"completeness gap {influence.completeness_gap:.1e}"))
         for warning in influence.warnings:

@@ -11,6 +11,7 @@ import numpy as np
 from attrs import asdict
 
 from llmtrace.errors import SignalUnavailableError
+from llmtrace.selection import Cut
 from llmtrace.trace import Signal, Trace
 from llmtrace.view import pack
 from llmtrace.view.files import write
@@ -68,18 +69,19 @@ def _pattern_sites(trace: Trace) -> Iterator[tuple[int, str]]:
             yield layer, f"blocks.{layer}.attn.pattern"
 
 
-def _indices(signal: Signal, axis: str, size: int) -> list[int]:
+def _indices(axes: tuple[str, ...], cut: Cut | None, axis: str, size: int) -> list[int]:
     """Which heads or queries a pattern holds."""
-    kept = None if signal.cut is None else signal.cut.indices[signal.axes.index(axis)]
+    kept = None if cut is None else cut.indices[axes.index(axis)]
     return list(range(size)) if kept is None else list(kept)
 
 
 def _recorded_queries(trace: Trace) -> list[int]:
-    """The queries that every recorded pattern holds, ascending."""
+    """The queries that every pattern holds, recorded or derived, ascending."""
     common = set(range(len(trace.tokens)))
     for _, site in _pattern_sites(trace):
-        if site in trace.signals:
-            common &= set(_indices(trace.signals[site], "query", len(trace.tokens)))
+        if site in trace:
+            cut = trace.cut(site)
+            common &= set(_indices(trace.equations.step(site).axes, cut, "query", len(trace.tokens)))
     return sorted(common)
 
 
@@ -99,13 +101,13 @@ def _kept_queries(trace: Trace, layers: int) -> list[int]:
 
 def _layer(layer: int, signal: Signal, queries: list[int], tokens: int) -> dict[str, Any]:
     """One layer's patterns: rows of each head, each row cut after its own position."""
-    places = _indices(signal, "query", tokens)
+    places = _indices(signal.axes, signal.cut, "query", tokens)
     rows = signal.array.astype(np.float64)[:, [places.index(query) for query in queries]]
     units = np.where(np.isfinite(rows), np.round(np.nan_to_num(rows) * UNITS), UNITS + 1).astype("<u2")
     heads = [np.concatenate([row[: query + 1] for row, query in zip(head, queries, strict=True)]) for head in units]
     return {
         "layer": layer,
-        "numbers": _indices(signal, "head", len(rows)),
+        "numbers": _indices(signal.axes, signal.cut, "head", len(rows)),
         "provenance": str(signal.provenance),
         "heads": [base64.b64encode(head.tobytes()).decode("ascii") for head in heads],
     }

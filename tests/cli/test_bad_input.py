@@ -29,6 +29,29 @@ def test_a_file_that_is_not_there(cli, command, name):
     assert Path(name).name in cli(command, name, *([PROMPT] if prompted else [])).error
 
 
+@every_backend
+def test_a_path_that_is_not_there_is_said_alike_by_every_backend(cli, backend):
+    error = cli("info", "./nowhere", "--backend", backend).error
+    assert error == "error: There is no file or directory './nowhere'."
+
+
+@pytest.mark.parametrize("command", ["info", "trace", "influence", "lens", "verify", "view"])
+def test_a_directory_that_is_no_model_is_told_what_it_lacks(cli, tmp_path, command):
+    prompt = [PROMPT] if command != "info" else []
+    error = cli(command, ".", *prompt).error
+    assert error.startswith("error: '.' is no model that ")
+    assert error.endswith(" open: it lacks config.json and *.safetensors.")
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    assert cli(command, ".", *prompt).error.endswith(" open: it lacks config.json.")
+
+
+@every_backend
+def test_an_empty_directory_is_told_what_it_lacks_by_every_backend(cli, tmp_path, backend):
+    (tmp_path / "empty").mkdir()
+    error = cli("info", "empty", "--backend", backend).error
+    assert error == "error: empty is no checkpoint: it lacks config.json and *.safetensors."
+
+
 def test_an_empty_name(cli):
     assert "MODEL is empty" in cli("info", "").error
 
@@ -45,13 +68,54 @@ def test_a_file_that_is_no_model(cli, tmp_path, name, content):
 def test_truncated_weights(cli, checkpoint, backend):
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    assert "model.safetensors" in cli("info", checkpoint, "--backend", backend).error
+    error = cli("info", checkpoint, "--backend", backend).error
+    assert "model.safetensors cannot be opened: it should have " in error
+    assert error.endswith("it is truncated. Fetch it again.")
+
+
+@every_backend
+def test_weights_that_are_an_empty_file(cli, checkpoint, backend):
+    (checkpoint / "model.safetensors").write_bytes(b"")
+    assert cli("info", checkpoint, "--backend", backend).error.endswith("it is empty. Fetch it again.")
 
 
 @every_backend
 def test_a_config_without_weights(cli, checkpoint, backend):
     (checkpoint / "model.safetensors").unlink()
-    assert "safetensors" in cli("info", checkpoint, "--backend", backend).error
+    error = cli("info", checkpoint, "--backend", backend).error
+    assert "has a config.json and no weights: it lacks model.safetensors, or" in error
+    assert "pip" not in error
+
+
+@every_backend
+def test_weights_with_nan_are_said_by_every_command_and_violate(cli, checkpoint, backend):
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors["model.layers.1.self_attn.v_proj.weight"][3, 5] = float("nan")
+    save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    for command, code in (("info", 0), ("trace", 0), ("verify", 1)):
+        prompt = [PROMPT] if command != "info" else []
+        run = cli(command, checkpoint, *prompt, "--backend", backend, "--json")
+        assert run.code == code
+        (note,) = [line for line in run.err.splitlines() if line.startswith("note: ")]
+        assert "NaN" in note
+        assert any(where in note for where in ("blocks.1.attn.W_V", "layers.1.self_attn.v_proj.weight"))
+        assert any("NaN" in each for each in run.document["notes"])
+    assert run.document["first_violated"] == "blocks.1.attn.v"
+
+
+@every_backend
+def test_a_hostile_tensor_name_cannot_reach_the_terminal(cli, checkpoint, backend):
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors["x\x1b[2J\n\u202e" + "y" * 3000] = tensors["model.norm.weight"]
+    save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    error = cli("info", checkpoint, "--backend", backend).error
+    assert error.startswith("error: 'x\\x1b[2J\\n\\u202eyyy")
+    assert len(error) < 500
+    assert "no equation of a llama model reads it" in error
 
 
 @every_backend
@@ -85,6 +149,16 @@ def test_a_pickle_is_refused_and_never_run(cli, checkpoint, backend, tmp_path):
 
 
 @every_backend
+def test_a_pickle_that_is_named_itself_is_refused(cli, tmp_path, backend):
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps([1]) * 9)
+    for named in (["--backend", backend], []):
+        error = cli("info", "pytorch_model.bin", *named).error
+        assert "pickle" in error or "opens a directory with config.json and safetensors" in error
+        assert "GGUF" not in error.replace(".gguf", "")
+        assert "Fetch it again" not in error
+
+
+@every_backend
 def test_code_that_a_checkpoint_brings_is_not_run(cli, checkpoint, backend, tmp_path):
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
@@ -92,6 +166,21 @@ def test_code_that_a_checkpoint_brings_is_not_run(cli, checkpoint, backend, tmp_
     (checkpoint / "evil.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'owned')!r})\n", encoding="utf-8")
     assert "evil" in cli("info", checkpoint, "--backend", backend).error
     assert not (tmp_path / "owned").exists()
+
+
+@every_backend
+def test_what_only_an_open_model_can_say_is_said_alike_by_every_backend(cli, checkpoint, backend):
+    """Unknown site, unknown word, target of several tokens, unknown target, id and length out of range."""
+    args = [checkpoint, "--backend", backend]
+    assert (
+        "Did you mean blocks.0.attn.pattern" in cli("trace", *args, PROMPT, "--capture", "blocks.0.attn.patern").error
+    )
+    assert "is not one token but 'a' · 'b'" in cli("influence", *args, PROMPT, "--target", "a b").error
+    zebra = cli("influence", *args, PROMPT, "--target", "zebra").error
+    assert "The word 'zebra' is not in" in zebra or "is not one token: the tokenizer reads it as '<bos>'" in zebra
+    assert "Token id 16" in cli("trace", *args, "--tokens", "1,16").error
+    too_long = cli("lens", *args, "--tokens", ",".join(["1"] * 513)).error
+    assert "513 tokens, over the model's context of 512: shorten it" in too_long
 
 
 def test_an_unknown_site_gets_near_names(cli):
@@ -123,10 +212,13 @@ def test_prompts_that_cannot_be_used(cli):
         assert said in cli("trace", MODEL, *args).error, args
 
 
-def test_an_empty_prompt(cli, checkpoint):
+@every_backend
+def test_an_empty_prompt(cli, checkpoint, backend):
     tokenizer = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
     (checkpoint / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None}), encoding="utf-8")
-    assert "empty" in cli("trace", checkpoint, "", "--backend", "reference").error
+    for command in ("trace", "influence", "lens", "verify", "view"):
+        error = cli(command, checkpoint, "", "--backend", backend).error
+        assert error == "error: The prompt is empty: give at least one token."
 
 
 def test_a_prompt_file_that_is_not_text(cli, tmp_path):
@@ -172,7 +264,9 @@ def test_a_directory_that_is_not_there_is_said_before_the_model_is_opened(cli, t
     assert "no directory" in run.error
     assert "nowhere" in run.error
     assert "opening" not in run.err
-    assert "is a directory" in cli(*args, tmp_path).error
+    run = cli(*args, tmp_path)
+    assert "is a directory" in run.error
+    assert "opening" not in run.err
     assert not list(tmp_path.iterdir())
 
 
@@ -187,6 +281,35 @@ def test_a_full_disk_leaves_the_older_file_as_it_was(cli, tmp_path, monkeypatch,
     assert "No space left" in cli(*args, "x").error
     assert (tmp_path / "x").read_text(encoding="utf-8") == "the older one"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_file_that_grows_beyond_what_the_system_allows_leaves_the_older_one(tmp_path):
+    """The writing itself fails here, in the middle of the data, and nothing is simulated."""
+    (tmp_path / "x.trace").write_text("the older one", encoding="utf-8")
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
+        f"from llmtrace.cli import main\nmain(['trace', {MODEL!r}, {PROMPT!r}, '--save', 'x.trace', '-q'])\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: x.trace could not be written: File too large. Nothing was changed.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.trace"]
+    assert (tmp_path / "x.trace").read_text(encoding="utf-8") == "the older one"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("args", [["info", MODEL, "--json"], ["trace", MODEL, PROMPT], ["--help"]], ids=str)
+def test_standard_output_that_is_full_is_one_line(args):
+    command = [sys.executable, "-m", "llmtrace.cli", *args]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if not line.startswith(("opening", "backend"))] == [
+        "error: What was to be read or written: No space left on device."
+    ]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names of POSIX")

@@ -39,6 +39,12 @@ def test_text_names_the_roles_the_answer_and_the_equations(cli):
     assert "✗" not in run.out
 
 
+def test_text_shows_how_far_a_measurement_may_be_off(cli):
+    out = cli(*ARGS, "--no-html").out
+    assert "known   within  measured" in out
+    assert "0.50000    ±0.01   0.49571" in out
+
+
 def test_no_page_is_written_where_none_is_wanted(cli, tmp_path):
     assert cli(*ARGS, "--no-html", "--json").document["page"] is None
     assert not list(tmp_path.iterdir())

@@ -33,11 +33,31 @@ def test_target_foil_and_position_are_passed_on(cli):
     assert cli("influence", MODEL, PROMPT, *args, "--target-id", "1", "--foil-id", "2").document == document
 
 
+def test_a_foil_is_refused_by_a_method_that_does_not_aim_before_the_model_is_opened(cli):
+    for method in ("alti", "attention", "rollout"):
+        for foil in (("--foil", "b"), ("--foil-id", "2")):
+            run = cli("influence", MODEL, PROMPT, "--method", method, *foil)
+            assert f"no target enters {method}" in run.error
+            assert run.error.endswith("takes one: dla.")
+            assert "opening" not in run.err
+
+
+def test_a_target_that_is_not_predicted_stands_beside_what_is(cli):
+    out = cli("influence", MODEL, PROMPT, "--method", "dla", "--target", "a").out
+    assert 'predicted: "e" (probability 1.00); target: "a" (probability 9.19e-07, rank 4)' in out
+    assert 'predicted: "e" (probability 1.00)\n' in cli("influence", MODEL, PROMPT, "--target", "a").out
+
+
 def test_the_page_shows_the_method_direct_attribution_heads_and_the_lens(cli, tmp_path):
     run = cli("influence", MODEL, PROMPT, "--html", "x.html", "--json")
     page = (tmp_path / "x.html").read_text(encoding="utf-8")
     assert all(f'"method":"{name}"' in page for name in ("alti", "dla", "attention"))
     assert '"points":[' in page
+    for method in ("dla", "rollout"):
+        cli("influence", MODEL, PROMPT, "--method", method, "--html", "y.html")
+        other = (tmp_path / "y.html").read_text(encoding="utf-8")
+        assert all(f'"method":"{name}"' in other for name in ("alti", "dla", "attention", method))
+        assert other.index(f'"method":"{method}"') == other.index('"method":"')
     assert "wrote x.html" in run.err
     assert run.document["scores"] == cli("influence", MODEL, PROMPT, "--json").document["scores"]
 
@@ -85,8 +105,9 @@ def test_colours_come_only_where_they_are_asked_for(cli):
     assert "\x1b[4" not in cli(*args, env={"FORCE_COLOR": "1", "NO_COLOR": "1"}).out.replace("\x1b[4m", "")
 
 
-def test_without_weights_the_page_has_the_method_alone_and_says_so(cli, tmp_path, monkeypatch):
+def test_without_weights_the_page_has_what_needs_none_and_says_why(cli, tmp_path, monkeypatch):
     from llmtrace.reference import session
+    from llmtrace.reference.plugin import ReferenceBackend
 
     class NoWeights(session.ReferenceSession):
         def __init__(self, *args):
@@ -94,10 +115,13 @@ def test_without_weights_the_page_has_the_method_alone_and_says_so(cli, tmp_path
             del self.weights
 
     monkeypatch.setattr("llmtrace.reference.open.ReferenceSession", NoWeights)
-    monkeypatch.setattr("llmtrace.reference.plugin.ReferenceBackend.capabilities", ("replay",))
+    claimed = tuple(each for each in ReferenceBackend.capabilities if each != "weights")
+    monkeypatch.setattr(ReferenceBackend, "capabilities", claimed)
     run = cli("influence", MODEL, PROMPT, "--method", "rollout", "--html", "x.html", "--json")
     assert run.code == 0
-    assert "the page shows rollout alone" in run.err
+    assert "the page has no dla: " in run.err
+    assert "the page has no lens: " in run.err
+    assert '"method":"attention"' in (tmp_path / "x.html").read_text(encoding="utf-8")
     assert '"method":"dla"' not in (tmp_path / "x.html").read_text(encoding="utf-8")
     assert "--backend" in cli("influence", MODEL, PROMPT, "--method", "alti").error
 

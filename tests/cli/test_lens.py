@@ -36,3 +36,12 @@ def test_the_table_has_a_row_a_point(cli):
 def test_top_outside_the_vocabulary_is_one_line(cli):
     assert "16" in cli("lens", MODEL, PROMPT, "--top", "17").error
     assert "16" in cli("lens", MODEL, PROMPT, "--top", "0").error
+
+
+def test_small_probabilities_keep_their_digits_and_ties_are_spans(cli):
+    out = cli("lens", MODEL, PROMPT, "--target", "a").out
+    assert 'target "a"; predicted: "e" (probability 1.00)' in out
+    assert "9.19e-07" in out
+    assert "1-16" in out
+    assert "0.0%" not in out
+    assert 'target "e", the predicted token' in cli("lens", MODEL, PROMPT).out

@@ -25,6 +25,8 @@ def test_what_a_terminal_would_obey_is_escaped(capsys):
     assert capsys.readouterr().out == "a\\x1b[31m\\u202eb\\x07\n"
     assert visible("é 🙂 中") == "é 🙂 中"
     assert one_line(" two\n lines\t") == "two lines"
+    assert one_line("x" * 2000) == "x" * 2000
+    assert one_line("\x1b" * 2001) == "\\x1b" * 1999 + "…"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,15 @@ def test_its_document_is_what_the_schema_and_the_trace_say(cli, validate):
     assert document["file"] is None
 
 
+@pytest.mark.parametrize("preset", ["exact", "shipped"])
+def test_its_document_says_which_model_was_run_and_how(cli, checkpoint, preset):
+    (checkpoint / "tokenizer.json").unlink()
+    args = [checkpoint, "--tokens", "0,3,1", "--backend", "reference", "--preset", preset]
+    document = cli("trace", *args, "--json").document
+    assert (document["model"], document["backend"], document["preset"]) == (str(checkpoint), "reference", preset)
+    assert document["notes"] == ["There is no tokenizer.json: prompts are token ids."]
+
+
 def test_capture_heads_channels_and_tokens_narrow_it(cli):
     args = [
         "--capture",

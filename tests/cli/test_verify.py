@@ -9,7 +9,12 @@ import pytest
 from attrs import evolve
 
 import llmtrace
+from llmtrace.cli.verdicts import show
+from llmtrace.model import Model
+from llmtrace.protocol import Gap
 from llmtrace.testing import handmade
+from llmtrace.verifying import verify_model
+from tests.specs import SPECS, FakeSession, equations
 
 MODEL = "builtin:induction"
 PROMPT = "c a f e b o d c a f"
@@ -85,6 +90,18 @@ def test_the_worst_of_each_kind_or_with_all_every_site_is_listed(cli, drift):
     assert all(f"\nblocks.{layer}.attn.v " in full for layer in (0, 1))
 
 
+def test_kinds_of_sites_with_one_gap_stand_in_one_line(capsys):
+    built = equations(SPECS["sequential"])
+    session = FakeSession(built, [site for site in built.steps if ".attn." not in site])
+    session.gaps = {site: Gap("upstream", "attention is fused") for site in built.steps if ".attn." in site}
+    show(verify_model(Model(session), [1, 2, 3]), every=False)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "attention is fused" in line]
+    assert lines[0] == (
+        "unavailable: blocks.L.attn.q (2), blocks.L.attn.rot_q (2): it is not available from the backend fake (upstream): "
+        "attention is fused. It cannot be derived: missing the weight blocks.L.attn.W_Q and 1 more."
+    )
+
+
 def test_a_model_that_cannot_read_the_built_in_prompt_gets_token_ids(cli):
     document = cli("verify", MODEL, "--json").document
     assert len({token["id"] for token in document["tokens"]}) == 12
@@ -138,6 +155,9 @@ def test_captured_signals_that_lack_a_weight_are_counted_in_the_first_line(cli, 
     )
     assert "from blocks.0.attn.q on" in first
     assert "blocks.0.attn.W_Q" in note
+    out = cli("verify", MODEL).out
+    assert "\nunchecked: blocks.L.attn.q (2): missing the weight blocks.L.attn.W_Q.\n" in out
+    assert "cannot be checked" not in out.split("\n\n")[-1]
 
 
 def test_a_sound_model_leaves_nothing_out(cli):
@@ -157,6 +177,37 @@ class TestOfASavedTrace:
         statuses = {site["site"]: site["status"] for site in run.document["sites"]}
         assert (run.code, statuses["blocks.1.attn.v"], statuses["logits"]) == (0, "holds", "holds")
         assert statuses["blocks.0.attn.result"] == "unavailable"
+
+    def test_opening_that_model_is_announced(self, cli, saved, checkpoint):
+        assert f"opening {checkpoint} for its weights …" in cli("verify", saved).err
+        assert "opening" not in cli("verify", saved, "--quiet").err
+        checkpoint.rename(checkpoint.with_name("elsewhere"))
+        run = cli("verify", saved)
+        assert "opening" not in run.err
+        assert "is not on this machine, so nothing that needs weights can be checked" in run.out
+        named = checkpoint.with_name("elsewhere")
+        assert (
+            f"opening {named} for its weights …" in cli("verify", saved, "--model", named, "--backend", "reference").err
+        )
+
+    def test_what_is_not_in_it_is_counted_in_one_line_and_listed_in_json(self, cli, checkpoint):
+        args = ["--backend", "reference", "--capture", "blocks.*.attn.{scores,pattern}", "--save", "few.trace"]
+        cli("trace", checkpoint, PROMPT, *args)
+        out = cli("verify", "few.trace").out
+        absent = [
+            site for site in cli("verify", "few.trace", "--json").document["sites"] if site["status"] == "unavailable"
+        ]
+        assert len(absent) == 53
+        assert "\nnot in this trace: 53 sites\n" in out
+        assert "unavailable" not in out
+        assert "\nblocks.0.mlp.out " in cli("verify", "few.trace", "--all").out
+
+    def test_kinds_of_sites_with_one_reason_stand_in_one_line(self, cli, checkpoint):
+        args = ["--backend", "reference", "--heads", "1", "--save", "one.trace"]
+        cli("trace", checkpoint, PROMPT, *args)
+        (line,) = [line for line in cli("verify", "one.trace").out.splitlines() if "(heads 1)" in line]
+        assert line.startswith("unchecked: blocks.L.attn.q (2), ")
+        assert line.endswith(": recorded in part only (heads 1)")
 
     def test_an_altered_signal_is_named_first(self, cli, saved, tmp_path):
         trace = llmtrace.load(saved)
@@ -227,6 +278,8 @@ class TestOfASavedTrace:
         )
         assert "Nothing could be checked" in cli("verify", "z.trace").error
         assert "recorded in part only" in cli("verify", "z.trace").error
+        checkpoint.rename(checkpoint.with_name("elsewhere"))
+        assert "is not on this machine" in cli("verify", "z.trace").error
 
     def test_a_trace_of_a_hub_model_makes_nobody_fetch_it(self, cli, saved, tmp_path, monkeypatch):
         trace = llmtrace.load(saved)

@@ -35,6 +35,14 @@ def test_a_page_that_was_not_named_takes_no_other_page_s_place(cli, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_saved_trace_is_told_by_its_name_in_any_case_and_a_directory_is_none(cli, checkpoint):
+    cli("trace", MODEL, PROMPT, "--save", "X.TRACE")
+    assert cli("view", "X.TRACE", "-q").code == 0
+    assert cli("verify", "X.TRACE", "-q").code == 0
+    named = checkpoint.rename(checkpoint.with_name("model.trace"))
+    assert cli("verify", named, PROMPT, "--backend", "reference", "-q").code == 0
+
+
 def test_a_browser_is_opened_only_where_it_is_asked_for(cli, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr("click.launch", opened.append)

@@ -29,7 +29,7 @@ def test_scores_heads_and_layers_are_what_transformers_modules_make_of_each_sour
     expected = by_path.sum((0, 1))
     expected[7] += own[3] - own[44]
     assert np.abs(found.scores - expected).max() < 1e-5
-    assert dict(found.notes)["own embedding"] == pytest.approx(own[3] - own[44], abs=1e-5)
+    assert dict(found.notes)["logit from the position's own embedding"] == pytest.approx(own[3] - own[44], abs=1e-5)
     for layer, block in enumerate(watched.blocks):
         mlp = watched.linear(block.mlp[:, None])[7, 0]
         assert dict(found.parts)[f"blocks.{layer}.mlp_out"] == pytest.approx(mlp[3] - mlp[44], abs=1e-5)
@@ -43,6 +43,9 @@ def test_scores_and_parts_add_up_to_the_logit_that_transformers_gives(family, ti
         logits[3] - logits[44], abs=1e-5
     )
     assert found.completeness_gap < 1e-10
+    notes = dict(found.notes)
+    assert notes["logit"] == pytest.approx(logits[3] - logits[44], abs=1e-5)
+    assert abs(notes["logit left unexplained"]) < 1e-9
 
 
 def test_each_row_of_the_matrix_explains_its_own_predicted_token(family, tiny, tokens):
@@ -56,7 +59,7 @@ def test_each_row_of_the_matrix_explains_its_own_predicted_token(family, tiny, t
         expected[q, q] += watched.linear(watched.embed[:, None])[q, 0, prediction.id]
     assert np.abs(found.matrix - expected).max() < 1e-5
     assert np.abs(found.matrix[-1] - found.scores).max() < 1e-12
-    assert dict(found.notes)["worst gap of a matrix row in logits"] < 1e-10
+    assert dict(found.notes)["logit left unexplained at the worst position"] < 1e-10
 
 
 def test_through_a_softcap_the_uncapped_logit_is_parted_and_that_is_said(tiny, tokens):

@@ -25,11 +25,16 @@ def strict(document):
 
 def test_an_influence_document_has_every_field_of_the_record_and_is_strict(hand):
     for found in influence(hand, "a b c d a b", METHODS, foil="f"):
+        aims = found.method == "dla"
         document = strict(found.to_json())
         assert set(document) == {field.name for field in attrs.fields(Influence)}
         assert document["tokens"][0] == {"id": 0, "text": "<bos>"}
         assert document["target"] == {"id": 3, "text": "c"}
-        assert document["foil"]["text"] == "f"
+        assert document["foil"] == ({"id": 6, "text": "f"} if aims else None)
+        assert document["aims"] is aims
+        standing = found.target_standing
+        assert document["target_standing"] == document["predicted_standing"]
+        assert document["target_standing"] == {"probability": standing.probability, "rank": 1, "ranks": [1, 1]}
         assert document["position"] == 6
         assert document["scores"] == found.scores.tolist()
         assert (document["completeness_gap"] is None) == (found.method == "attention")
@@ -66,6 +71,7 @@ def test_a_lens_document_has_what_the_command_promises(hand):
         ],
         "target_rank": 1,
         "target_probability": found.layers[-1].top[0][1],
+        "target_ranks": [1, 1],
     }
     assert (document["position"], document["target"]["text"], document["schema_version"]) == (6, "c", 1)
     assert lens_document(found) == found.to_json()

@@ -62,6 +62,8 @@ def test_no_more_tokens_than_there_are(hand, top):
 
 
 def test_equal_logits_are_ordered_by_id(hand):
-    first = lens(hand, "a b", target=5, top=16).layers[0]
+    found = lens(hand, "a b", target=5, top=16)
+    first = found.layers[0]
     assert [token.id for token, _ in first.top] == list(range(16))
-    assert first.target_rank == 6
+    assert (first.target_rank, first.target_ranks) == (6, (1, 16))
+    assert "target rank 1-16" in repr(found)

@@ -64,11 +64,96 @@ def test_methods_and_lens_share_one_pass_after_the_bare_one(hand):
     assert counting.runs[0] == {"logits"}
 
 
-def test_no_bare_pass_is_made_for_a_target_that_is_named(hand):
+def test_no_bare_pass_is_made_where_no_method_aims_or_the_target_is_named(hand, strangers_aim):
+    runs = {}
+    for names, target in ((ALL[:3], None), (ALL[:3], "d"), (("aimed",), "d"), (("aimed",), None), (("dla",), "d")):
+        counting = Counting(hand.session)
+        found = influence(Model(counting), PROMPT, names, target=target)
+        assert {(one.target.text, one.predictions[-1].text) for one in found} == {("d", "d")}
+        runs[names, target] = len(counting.runs)
+    assert list(runs.values()) == [1, 1, 1, 2, 2]  # the last wants every prediction beforehand
     counting = Counting(hand.session)
-    (named,) = influence(Model(counting), PROMPT, ("rollout",), target="d")
+    assert lens(Model(counting), PROMPT).target.text == "d"
     assert len(counting.runs) == 1
-    assert named.predictions[-1].text == "d"
+
+
+@pytest.fixture
+def strangers_aim(monkeypatch):
+    """A method `aimed` whose scores are the target's id, and which does not say whether it aims."""
+    from llmtrace.influence import Answer, Contract, Method
+    from llmtrace.plugins import plugins
+
+    class Aimed:
+        sites = ("logits",)
+
+        def __init__(self, task):
+            self.task = task
+
+        def layer(self, layer, signals):
+            pass
+
+        def finish(self, ends):
+            pass
+
+        def answer(self):
+            return Answer(np.full(len(self.task.tokens), float(self.task.target.id)))
+
+    row = Method("aimed", "Aimed", "T", "T", None, "nobody", Contract("o", "f", "p", "x", "id"), Aimed)
+    found = attrs.evolve(plugins(), methods={**plugins().methods, "aimed": row})
+    for place in ("llmtrace.influence.run.plugins", "llmtrace.influence.fitness.plugins"):
+        monkeypatch.setattr(place, lambda: found)
+    return row
+
+
+def test_a_method_that_does_not_aim_answers_the_same_for_every_target_and_does_not_pretend(hand):
+    for one, other in zip(influence(hand, PROMPT, ALL), influence(hand, PROMPT, ALL, target="e"), strict=True):
+        assert np.array_equal(one.scores, other.scores) == (one.method != "dla")
+        assert one.aims == other.aims == (one.method == "dla")
+        assert ("the named target" in dict(other.notes)) == (one.method != "dla")
+        assert "the named target" not in dict(one.notes)
+        assert other.target.text == "e"
+
+
+def test_a_foil_that_no_method_takes_is_refused_with_the_methods_that_take_one(hand, strangers_aim):
+    counting = Counting(hand.session)
+    for names in (("alti",), ("rollout", "attention")):
+        with pytest.raises(PromptError, match=r"no target enters .*use a method that takes one: aimed, dla\."):
+            influence(Model(counting), PROMPT, names, foil="e")
+    assert counting.runs == []
+    alti, dla = influence(hand, PROMPT, ("alti", "dla"), foil="e")
+    assert (alti.foil, dla.foil.text) == (None, "e")
+
+
+def test_it_says_how_likely_the_model_finds_the_target_and_what_it_predicts(tiny, tokens):
+    model, watched = tiny("llama")
+    (found,) = influence(model, tokens, ("rollout",), position=7, target=44)
+    p = np.exp(watched.logits[7] - watched.logits[7].max())
+    p /= p.sum()
+    order = np.argsort(-p, kind="stable").tolist()
+    rank = 1 + order.index(44)
+    assert (found.target_standing.rank, found.target_standing.ranks) == (rank, (rank, rank))
+    assert found.target_standing.probability == pytest.approx(p[44], rel=1e-5)
+    assert found.predicted_standing.probability == pytest.approx(p.max(), rel=1e-5)
+    assert (found.predicted_standing.rank, found.predictions[7].id) == (1, order[0])
+
+
+def test_a_target_that_reads_like_the_predicted_token_but_is_another_is_warned_about(hand):
+    class Spaced:
+        """A tokenizer with a token that differs from `d` by a blank."""
+
+        def __init__(self, real):
+            self._real, self.encode = real, real.encode
+
+        def token(self, id):
+            return attrs.evolve(self._real.token(id), text=" d") if id == 6 else self._real.token(id)
+
+    counting = Counting(hand.session)
+    counting.tokenizer = Spaced(hand.session.tokenizer)
+    (alike,) = influence(Model(counting), PROMPT, ("dla",), target=6)
+    assert alike.warnings[-1] == "The target ' d' is not the predicted token 'd': they are different tokens."
+    for target in (5, 4, None):
+        assert influence(Model(counting), PROMPT, ("dla",), target=target)[0].warnings == ()
+    assert influence(Model(counting), PROMPT, ("rollout",), target=6)[0].warnings == ()
 
 
 def test_together_or_alone_the_numbers_are_the_same(hand):
@@ -101,7 +186,7 @@ def test_a_foil_is_subtracted(hand):
 )
 def test_positions_targets_and_foils_that_cannot_be_used_are_named(hand, arguments, message):
     with pytest.raises(PromptError, match=message):
-        influence(hand, PROMPT, ("rollout",), **arguments)
+        influence(hand, PROMPT, ("dla",), **arguments)
 
 
 def test_an_unknown_method_is_offered_near_names(hand):
@@ -112,7 +197,7 @@ def test_an_unknown_method_is_offered_near_names(hand):
 @pytest.mark.parametrize("method", ["alti", "dla"])
 def test_without_weights_methods_that_read_them_say_what_to_do(hand, method):
     counting = Counting(hand.session, weights=False)
-    with pytest.raises(CapabilityError, match=rf"{method} reads weights.*--backend.*rollout, attention"):
+    with pytest.raises(CapabilityError, match=rf"{method} reads weights.*--backend.*llmtrace backends"):
         influence(Model(counting), PROMPT, (method,))
     with pytest.raises(CapabilityError, match="logit lens reads weights"):
         lens(Model(counting), PROMPT)

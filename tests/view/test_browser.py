@@ -102,6 +102,64 @@ def test_the_sentence_names_method_target_and_strongest_source(show):
     assert sentence.index(best) < sentence.index("…")
 
 
+def test_a_method_that_does_not_aim_explains_the_position_whatever_is_predicted(show):
+    document = documents.influence(("a", " b", "a", " b"), method="alti")
+    document["tokens"][2] = document["tokens"][0]
+    document |= {"aims": False, "target": {"id": 9, "text": " named"}, "scores": [0.4, 0.3, 0.2, 0.1]}
+    tab = show(page([document]))
+    sentence = tab.page.locator("h1").inner_text()
+    assert "Position 3 draws on" in sentence
+    assert "whatever token is predicted" in sentence
+    assert "named" not in tab.page.locator("main").inner_text()
+    assert tab.page.locator(".predicted").inner_text().split() == ["predicts", "␣Paris"]
+    assert tab.page.title() == "alti at position 3"
+    assert "draws on a at 0 0.40, ␣b 0.30, a at 2 0.20" in sentence
+
+
+def test_the_page_says_what_is_predicted_and_how_likely_the_target_is(show):
+    document = documents.influence(method="dla", signed=True)
+    document["target"] = {"id": 1, "text": "Paris"}
+    document["predicted_standing"] = {"probability": 0.773, "rank": 1, "ranks": [1, 1]}
+    document["target_standing"] = {"probability": 5.15e-4, "rank": 44, "ranks": [44, 46]}
+    facts = show(page([document])).page.locator(".facts").inner_text().split("\n")
+    assert facts[facts.index("predicted") + 1] == '" Paris" 0.773'
+    assert facts[facts.index("target") + 1] == '"Paris" 0.000515, rank 44-46'
+
+
+def test_rows_of_the_map_are_numbered_where_tokens_repeat(show):
+    tab = show(page([documents.influence(("a", " b", " a", " b"))]))
+    assert tab.page.locator(".sources svg text.row").all_text_contents() == [
+        "a\u20020",
+        "␣b\u20021",
+        "␣a\u20022",
+        "␣b\u20023",
+    ]
+
+
+def test_nearly_nothing_is_not_tinted(show):
+    document = documents.influence(signed=True)
+    document["scores"] = [0.001, -0.001, 0.02, -0.02, 1.0]
+    tab = show(page([document]))
+    chips = [node.get_attribute("class").split()[1] for node in tab.page.locator(".token .chip").all()]
+    assert chips == ["p0", "p0", "p1", "n1", "p32"]
+
+
+def test_nothing_scrolls_on_a_wide_screen(show):
+    tab = show(page([documents.influence()], documents.lens()))
+    tab.page.set_viewport_size({"width": 1400, "height": 900})
+    scrolls = (
+        "[...document.querySelectorAll('.scroll, .wide')].filter((node) => node.scrollWidth > node.clientWidth).length"
+    )
+    assert tab.page.evaluate(scrolls) == 0
+
+
+def test_a_shared_rank_is_shown_as_a_span(show):
+    lens = documents.lens()
+    lens["layers"][0] |= {"target_rank": 2, "target_ranks": [1, 16]}
+    tab = show(page([documents.influence()], lens))
+    assert tab.page.locator("section.lens tbody td:nth-child(2)").first.inner_text() == "1-16"
+
+
 def test_focus_shows_the_same_card_as_hover(show):
     tab = show(page([documents.influence()]))
     tab.token(4).focus()

@@ -30,9 +30,9 @@ def test_ink_reads_on_every_shade(theme, sign):
         assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
-def test_zero_has_no_shade_and_anything_else_has_one():
-    assert level(0.0, 1.0) == 0
-    assert level(1e-9, 1.0) == 1
+def test_the_level_is_in_proportion_and_nearly_nothing_has_no_shade():
+    assert level(0.0, 1.0) == level(1e-9, 1.0) == level(-0.015, 1.0) == 0
+    assert [level(share / LEVELS, 1.0) for share in range(LEVELS + 1)] == list(range(LEVELS + 1))
     assert level(-1.0, 1.0) == LEVELS
     assert level(float("nan"), 1.0) == level(1.0, 0.0) == level(1.0, float("nan")) == 0
 

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from llmtrace.errors import OptionError
 from llmtrace.trace import Token
+from llmtrace.view.figures import ranks
+from llmtrace.view.sentence import sentence, source, standings
 from llmtrace.view.tables import heads_table, lens_table, signals_table
 from llmtrace.view.text import heat_line, plain, shaded, strongest, summary
 from tests.view import documents
@@ -27,14 +29,40 @@ def hostile(influence):
     return evolve(influence, tokens=tokens)
 
 
-def test_the_summary_names_target_and_strongest_sources_in_one_line(influence):
-    line = summary(influence)
-    best = int(np.argmax(influence.scores))
-    assert line == repr(influence)
+def test_the_summary_names_what_is_explained_and_the_strongest_sources_in_one_line(model):
+    found = model.influence("a b c a b", method="dla", foil="d")
+    line = summary(found)
+    assert line == repr(found)
+    assert line.startswith('<Influence dla: "c" rather than "d" at position 5 depends on "c" (')
     assert "\n" not in line
-    assert (
-        f'{influence.target.text}" at position {influence.position} depends on "{influence.tokens[best].text}"' in line
+
+
+def test_a_method_that_does_not_aim_names_no_token_but_the_position(model):
+    for method in ("alti", "rollout", "attention"):
+        found = model.influence("a b c a b", method=method, target="d")
+        line = repr(found)
+        assert line.startswith(f"<Influence {method}: position 5 draws on ")
+        assert line.endswith(", whatever token is predicted>")
+        said = sentence(found)
+        assert said == f"{method}: what position 5 draws on, whatever token is predicted, in {found.contract.unit}"
+        assert '"d"' not in said
+
+
+def test_a_source_that_stands_twice_is_named_with_its_position(model):
+    tokens = model.tokens("a b c a b")
+    assert [source(tokens, place) for place in range(6)] == [
+        '"<bos>"', '"a" at 1', '"b" at 2', '"c"', '"a" at 4', '"b" at 5'
+    ]  # fmt: skip
+
+
+def test_the_predicted_token_stands_beside_a_target_that_is_another(model):
+    own, other = (model.influence("a b c a b", method="dla", target=target) for target in (None, "d"))
+    assert re.fullmatch(r'predicted: "c" \(probability 1\.00\)', standings(own))
+    assert re.fullmatch(
+        r'predicted: "c" \(probability 1\.00\); target: "d" \(probability \d\.\d\de-07, rank [\d-]+\)', standings(other)
     )
+    assert "target" not in standings(model.influence("a b c a b", method="alti", target="d"))
+    assert standings(other) in plain([other])
 
 
 def test_strongest_orders_by_size_and_leaves_zeros_out(influence):
@@ -110,13 +138,16 @@ def test_head_scores_stand_beside_chance_and_none_is_said(model):
 def test_the_lens_lists_every_point(lens):
     text = printed(lambda console: console.print(lens_table(lens)))
     for reading in lens.layers:
-        assert re.search(rf"{reading.site} +{reading.target_rank} ", text)
+        assert re.search(rf"{reading.site} +{ranks(reading.target_ranks)} ", text)
+    assert re.search(r"blocks\.0\.resid_pre +1-16 ", text)  # all tokens are equally likely there
+    assert not re.search(r"\b0\.0+\b|%", text)  # no probability is rounded to nothing
 
 
 def test_signals_of_like_layers_share_a_row(trace):
     text = printed(lambda console: console.print(signals_table(trace)))
     assert "blocks.{0..1}.attn.pattern" in text
     assert text.count("attn.pattern ") == 1
+    assert re.search(r"ln1\.scale +token=6 1 ", text)  # not `1=1`
 
 
 def test_nothing_to_show_is_said():

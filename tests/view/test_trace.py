@@ -48,6 +48,15 @@ def test_heads_and_queries_that_were_cut_keep_their_numbers(model):
     np.testing.assert_allclose(weights(page, 0, 0)[2], cut["blocks.0.attn.pattern"].array[0, 0, :3], atol=1e-4)
 
 
+def test_patterns_that_follow_at_some_queries_only_are_shown_at_these(model, trace):
+    lean = model.trace([token.id for token in trace.tokens], capture=select("blocks.*.attn.scores", tokens=[4, 2]))
+    page = content(view.page_of_trace(lean))
+    assert page["queries"] == [2, 4]
+    whole = trace["blocks.1.attn.pattern"].array
+    for query, row in weights(page, 1, 0).items():
+        np.testing.assert_allclose(row, whole[0, query, : query + 1], atol=1 / page["units"])
+
+
 def test_a_trace_without_patterns_says_so_and_lists_its_signals(model):
     page = content(view.page_of_trace(model.trace("a b", capture="logits")))
     assert not page["patterns"]

@@ -98,11 +98,12 @@ function unpackTriangle(packed, tokens) {
   };
 }
 
-/** How strong a number is beside the strongest, as the class of its shade: `p0` … `p32`, `n1` … `n32`. */
+/** How strong a number is beside the strongest, as the class of its shade: `p0` … `p32`, `n1` … `n32`;
+ *  in proportion, so that what is nearly nothing has none. */
 function shadeOf(value, top) {
   if (!(top > 0) || !value || Number.isNaN(value)) return "p0";
-  const level = Math.max(1, Math.min(LEVELS, Math.round((Math.abs(value) / top) * LEVELS)));
-  return (value < 0 ? "n" : "p") + level;
+  const level = Math.min(LEVELS, Math.round((Math.abs(value) / top) * LEVELS));
+  return (value < 0 && level ? "n" : "p") + level;
 }
 
 /** The largest absolute value; 0 of nothing. */

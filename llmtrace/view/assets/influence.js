@@ -116,7 +116,9 @@ function documentView(here, state, lens) {
     alone.hidden = !here.maps;
     alone.textContent = state.head ? `Layer ${state.head[0]}, head ${state.head[1]} alone; choose it again for all.` : "A click on a head shows it alone.";
     const next = targetAt(doc, position);
-    predicted.replaceChildren(...(next ? [el("span", { class: "arrow", "aria-hidden": "true", text: "→" }), el("span", { class: "chip" }, tokenText(next))] : []));
+    const arrow = doc.aims ? el("span", { class: "arrow", "aria-hidden": "true", text: "→" }) : el("span", { class: "arrow", text: "predicts" });
+    predicted.classList.toggle("aside", !doc.aims);
+    predicted.replaceChildren(...(next ? [arrow, el("span", { class: "chip" }, tokenText(next))] : []));
     message.hidden = Boolean(scores);
     message.textContent = scores ? "" : unknown(here, position);
     scale.replaceChildren(...(scores ? [legend(top, scores.some((score) => score < 0), unit)] : []), ...(option ? [option] : []));
@@ -141,30 +143,42 @@ function tokenCard(token, prediction) {
   return rows;
 }
 
-/** The token that is explained at a position: the document's target at its own, else what the model predicts there. */
+/** The token that is explained at a position: the document's target at its own, else what the model predicts there; a method that does
+ *  not aim explains none, and what is predicted is shown all the same. */
 function targetAt(doc, position) {
-  return position === doc.position ? doc.target : doc.predictions[position] || null;
+  return position === doc.position && doc.aims ? doc.target : doc.predictions[position] || null;
 }
 
 function sentenceOf(doc, position, scores) {
   const target = targetAt(doc, position);
   const guess = doc.predictions[position];
   const kind = target && guess && position === doc.position && target.id !== guess.id ? "The target " : "The prediction ";
-  const parts = [el("span", { class: "by", text: doc.method }), kind];
-  if (target) parts.push(quote(target));
-  if (doc.foil && position === doc.position) parts.push(" rather than ", quote(doc.foil));
-  parts.push(` at position ${position}`);
+  const parts = [el("span", { class: "by", text: doc.method })];
+  if (doc.aims) {
+    parts.push(kind);
+    if (target) parts.push(quote(target));
+    if (doc.foil && position === doc.position) parts.push(" rather than ", quote(doc.foil));
+    parts.push(` at position ${position}`);
+  } else parts.push(`Position ${position}`);
+  const verb = doc.aims ? "depends on" : "draws on";
+  const end = doc.aims ? "" : ", whatever token is predicted";
   if (!scores) return [...parts, ", which was not computed."];
   const order = [...scores.keys()].slice(0, position + 1).filter((place) => scores[place]);
   order.sort((a, b) => Math.abs(scores[b]) - Math.abs(scores[a]) || a - b);
-  if (!order.length) return [...parts, " depends on no token."];
+  if (!order.length) return [...parts, ` ${verb} no token${end}.`];
   const signed = scores.some((score) => score < 0);
-  parts.push(" depends on ");
+  parts.push(` ${verb} `);
   order.slice(0, 3).forEach((place, at) => {
     const amount = el("span", { class: "amount", text: ` ${num(scores[place], 2, signed)}` });
-    parts.push(at ? ", " : "", el("span", { class: "pair" }, quote(doc.tokens[place]), amount));
+    parts.push(at ? ", " : "", el("span", { class: "pair" }, quote(doc.tokens[place]), whereOf(doc.tokens, place), amount));
   });
-  return [...parts, order.length > 3 ? " …" : "."];
+  return [...parts, order.length > 3 ? " …" : "", `${end}${order.length > 3 && doc.aims ? "" : "."}`];
+}
+
+/** Where a token stands, if the same token stands elsewhere in the prompt too. */
+function whereOf(tokens, place) {
+  const same = (token) => token.text === tokens[place].text && token.id === tokens[place].id;
+  return tokens.filter(same).length > 1 ? el("span", { class: "where", text: ` at ${place}` }) : "";
 }
 
 function quote(token) {
@@ -183,6 +197,7 @@ function unknown({ doc, matrix }, position) {
 function noteList(doc) {
   const list = el("dl", { class: "facts" });
   const add = (name, value, title) => list.append(el("div", {}, el("dt", { text: name }), el("dd", { text: value, title })));
+  for (const [name, value] of doc.standings || []) add(name, value);
   for (const [name, value] of doc.facts) add(name, value, name === "model" ? doc.source : null);
   if (doc.completeness_gap !== null && doc.completeness_gap !== undefined) add("completeness gap", num(doc.completeness_gap, 2));
   const notes = Array.isArray(doc.notes) ? doc.notes.map((note) => (Array.isArray(note) ? note : [note.name, note.value])) : Object.entries(doc.notes || {});
@@ -211,7 +226,7 @@ function mapsOf({ doc, heads, layers, scores }, unit, chooseHead, lens) {
     const top = strongest(layers.values);
     const height = count <= 40 ? 20 : count <= 160 ? 13 : 6;
     const map = heatMap({
-      rows: count, columns, width, height, top, rowLabel: (row) => doc.tokens[row], columnTitle: "layer",
+      rows: count, columns, width, height, top, rowLabel: (row) => ({ ...doc.tokens[row], position: row }), columnTitle: "layer",
       value: (row, column) => layers.at(column, row), title: (row, column) => title(`position ${row}`, column),
       describe: (row, column) => [["score", num(layers.at(column, row), 5)], ["token", doc.tokens[row].text], ["id", String(doc.tokens[row].id ?? "–")]],
       label: `Source tokens by layers, ${unit}; arrows move between cells`,
@@ -228,7 +243,7 @@ function mapsOf({ doc, heads, layers, scores }, unit, chooseHead, lens) {
       describe: (row, column) => [["score", num(heads.at(column, row), 5)]],
       label: `Heads by layers, ${unit}; arrows move between cells`, choose: chooseHead ? (row, column) => chooseHead(column, row) : null,
     });
-    found.push(section("heads", "Heads × layers", "one number a head, at the target", map, legend(top, signed, unit)));
+    found.push(section("heads", "Heads × layers", "one number a head, at the position", map, legend(top, signed, unit)));
     found.push(section("strongest", "Strongest heads", "", strongHeads(heads, 8)));
   }
   const parts = pairsOf(doc.parts);

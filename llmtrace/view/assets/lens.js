@@ -20,7 +20,7 @@ function lensTable(lens) {
       for (const event of ["pointerleave", "blur"]) cell.addEventListener(event, hideTip);
       return cell;
     });
-    return [shortSite(point.site), point.rank ?? "–", el("span", { class: "track" }, bar), num(point.probability), ...tops];
+    return [shortSite(point.site), point.ranks, el("span", { class: "track" }, bar), num(point.probability), ...tops];
   });
   const headings = ["layer", "rank", "", "probability", "most likely", ...Array(Math.max(0, count - 1)).fill("")];
   const grid = table(headings, rows, [0, 1, 3]);
@@ -63,14 +63,14 @@ function rankSection(lens, width) {
   }
   root.append(svg("path", { class: "line", d: points.map(([found, point], at) => `${at ? "L" : "M"}${x(found)} ${y(point.rank)}`).join("") }));
   for (const [found, point] of points) {
-    const dot = svg("circle", { class: point.rank === 1 ? "dot first" : "dot", cx: x(found), cy: y(point.rank), r: 3.4 });
+    const dot = svg("circle", { class: point.ranks === "1" ? "dot first" : "dot", cx: x(found), cy: y(point.rank), r: 3.4 });
     const best = point.top[0];
-    const rows = [["rank", String(point.rank)], ["probability", num(point.probability, 5)], ...(best ? [["most likely", tokenText(best[0])]] : [])];
+    const rows = [["rank", point.ranks], ["probability", num(point.probability, 5)], ...(best ? [["most likely", tokenText(best[0])]] : [])];
     dot.addEventListener("pointerenter", () => showTip(dot.getBoundingClientRect(), point.site, rows));
     dot.addEventListener("pointerleave", hideTip);
     root.append(dot);
   }
-  const tick = [1, 2, 5, 10, 20, 50, 100].find((step) => step * width >= 26) || 200;
+  const tick = layers * width < 60 ? 1 : [1, 2, 5, 10, 20, 50, 100].find((step) => step * width >= 26) || 200;
   for (let layer = 0; layer < layers; layer += tick) {
     root.append(svg("text", { class: "axis", x: GUTTER + (layer + 0.5) * width - 0.5, y: high + 19, "text-anchor": "middle", text: layer }));
   }

@@ -97,13 +97,15 @@ function rowName(name, x, y) {
   const text = svg("text", { class: "row", x, y, "text-anchor": "end", "dominant-baseline": "central" });
   if (typeof name === "string") text.textContent = name;
   else {
-    let left = 14;
+    const numbered = name.position !== undefined;
+    let left = numbered ? 11 : 14;
     name.runs.forEach((run, place) => {
       const letters = [...run];
       if (!letters.length || left <= 0) return;
       text.append(svg("tspan", { class: place % 2 ? "mark" : "text", text: letters.slice(0, left).join("") + (letters.length > left ? "…" : "") }));
       left -= letters.length;
     });
+    if (numbered) text.append(svg("tspan", { class: "place", text: `\u2002${name.position}` }));
   }
   return text;
 }

@@ -17,7 +17,7 @@ function tokenList(tokens) {
   return el("div", { class: "prompt" }, line.node);
 }
 
-/** Weight from a query to its strongest key beside the first position: what tells heads apart, since most weight is parked there. */
+/** Weight from a query to its strongest key other than the first position: what tells heads apart, since most weight is parked there. */
 function reach(row, query) {
   let best = query === 0 ? row[0] : 0;
   for (let key = 1; key <= query; key++) if (row[key] > best) best = row[key];
@@ -65,10 +65,10 @@ function patternView(trace, patterns) {
     const map = heatMap({
       rows: most, columns: patterns.length, width, height: 14, top: 1, value, mark: [state.head, state.layer], columnTitle: "layer", columnLabel: (at) => String(patterns[at].layer),
       rowLabel: (head) => `head ${patterns[0].numbers[head] ?? head}`, title: (head, at) => `layer ${patterns[at].layer}, head ${patterns[at].numbers[head]}`,
-      describe: (head, at) => [["strongest weight beside position 0", num(value(head, at), 5)], ["pattern", patterns[at].provenance]],
+      describe: (head, at) => [["strongest weight not on position 0", num(value(head, at), 5)], ["pattern", patterns[at].provenance]],
       choose: (head, at) => choose({ head, layer: at }), label: "Heads by layers; arrows move, Enter shows the head's pattern",
     });
-    return section("heads", "Heads × layers", `strongest weight of position ${state.query} on a token beside the first; click a head`, map);
+    return section("heads", "Heads × layers", `strongest weight of position ${state.query} on a token other than the first; click a head`, map);
   }
   function patternSection(layer) {
     const rows = layer.rows[state.head];
@@ -76,7 +76,7 @@ function patternView(trace, patterns) {
     const value = (at, key) => (key > queries[at] ? undefined : rows.row(queries[at])[key]);
     const map = heatMap({
       rows: queries.length, columns: count, width: side, height: side, top: 1, value, columnTitle: "key position", mark: queries.includes(state.query) ? [queries.indexOf(state.query), state.query] : null,
-      rowLabel: (at) => trace.tokens[queries[at]], title: (at, key) => `query ${queries[at]}, key ${key}`,
+      rowLabel: (at) => ({ ...trace.tokens[queries[at]], position: queries[at] }), title: (at, key) => `query ${queries[at]}, key ${key}`,
       describe: (at, key) => [["weight", num(value(at, key), 5)], ["query", trace.tokens[queries[at]].text], ["key", trace.tokens[key].text]],
       choose: (at) => choose({ query: queries[at] }), label: "Queries by keys; arrows move, Enter chooses the query",
     });
