@@ -63,11 +63,17 @@ def open_origin(
         yield Origin(trace.with_weights(weights), missing, notes)
 
 
+def own_source(trace: Trace) -> str | None:
+    """Where the model of a trace is on this machine, if it is: what `open_origin` opens by itself."""
+    source = trace.model.source
+    return source if os.path.exists(source) or source.startswith(PREFIX) else None
+
+
 def _own(trace: Trace, backend: str | None, preset: Preset, options: Options | None) -> Model | str:
     """The model at the trace's source, or why it cannot be had."""
-    source = trace.model.source
-    if not os.path.exists(source) and not source.startswith(PREFIX):
-        return f"The model of this trace, {source}, is not on this machine"
+    source = own_source(trace)
+    if source is None:
+        return f"The model of this trace, {trace.model.source}, is not on this machine"
     try:
         model = _open(source, backend or trace.model.backend, preset, options)
     except LLMTraceError as error:

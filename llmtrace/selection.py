@@ -2,7 +2,8 @@
 signal is wanted, axis by axis.
 
 Patterns: `*` is any text within one part of a name, `**` any parts, `{a,b}` alternatives, `{4..8}` a range of numbers with both ends,
-`blocks.-1` the last block. A TransformerLens hook name is accepted where it means the same value.
+`blocks.-1` the last block. A TransformerLens hook name is accepted where it means the same value; a pattern of hook names
+(`blocks.*.attn.hook_*`) names the sites whose hooks it matches.
 """
 
 from __future__ import annotations
@@ -16,14 +17,21 @@ from typing import Any, TypeAlias, TypeVar
 from attrs import field, frozen
 
 from llmtrace.errors import LimitError, OptionError, PromptError, UnknownSignalError, suggest
-from llmtrace.schema.names import from_transformer_lens
+from llmtrace.schema.names import from_transformer_lens, hooks
 from llmtrace.schema.steps import Step
 
 T = TypeVar("T")
 Indices: TypeAlias = tuple[int, ...]
 CHANNELS = ("d_model", "d_head", "d_value", "d_mlp", "vocab", "expert")
+PARTS = {"token": "tokens", "query": "tokens", "head": "heads", "kv_head": "key/value heads"}
+"""What the indices of an axis count, for people; of other axes they count channels."""
 WILD = frozenset("*{")
 DEFAULT_MAX_BYTES = 2 * 1024**3
+
+
+def _few(part: Indices) -> str:
+    shown = " ".join(map(str, part[:6])) or "none"
+    return shown if len(part) <= 6 else f"{shown} …, {len(part)} in all"
 
 
 def _indices(value: Iterable[int] | None) -> Indices | None:
@@ -63,6 +71,15 @@ class Cut:
     def whole(self) -> bool:
         """Nothing is left out."""
         return all(part is None for part in self.indices)
+
+    def words(self, axes: Sequence[str]) -> str:
+        """What is left, for people; `axes` are the signal's. Empty for all of it.
+
+        >>> Cut((None, (1,), (0, 1))).words(("token", "head", "d_head"))
+        'heads 1, channels 0 1'
+        """
+        parts = [(axis, part) for axis, part in zip(axes, self.indices, strict=True) if part is not None]
+        return ", ".join(f"{PARTS.get(axis, 'channels')} {_few(part)}" for axis, part in parts)
 
     def shape(self, full: Sequence[int]) -> tuple[int, ...]:
         """The shape that is left of a full shape."""
@@ -186,14 +203,16 @@ def size(step: Step, cut: Cut, tokens: int, itemsize: int) -> int:
 
 
 def _matches(pattern: str, steps: Mapping[str, Step]) -> list[str]:
-    if "hook_" in pattern:
+    theirs = "hook_" in pattern and not WILD.isdisjoint(re.sub(r"^blocks\.[^.]+\.", "", pattern))
+    if "hook_" in pattern and not theirs:
         pattern = from_transformer_lens(pattern)
     if pattern in steps:
         return [pattern]
     layers = 1 + max((step.layer for step in steps.values() if step.layer is not None), default=-1)
     pattern = re.sub(r"^blocks\.-(\d+)\b", lambda m: f"blocks.{layers - int(m[1])}", pattern)
     compiled = re.compile(_regex(pattern))
-    return [site for site, step in steps.items() if compiled.fullmatch(site) and _asked(step, pattern)]
+    names = {site: hooks(site) if theirs else (site,) for site in steps}
+    return [site for site, step in steps.items() if any(map(compiled.fullmatch, names[site])) and _asked(step, pattern)]
 
 
 def _asked(step: Step, pattern: str) -> bool:

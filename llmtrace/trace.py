@@ -1,116 +1,36 @@
-"""What was recorded of one token sequence. **Signal**: the array at one site; **trace**: the signals, the tokens, and what made them.
+"""What was recorded of one token sequence. **Trace**: the signals, the tokens, and what made them.
 
 There is no batch axis. A trace answers for every site that what it holds suffices for, and says which answers are derived.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from attrs import evolve, field, frozen
 
+from llmtrace.edits import Edit
 from llmtrace.errors import SignalUnavailableError, UnknownSignalError
+from llmtrace.known import Ground, Known
 from llmtrace.schema import SCHEMA_VERSION
 from llmtrace.schema.evaluate import Equations, Weights
 from llmtrace.schema.precision import Precision
-from llmtrace.schema.sites import INPUTS, Array
+from llmtrace.schema.sites import Array
 from llmtrace.selection import Cut, Selection, as_selection, select
+from llmtrace.signals import CAPTURED, REPLAYED, Provenance, Signal, Stored
 from llmtrace.spec import ModelSpec
 
 if TYPE_CHECKING:
     from llmtrace.schema.verify import LocalError
 
+__all__ = ["CAPTURED", "REPLAYED", "ModelInfo", "Provenance", "Raw", "Signal", "Stored", "Token", "Trace", "load"]
+
 Raw: TypeAlias = bytes
 """`bytes` under a name that a field called `bytes` does not hide when annotations are resolved."""
-
-
-@frozen
-class Provenance:
-    """Where a signal's values come from."""
-
-    kind: Literal["captured", "converted", "derived"]
-    """As the runtime had it · captured, then re-expressed exactly · computed by an equation."""
-    detail: str = ""
-    """The recipe of a conversion."""
-    inputs: tuple[str, ...] = ()
-    """The captured signals that a derived one rests on."""
-
-    def __str__(self) -> str:
-        """`derived(blocks.0.attn.rot_q, blocks.0.attn.rot_k)`"""
-        inside = ", ".join(self.inputs) or self.detail
-        return f"{self.kind}({inside})" if inside else self.kind
-
-
-CAPTURED = Provenance("captured")
-REPLAYED = Provenance("converted", "taken as given, not computed")
-
-
-class Stored(Protocol):
-    """An array that is still in a file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As the file says."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """As the file says."""
-
-    def read(self) -> Array:
-        """The array, read-only; its digest is checked the first time. Raises `TraceFileError`."""
-
-
-@frozen(eq=False)
-class Signal:
-    """The array at one site, with what one needs to know about it."""
-
-    site: str
-    """Its name."""
-    axes: tuple[str, ...]
-    """Names of the array's axes."""
-    _array: Array | Stored = field(repr=False)
-    """At hand, or in a file from which it is read when `array` is first asked for."""
-    provenance: Provenance = CAPTURED
-    """Where the values come from."""
-    precision: Precision = Precision()
-    """What rounding they have been through."""
-    cut: Cut | None = None
-    """What of the whole signal this is; None: all of it."""
-
-    @property
-    def array(self) -> Array:
-        """Read-only; axes as named, cut as selected."""
-        return self._array if isinstance(self._array, np.ndarray) else self._array.read()
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes. Nothing is read to know it."""
-        return self._array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the elements. Nothing is read to know it."""
-        return self._array.dtype
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing was cut away."""
-        return self.cut is None or self.cut.whole
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the array."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def __repr__(self) -> str:
-        """Everything but the numbers."""
-        axes = " ".join(f"{axis}={size}" for axis, size in zip(self.axes, self.shape, strict=True))
-        return f"<Signal {self.site} [{axes}] {self.dtype} {self.provenance}>"
 
 
 @frozen
@@ -175,7 +95,9 @@ class Trace:
     weights: Weights = field(factory=dict, repr=False)
     """The model's weights, where it is open: they are not saved."""
     given: tuple[str, ...] = ()
-    """Sites that the model did not compute: their values were put there (`replay=`)."""
+    """Sites that no equation of the model gives: their values were put there (`replay=`) or changed (`edits=`)."""
+    edits: tuple[Edit, ...] = ()
+    """What was changed in flight."""
     positions: tuple[int, ...] = field(repr=False)
     """The tokens' positions; 0, 1, 2 … if not said."""
     schema_version: int = SCHEMA_VERSION
@@ -193,16 +115,20 @@ class Trace:
     @cached_property
     def equations(self) -> Equations:
         """The model's equations, with its weights where they are at hand."""
-        return Equations(self.spec, self.weights)
+        return Equations(self.spec, self.weights, given=frozenset(self.given))
 
     @cached_property
-    def known(self) -> Mapping[str, Array]:
-        """What equations may rest on: the inputs, and every signal recorded whole; those in a file are read when they are used."""
+    def _ground(self) -> Ground:
         inputs = {"tokens": np.asarray(self.ids), "positions": np.asarray(self.positions)}
-        return _Known(inputs, {site: signal for site, signal in self.signals.items() if signal.whole})
+        return Ground(self.equations, inputs, self.signals)
+
+    @property
+    def known(self) -> Mapping[str, Array]:
+        """The inputs, and every signal recorded whole; those in a file are read when they are used."""
+        return self._ground.whole
 
     def __getitem__(self, site: str) -> Signal:
-        """The recorded signal, or the derived one.
+        """The recorded signal, or the derived one: whole, or at the tokens that what it rests on was recorded at.
 
         Raises `UnknownSignalError` for a name that is no site of this model, `SignalUnavailableError` where what was recorded
         does not suffice.
@@ -210,25 +136,30 @@ class Trace:
         name = self._name(site)
         if name in self.signals:
             return self.signals[name]
-        step = self.equations.step(name)
-        span = self.equations.derivable(name, set(self.known).difference(INPUTS))
-        array = self.equations.evaluate(name, self.equations.looking(self.known))
+        way = self._ground.way(name)
+        step, array = self.equations.steps[name], self._ground.evaluate(name, way)
         array.flags.writeable = False
-        inputs = tuple(known for known in span.known if known != "positions")
-        return Signal(name, step.axes, array, Provenance("derived", inputs=inputs), Precision("float64", "float64"))
+        inputs = tuple(known for known in way.span.known if known != "positions")
+        precision = Precision("int64" if step.equation.integer else "float64", "float64")
+        return Signal(name, step.axes, array, Provenance("derived", inputs=inputs), precision, way.cut)
 
     def __contains__(self, site: object) -> bool:
         """Whether `trace[site]` would give a signal."""
-        if site in self.signals:
-            return True
         try:
-            name = self._name(str(site))
-            return name in self.signals or bool(self.equations.derivable(name, set(self.known)))
+            self.cut(site)  # type: ignore[arg-type]
         except (SignalUnavailableError, UnknownSignalError):
             return False
+        return True
+
+    def cut(self, site: str) -> Cut | None:
+        """What of the whole signal `trace[site]` is; None: all of it. Nothing is computed to know it. Raises as `trace[site]`."""
+        name = self._name(site)
+        return self.signals[name].cut if name in self.signals else self._ground.way(name).cut
 
     def _name(self, site: str) -> str:
         """The site that a name means: ours, one of TransformerLens's, or one that counts blocks from the end."""
+        if not isinstance(site, str):
+            raise UnknownSignalError(f"A site is a name, such as 'blocks.0.attn.pattern', and not {site!r:.80}.")
         if site in self.signals or not ("hook_" in site or "blocks.-" in site):
             return site
         found = list(as_selection(site).resolve(self.equations.steps))
@@ -249,12 +180,23 @@ class Trace:
         """Bytes of all recorded signals."""
         return sum(signal.bytes for signal in self.signals.values())
 
+    def __repr__(self) -> str:
+        """Which model, how many tokens and signals, and their bytes; in one line."""
+        held = f"{len(self.tokens)} tokens, {len(self)} signals, {self.bytes:,} bytes"
+        return f"<Trace of {self.model.source!r} ({self.model.runtime}): {held}>"
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks, and a table of what was recorded."""
+        from llmtrace.view.notebook import trace_fragment
+
+        return trace_fragment(self)
+
     def with_weights(self, weights: Weights) -> Trace:
         """The same trace, with a model's weights at hand for deriving and verifying."""
         return evolve(self, weights=weights)
 
     def verify(self) -> list[LocalError]:
-        """The local error of every captured signal, in dataflow order; derived ones are not judged.
+        """The local error of every signal captured whole, in dataflow order; derived ones are not judged.
 
         A signal that was computed by an equation agrees with it by construction, so only captured and converted ones count, and of
         these not what was put there.
@@ -268,34 +210,13 @@ class Trace:
         }
         inputs = {"tokens": self.known["tokens"], "positions": self.known["positions"]}
         precision = {site: signal.precision for site, signal in judged.items()}
-        return list(verify(self.equations, _Known(inputs, judged), precision, given=self.given))
+        return list(verify(self.equations, Known(inputs, judged), precision))
 
     def save(self, path: str | Path) -> None:
         """Write the trace to one file, atomically: a failure leaves an older file as it was. Raises `TraceFileError`."""
         from llmtrace.store import save
 
         save(self, path)
-
-
-class _Known(Mapping[str, Array]):
-    """Inputs and signals by name; a signal in a file is read when it is looked up."""
-
-    def __init__(self, inputs: Mapping[str, Array], signals: Mapping[str, Signal]) -> None:
-        self._inputs = inputs
-        self._signals = signals
-
-    def __getitem__(self, name: str) -> Array:
-        return self._inputs[name] if name in self._inputs else self._signals[name].array
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._inputs or name in self._signals
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._inputs
-        yield from self._signals
-
-    def __len__(self) -> int:
-        return len(self._inputs) + len(self._signals)
 
 
 def load(path: str | Path) -> Trace:

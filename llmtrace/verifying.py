@@ -22,6 +22,8 @@ PROMPT = "When Mary and John went to the store, John gave a drink to Mary. When 
 """The built-in prompt."""
 IDS = 12
 """How many ids stand in for it where the model has no tokenizer, or one that cannot read it."""
+ABSENT = "not in this trace"
+"""Why a saved trace says nothing about most sites."""
 ITSELF = "The reference backend runs by the equations themselves: only NaN, infinity or a broken file can violate them."
 
 
@@ -122,7 +124,9 @@ def _verdicts(
     left = tuple(each for each in captured.values() if each.status == "unchecked")
     if all(each.status not in ("holds", "violated") for each in sites):
         why = next((each.reason for each in sites if each.status == "unchecked"), "no signal was handed out")
-        raise SignalUnavailableError(f"Nothing could be checked in {info.source}: {why}")
+        raise SignalUnavailableError(
+            " ".join([f"Nothing could be checked in {info.source}: {why.rstrip('.')}.", *notes])
+        )
     unjudged = (
         (f"{len(left)} captured signals could not be judged, the first because {left[0].reason}",) if left else ()
     )
@@ -133,9 +137,11 @@ def _outside(trace: Trace, site: str) -> LocalError:
     """Why a saved trace gives no verdict on a site."""
     signal = trace.signals.get(site)
     if signal is None:
-        return _not_judged(site, "unavailable", "not in this trace")
+        return _not_judged(site, "unavailable", ABSENT)
     made = f"{signal.provenance}: it agrees by construction"
-    return _not_judged(site, "unchecked", made if signal.provenance.kind == "derived" else "recorded in part only")
+    return _not_judged(
+        site, "unchecked", made if signal.provenance.kind == "derived" else f"recorded in part only ({signal.part})"
+    )
 
 
 def _not_judged(site: str, status: Literal["unchecked", "unavailable"], reason: str) -> LocalError:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from llmtrace.schema.steps import any_layer
-from llmtrace.verifying import reason_of
+from llmtrace.verifying import ABSENT, reason_of
 
 if TYPE_CHECKING:
     from llmtrace.schema.verify import LocalError
     from llmtrace.verifying import Verdicts
+
+KINDS = 6
+"""Kinds of sites that are named beside a reason that they share."""
 
 
 def show(verdicts: Verdicts, every: bool) -> None:
@@ -50,11 +54,32 @@ def headline(verdicts: Verdicts) -> str:
 def _show_rest(verdicts: Verdicts) -> None:
     from llmtrace.cli.output import line
 
-    rest = Counter((any_layer(e.site), e.status, any_layer(e.reason)) for e in verdicts.sites if e.status[0] == "u")
-    if rest:
+    reasons: dict[tuple[str, str], Counter[str]] = {}
+    for each in verdicts.sites:
+        if each.status in ("unchecked", "unavailable"):
+            reasons.setdefault((each.status, _reason(each)), Counter())[any_layer(each.site)] += 1
+    if reasons:
         line()
-    for (kind, status, reason), count in rest.items():
-        line(f"{status}: {kind}" + (f" ({count})" if count > 1 else "") + f": {reason}")
+    for (status, reason), kinds in reasons.items():
+        if reason == ABSENT:
+            line(f"{ABSENT}: {kinds.total()} sites")
+        else:
+            line(f"{status}: {_listed(kinds)}: {reason}")
+
+
+def _reason(each: LocalError) -> str:
+    """Why a site was not judged, without its name and layer: what several kinds of sites may share."""
+    kind, reason = any_layer(each.site), any_layer(each.reason)
+    own = rf"(^|\. ){re.escape(kind)} (?=is |cannot )"
+    said = reason.removeprefix(f"{kind} cannot be checked: ")
+    return re.sub(own, lambda found: f"{found[1]}It " if found[1] else "it ", said)
+
+
+def _listed(kinds: Counter[str]) -> str:
+    """Kinds of sites that have one reason, each with its number; of many kinds the first."""
+    named = [kind + (f" ({count})" if count > 1 else "") for kind, count in kinds.items()]
+    rest = sum(list(kinds.values())[KINDS:])
+    return ", ".join(named[:KINDS]) + (f" and {rest} more sites" if rest else "")
 
 
 def _sentence(each: LocalError) -> str:

@@ -27,7 +27,9 @@ def verify(opening: Opening, asked: Asked, origin: str | None, every: bool, out:
     """Check MODEL, on one prompt, or a saved trace, against the equations of its architecture.
 
     Each signal is compared with its equation applied to the signals before it and to the weights in the file, so the first site that
-    is violated is where a fault entered. Exits 1 if any is.
+    is violated is where a fault entered. Exits 1 if any is. A damaged weights file or a wrong tokenizer is not seen: both sides read it.
+
+    Of a saved trace, the model that it came from is opened for its weights, where it is on this machine.
     """
     from llmtrace.cli.opening import is_saved
     from llmtrace.cli.output import answer
@@ -56,13 +58,15 @@ def _of_model(opening: Opening, asked: Asked, out: Out) -> Verdicts:
 
 def _of_trace(opening: Opening, source: str | None, out: Out) -> Verdicts:
     from llmtrace.cli.output import say
-    from llmtrace.origin import open_origin
+    from llmtrace.origin import open_origin, own_source
     from llmtrace.trace import load
     from llmtrace.verifying import verify_trace
 
     trace = load(opening.model)
     for note in trace.model.notes:
         say(out, f"note: {note}")
+    if found := source or own_source(trace):
+        say(out, f"opening {found} for its weights …")
     with open_origin(trace, source, backend=opening.backend, preset=opening.preset, options=opening.settings) as origin:
         for note in origin.notes:
             say(out, f"note: {note}")

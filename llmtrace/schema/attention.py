@@ -8,7 +8,7 @@ import numpy as np
 
 from llmtrace.schema import norm
 from llmtrace.schema.functions import ACTIVATIONS, plus, softcap, softmax
-from llmtrace.schema.rotary import frequencies, rotate
+from llmtrace.schema.rotary import by_length, frequencies, rotate
 from llmtrace.schema.sites import Array, WeightRow, site, weights
 from llmtrace.spec import Attention, Norm
 
@@ -115,7 +115,7 @@ def _turn(a: Attention, n: Norm | None, x: Array, positions: Array, w: Array | N
     return norm.apply(n, turned, w, b) if a.norm_after_rotary else turned
 
 
-@site("token head d_head", noise=turning_noise)
+@site("token head d_head", noise=turning_noise, across=lambda a: "q positions" if by_length(a.rotary) else "")
 def rot_q(
     a: Attention, q: Array, positions: Array, q_norm_w: Array | None = None, q_norm_b: Array | None = None
 ) -> Array:
@@ -123,7 +123,7 @@ def rot_q(
     return _turn(a, a.q_norm, q, positions, q_norm_w, q_norm_b)
 
 
-@site("token kv_head d_head", noise=turning_noise)
+@site("token kv_head d_head", noise=turning_noise, across=lambda a: "k positions" if by_length(a.rotary) else "")
 def rot_k(
     a: Attention, k: Array, positions: Array, k_norm_w: Array | None = None, k_norm_b: Array | None = None
 ) -> Array:
@@ -131,7 +131,7 @@ def rot_k(
     return _turn(a, a.k_norm, k, positions, k_norm_w, k_norm_b)
 
 
-@site("head query key", sums="d_head")
+@site("head query key", sums="d_head", across="rot_q rot_k positions")  # the mask is of all queries by all keys
 def scores(a: Attention, rot_q: Array, rot_k: Array, positions: Array) -> Array:
     """`softcap(scale * rot_q · rot_k) + slope * (key - query)`; what a query may not see is -inf."""
     length = len(positions)
@@ -162,7 +162,7 @@ def sink(a: Attention, scores: Array, sinks: Array) -> Array:
     return _with_sink(scores, sinks)[..., -1]
 
 
-@site("token head d_value", sums="key")
+@site("token head d_value", sums="key", across="v")
 def z(a: Attention, pattern: Array, v: Array) -> Array:
     """`pattern @ v`"""
     heads, queries, keys = pattern.shape

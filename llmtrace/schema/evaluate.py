@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 import numpy as np
@@ -23,6 +23,10 @@ Signals: TypeAlias = Mapping[str, Array]
 Weights: TypeAlias = Mapping[str, Array]
 
 
+def _as_it_is(site: str, array: Array) -> Array:
+    return array
+
+
 @attrs.frozen
 class Span:
     """What evaluating a site would go through. Nothing is computed to know it."""
@@ -34,7 +38,7 @@ class Span:
     weights: tuple[str, ...]
     """The weights that they read."""
     opaque: tuple[str, ...]
-    """Sites among `through` that no equation computes."""
+    """Sites among `through` that no equation gives: opaque ones, and those that were put there or changed in flight."""
 
 
 @attrs.frozen(slots=False)
@@ -47,6 +51,8 @@ class Equations:
     """By schema name; may be empty, or lack some."""
     dtype: type[np.floating] = np.float64
     """What the equations compute in."""
+    given: frozenset[str] = frozenset()
+    """Sites whose value was put there or changed in flight: their equation says nothing of it."""
 
     @cached_property
     def steps(self) -> Mapping[str, Step]:
@@ -94,65 +100,85 @@ class Equations:
         """Known signals as they are, the others evaluated, each once."""
         return _Looking(self, known)
 
-    def span(self, site: str, known: Collection[str]) -> Span:
-        """What evaluating `site` itself goes through, if the signals in `known` need not be computed."""
-        through: dict[str, None] = {}
-        rests: dict[str, None] = {}
-        waiting = [site]
-        while waiting:
-            here = waiting.pop()
-            through[here] = None
-            for name in self.step(here).inputs:
-                if name in known or name in INPUTS:
-                    rests[name] = None
-                elif name not in through:
-                    waiting.append(name)
-        visited = [self.steps[name] for name in through]
-        weights = dict.fromkeys(weight.name for step in visited for weight in step.weights.values())
-        return Span(tuple(through), tuple(rests), tuple(weights), tuple(s.site for s in visited if s.equation.opaque))
+    def span(self, site: str, known: Collection[str], rows: Collection[str] = ()) -> Span:
+        """What evaluating `site` itself goes through, if the signals in `known` need not be computed.
 
-    def derivable(self, site: str, known: Collection[str], weights: Collection[str] | None = None) -> Span:
+        `rows` are signals known at the wanted rows only: they end the span where nothing reads across them.
+        """
+        through: dict[tuple[str, bool], None] = {}
+        rests: dict[str, None] = {}
+        waiting = [(site, False)]
+        while waiting:
+            here, every = waiting.pop()
+            through[here, every] = None
+            step = self.step(here)
+            across = step.across
+            for name in step.inputs:
+                whole = every or name in across
+                if name in known or name in INPUTS or (name in rows and not whole):
+                    rests[name] = None
+                elif (name, whole) not in through:
+                    waiting.append((name, whole))
+        visited = [self.steps[name] for name in dict.fromkeys(name for name, _ in through)]
+        weights = dict.fromkeys(weight.name for step in visited for weight in step.weights.values())
+        opaque = tuple(step.site for step in visited if step.equation.opaque or step.site in self.given)
+        return Span(tuple(step.site for step in visited), tuple(rests), tuple(weights), opaque)
+
+    def derivable(
+        self,
+        site: str,
+        known: Collection[str],
+        weights: Collection[str] | None = None,
+        *,
+        rows: Collection[str] = (),
+        purpose: Literal["derived", "checked"] = "derived",
+    ) -> Span:
         """The span of a site that what is known suffices for; `weights` are those at hand (default: this object's own).
 
         A derivation fills a gap, it does not run the model: it stays within one block, and from the tokens alone only the
-        embeddings follow. Raises `SignalUnavailableError`, which names what is missing.
+        embeddings follow. Raises `SignalUnavailableError`, which names what is missing, and what for.
         """
-        span = self.span(site, known)
-        missing = [f"{name} (opaque to the equations)" for name in span.opaque]
+        span = self.span(site, known, rows)
+        if missing := self.missing(span, known, weights):
+            raise SignalUnavailableError(f"{site} cannot be {purpose}: missing {', '.join(missing)}.")
+        return span
+
+    def missing(self, span: Span, known: Collection[str], weights: Collection[str] | None = None) -> list[str]:
+        """What a derivation along a span lacks, in words; nothing where it can be made."""
+        missing = [
+            f"{name} ({'replayed or edited, so no equation gives it' if name in self.given else 'opaque to the equations'})"
+            for name in span.opaque
+        ]
         layers = {self.steps[name].layer for name in span.through} - {None}
-        if len(layers) > 1 or ("tokens" in span.known and site not in BEFORE):
+        if len(layers) > 1 or ("tokens" in span.known and span.through[0] not in BEFORE):
             missing += self._ends(span, known)
         lacking = [name for name in span.weights if name not in (self.weights if weights is None else weights)]
-        missing += (
-            [f"the weight {lacking[0]}" + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")]
-            if lacking
-            else []
-        )
-        if missing:
-            raise SignalUnavailableError(
-                f"{site} was not captured and cannot be derived: missing {', '.join(missing)}."
-            )
-        return span
+        if lacking:
+            missing.append(f"the weight {lacking[0]}" + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""))
+        return missing
 
     def _ends(self, span: Span, known: Collection[str]) -> list[str]:
         """The direct inputs of the wanted site that nothing captured leads to."""
         inputs = [name for name in self.steps[span.through[0]].inputs if name not in INPUTS and name not in known]
         return inputs or [span.through[0]]
 
-    def run(self, inputs: Signals, wanted: Collection[str]) -> Iterator[tuple[str, Array]]:
+    def run(
+        self, inputs: Signals, wanted: Collection[str], changed: Callable[[str, Array], Array] = _as_it_is
+    ) -> Iterator[tuple[str, Array]]:
         """Evaluate in order, from the model's inputs (and signals to be taken as given), what `wanted` needs.
 
-        Yields the wanted sites in dataflow order. An array is dropped after the last step that reads it.
+        Yields the wanted sites in dataflow order. What flows on from a site is what `changed` makes of its value. An array is dropped
+        after the last step that reads it.
         """
         needed = self._needed(wanted, inputs)
         readers = Counter(name for site in needed for name in self.steps[site].inputs)
-        alive = {name: self.cast(array) for name, array in inputs.items()}
+        alive = {name: changed(name, self.cast(array)) for name, array in inputs.items()}
         for site in self.steps:
             if site in inputs and site in wanted:
                 yield site, alive[site]
             if site not in needed:
                 continue
-            alive[site] = self.evaluate(site, alive.__getitem__)
+            alive[site] = changed(site, self.evaluate(site, alive.__getitem__))
             if site in wanted:
                 yield site, alive[site]
             for name in self.steps[site].inputs:

@@ -12,7 +12,7 @@ import re
 
 from attrs import frozen
 
-from llmtrace.errors import UnknownSignalError
+from llmtrace.errors import UnknownSignalError, suggest
 
 
 @frozen
@@ -154,6 +154,15 @@ NAMES: tuple[Row, ...] = (
 )  # fmt: skip
 
 
+HOOKS = {
+    spelling: row
+    for row in NAMES
+    if row.transformer_lens is not None
+    for spelling in (row.transformer_lens.name, *row.transformer_lens.also)
+}
+"""TransformerLens's names and their rows, `L` for the layer."""
+
+
 def from_transformer_lens(pattern: str) -> str:
     """Our pattern for a TransformerLens hook name; the layer may be a number or a pattern, which is kept.
 
@@ -164,12 +173,29 @@ def from_transformer_lens(pattern: str) -> str:
     """
     found = re.match(r"blocks\.(\{[^}]*\}|[^.]+)\.", pattern)
     general = pattern if found is None else B + pattern[found.end() :]
-    for row in NAMES:
-        other = row.transformer_lens
-        if other is not None and general in (other.name, *other.also):
-            if not other.same:
-                raise UnknownSignalError(
-                    f"TransformerLens's {pattern} is not the value of our {row.site}: {other.note}. Name ours."
-                )
-            return row.site if found is None else row.site.replace("blocks.L.", found[0], 1)
-    raise UnknownSignalError(f"TransformerLens's {pattern!r} has no site here; `llmtrace info MODEL` lists the sites.")
+    row = HOOKS.get(general)
+    if row is None or row.transformer_lens is None:
+        near = suggest(pattern, HOOKS) or suggest(general, HOOKS)
+        raise UnknownSignalError(
+            f"TransformerLens's {pattern!r} has no site here; `llmtrace info MODEL` lists the sites.{near}"
+        )
+    if not row.transformer_lens.same:
+        raise UnknownSignalError(
+            f"TransformerLens's {pattern} is not the value of our {row.site}: {row.transformer_lens.note}. Name ours."
+        )
+    return row.site if found is None else row.site.replace("blocks.L.", found[0], 1)
+
+
+def hooks(site: str) -> tuple[str, ...]:
+    """TransformerLens's names of a site that mean its value.
+
+    >>> hooks("blocks.3.resid_post")
+    ('blocks.3.hook_resid_post', 'blocks.3.hook_out')
+    """
+    found = re.match(r"blocks\.\d+\.", site)
+    general = site if found is None else B + site[found.end() :]
+    return tuple(
+        hook if found is None else hook.replace(B, found[0], 1)
+        for hook, row in HOOKS.items()
+        if row.site == general and row.transformer_lens is not None and row.transformer_lens.same
+    )

@@ -30,6 +30,11 @@ def frequencies(r: Rotary, length: int) -> Array:
             return np.asarray(plain / np.asarray(long if length > context else short))
 
 
+def by_length(r: Rotary | None) -> bool:
+    """Whether the frequencies change with the prompt's length: then one token's angles are not known from its position alone."""
+    return r is not None and isinstance(r.scaling, DynamicNtk | LongRope)
+
+
 def _yarn(r: Rotary, y: Yarn, plain: Array) -> Array:
     """Between the pairs that turn `fast` and `slow` times in the trained context, from unstretched to stretched."""
     low, high = (

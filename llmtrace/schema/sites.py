@@ -49,6 +49,8 @@ class Equation:
     """Whole numbers: they agree exactly, or not."""
     activation: bool
     """Applies an activation, which a runtime may look up in a table."""
+    across: Callable[[Any], str]
+    """Of the record: the parameters of which one row of the value (one token, one query) reads every row; of others only its own."""
     fn: Callable[..., Array]
     """Of the record and, by name, of its data."""
     arguments: tuple[Parameter, ...]
@@ -86,6 +88,7 @@ def site(
     opaque: bool = False,
     integer: bool = False,
     activation: bool = False,
+    across: str | Callable[[Any], str] = "",
 ) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
     """Enter a function in the table, for the record types of its first parameter, under its own name or `name`."""
 
@@ -94,7 +97,8 @@ def site(
         hint = get_type_hints(fn)[own.name]
         key = fn.__name__ if name is None else name
         row = Equation(
-            key, axes, tuple(sums.split()), noise, gain, when, on_request, opaque, integer, activation, fn, tuple(arguments)
+            key, axes, tuple(sums.split()), noise, gain, when, on_request, opaque, integer, activation,
+            across if callable(across) else _always(across), fn, tuple(arguments),
         )  # fmt: skip
         for record in [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]:
             EQUATIONS.setdefault(record, {})[key] = row

@@ -32,6 +32,7 @@ BEFORE = ("embed", "pos_embed")
 """The sites that stand in no block and come before the first."""
 
 
+@lru_cache(maxsize=1 << 14)  # every signal of every run is asked
 def stage_of(site: str, blocks: int) -> int:
     """When a forward pass meets a site: -1 before block 0, L in block L, `blocks` after the last.
 
@@ -105,6 +106,11 @@ class Step:
     def inputs(self) -> tuple[str, ...]:
         """The sites and model inputs that it reads, without weights."""
         return self.terms + tuple(self.signals.values())
+
+    @property
+    def across(self) -> tuple[str, ...]:
+        """The inputs of which one row of the value reads every row."""
+        return tuple(self.signals[parameter] for parameter in self.equation.across(self.record).split())
 
     @property
     def layer(self) -> int | None:

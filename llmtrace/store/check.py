@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llmtrace.errors import ModelOpenError
-from llmtrace.schema.sites import INPUTS
+import numpy as np
+
+from llmtrace.edits import Edit, changes
+from llmtrace.errors import LLMTraceError, ModelOpenError
 from llmtrace.schema.sound import sound
 from llmtrace.schema.steps import Step, steps
 from llmtrace.spec import ModelSpec
 from llmtrace.store.header import Place, UnreadableError
-from llmtrace.store.manifest import Entry, Manifest
+from llmtrace.store.manifest import Entry, Manifest, tensor_of
 
 
 def check_manifest(manifest: Manifest, places: Mapping[str, Place]) -> None:
@@ -27,10 +29,33 @@ def check_manifest(manifest: Manifest, places: Mapping[str, Place]) -> None:
         raise UnreadableError(f"{foreign[0]!r:.80}, which was taken as given, is no site of its model")
     if len({entry.site for entry in manifest.signals}) < len(manifest.signals):
         raise UnreadableError("it has two signals of one site")
-    if {entry.site for entry in manifest.signals} != set(places):
+    operands = _check_edits(manifest, table, places)
+    if {entry.site for entry in manifest.signals} | operands != set(places):
         raise UnreadableError("its manifest and its header name different signals")
     for entry in manifest.signals:
         _check_entry(entry, table, places[entry.site], len(manifest.tokens))
+
+
+def _check_edits(manifest: Manifest, table: Mapping[str, Step], places: Mapping[str, Place]) -> set[str]:
+    """The tensors that hold the operands of the edits."""
+    operands: set[str] = set()
+    edited: set[str] = set()
+    for place, entry in enumerate(manifest.edits):
+        name = tensor_of(place)
+        if (entry.shape is None) != (entry.op == "zero"):
+            raise UnreadableError(f"its edit {place} ({entry.op}) has an operand where it should have none, or none")
+        if entry.shape is not None:
+            if name not in places or (places[name].shape, places[name].dtype) != (entry.shape, "float64"):
+                raise UnreadableError(f"its manifest and its header describe the edit {place} differently")
+            operands.add(name)
+        value = None if entry.shape is None else np.broadcast_to(np.float64(0), entry.shape)
+        try:
+            edited |= set(changes([Edit(entry.pick, entry.op, value)], table, len(manifest.tokens)))
+        except LLMTraceError as error:
+            raise UnreadableError(f"its edit {place} fits no site ({str(error).rstrip('.')})") from error
+    if missing := sorted(edited - set(manifest.given)):
+        raise UnreadableError(f"{missing[0]!r:.80} was edited, and counts as computed")
+    return operands
 
 
 def _check_entry(entry: Entry, table: Mapping[str, Step], place: Place, tokens: int) -> None:
@@ -59,13 +84,6 @@ def _check_entry(entry: Entry, table: Mapping[str, Step], place: Place, tokens: 
 def _table(spec: ModelSpec) -> Mapping[str, Step]:
     """The sites of a spec, every part of which the equations can read."""
     try:
-        table = steps(sound(spec, "its manifest"))
+        return steps(sound(spec, "its manifest"))
     except (ModelOpenError, KeyError, ValueError) as error:
         raise UnreadableError(f"its spec is not one of a model ({str(error).rstrip('.')})") from error
-    for step in table.values():
-        for name in step.inputs:
-            if name not in table and name not in INPUTS:
-                raise UnreadableError(
-                    f"its spec is not one of a model: {step.site} reads {name!r:.80}, which does not exist"
-                )
-    return table

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-from llmtrace.errors import SchemaVersionError, TraceFileError
+from llmtrace.edits import Edit
+from llmtrace.errors import OptionError, SchemaVersionError, TraceFileError
 from llmtrace.schema import SCHEMA_VERSION
 from llmtrace.store.check import check_manifest
 from llmtrace.store.header import Place, UnreadableError, parse, read_header
-from llmtrace.store.manifest import DIGEST_KEY, FORMAT_VERSION, MANIFEST_KEY, Manifest
+from llmtrace.store.manifest import DIGEST_KEY, FORMAT_VERSION, MANIFEST_KEY, Manifest, tensor_of
 from llmtrace.store.mapped import Mapped, map_file
 from llmtrace.trace import Signal, Trace
 
@@ -27,9 +29,10 @@ def load(path: str | Path) -> Trace:
         check_manifest(manifest, places)
     except UnreadableError as error:
         raise TraceFileError(f"{path} cannot be opened as a trace: {error}.") from error
+    data = map_file(path)
     return Trace(
-        manifest.model, manifest.spec, manifest.tokens, _signals(path, manifest, places), manifest.selection,
-        given=manifest.given, positions=manifest.positions, schema_version=manifest.schema_version,
+        manifest.model, manifest.spec, manifest.tokens, _signals(path, data, manifest, places), manifest.selection,
+        given=manifest.given, edits=_edits(path, data, manifest, places), positions=manifest.positions, schema_version=manifest.schema_version,
     )  # fmt: skip
 
 
@@ -62,8 +65,20 @@ def _check_version(path: Path, value: dict[str, Any], name: str, ours: int) -> N
         )
 
 
-def _signals(path: Path, manifest: Manifest, places: dict[str, Place]) -> dict[str, Signal]:
-    data = map_file(path)
+def _edits(path: Path, data: mmap, manifest: Manifest, places: dict[str, Place]) -> tuple[Edit, ...]:
+    """The edits, with what they put there: read at once, for they are small."""
+    found: list[Edit] = []
+    for place, entry in enumerate(manifest.edits):
+        name = tensor_of(place)
+        value = None if entry.shape is None else Mapped(path, data, name, places[name], entry.sha256).read()
+        try:
+            found.append(Edit(entry.pick, entry.op, value))
+        except OptionError as error:
+            raise TraceFileError(f"{path} cannot be opened as a trace: its edit {place}: {error}") from error
+    return tuple(found)
+
+
+def _signals(path: Path, data: mmap, manifest: Manifest, places: dict[str, Place]) -> dict[str, Signal]:
     return {
         entry.site: Signal(
             entry.site, entry.axes, Mapped(path, data, entry.site, places[entry.site], entry.sha256), entry.provenance,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from llmtrace.edits import Op
 from llmtrace.schema.precision import Precision
-from llmtrace.selection import Cut, Selection
+from llmtrace.selection import Cut, Pick, Selection
 from llmtrace.spec import ModelSpec
 from llmtrace.trace import ModelInfo, Provenance, Token
 
@@ -43,6 +44,29 @@ class Entry:
     """Of the signal's bytes as they stand in the file."""
 
 
+def tensor_of(edit: int) -> str:
+    """The name of the tensor that holds the operand of the n-th edit.
+
+    >>> tensor_of(0)
+    'edits.0'
+    """
+    return f"edits.{edit}"
+
+
+@frozen
+class EditEntry:
+    """One edit, without its numbers: those of the n-th stand in the file as the tensor `edits.n`."""
+
+    pick: Pick
+    """Which sites, and what of them."""
+    op: Op
+    """What was done to them."""
+    shape: tuple[int, ...] | None
+    """Of the operand; null: it has none."""
+    sha256: str
+    """Of the operand's bytes; empty where it has none."""
+
+
 @frozen
 class Manifest:
     """A trace, without its numbers."""
@@ -64,6 +88,8 @@ class Manifest:
     selection: Selection
     """What was asked for."""
     given: tuple[str, ...]
-    """Sites that the model did not compute: their values were put there."""
+    """Sites that no equation of the model gives: their values were put there or changed."""
+    edits: tuple[EditEntry, ...]
+    """What was changed in flight."""
     signals: tuple[Entry, ...]
     """In dataflow order."""

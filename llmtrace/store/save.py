@@ -9,11 +9,21 @@ from pathlib import Path
 import numpy as np
 
 import llmtrace
+from llmtrace.edits import Edit
 from llmtrace.errors import TraceFileError
 from llmtrace.safetensors_header import LONGEST_HEADER
 from llmtrace.schema.sites import Array
 from llmtrace.store.atomic import replacing
-from llmtrace.store.manifest import DIGEST_KEY, DTYPES, FORMAT_VERSION, MANIFEST_KEY, Entry, Manifest
+from llmtrace.store.manifest import (
+    DIGEST_KEY,
+    DTYPES,
+    FORMAT_VERSION,
+    MANIFEST_KEY,
+    EditEntry,
+    Entry,
+    Manifest,
+    tensor_of,
+)
 from llmtrace.trace import Signal, Trace
 
 
@@ -26,25 +36,28 @@ def save(trace: Trace, path: str | Path) -> None:
     with replacing(path) as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
-        for site in order:
-            file.write(_plain(trace.signals[site].array).data)
+        for name in order:
+            file.write(_plain(_array(trace, name)).data)
 
 
 def _header(trace: Trace, path: str | Path) -> tuple[bytes, list[str]]:
-    """The header, padded to a multiple of eight bytes, and the sites in the order of their data.
+    """The header, padded to a multiple of eight bytes, and the tensors' names in the order of their data.
 
-    Wide types come first, so that every signal starts at a multiple of its element's size without a gap.
+    Wide types come first, so that every tensor starts at a multiple of its element's size without a gap.
     """
-    order = sorted(trace.signals, key=lambda site: -trace.signals[site].dtype.itemsize)
+    kinds = {site: (_dtype(signal, path), signal.shape, signal.bytes) for site, signal in trace.signals.items()}
+    kinds |= {
+        tensor_of(place): (DTYPES["float64"], edit.value.shape, edit.value.nbytes)
+        for place, edit in enumerate(trace.edits)
+        if edit.value is not None
+    }
+    widths = {DTYPES[name]: np.dtype(name).itemsize for name in DTYPES}
+    order = sorted(kinds, key=lambda name: -widths[kinds[name][0]])
     tensors, place = {}, 0
-    for site in order:
-        signal = trace.signals[site]
-        tensors[site] = {
-            "dtype": _dtype(signal, path),
-            "shape": list(signal.shape),
-            "data_offsets": [place, place + signal.bytes],
-        }
-        place += signal.bytes
+    for name in order:
+        dtype, shape, size = kinds[name]
+        tensors[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [place, place + size]}
+        place += size
     manifest = _manifest(trace, path)
     digest = hashlib.sha256(manifest.encode()).hexdigest()
     metadata = {MANIFEST_KEY: manifest, DIGEST_KEY: digest}
@@ -70,6 +83,7 @@ def _manifest(trace: Trace, path: str | Path) -> str:
         trace.positions,
         trace.selection,
         trace.given,
+        tuple(map(_edit, trace.edits)),
         entries,
     )
     try:
@@ -78,6 +92,21 @@ def _manifest(trace: Trace, path: str | Path) -> str:
         raise TraceFileError(
             f"{path} cannot be written: what the trace says of its model is not JSON ({error})."
         ) from error
+
+
+def _array(trace: Trace, name: str) -> Array:
+    """What stands in the file under a name: a signal, or what an edit put into one."""
+    if name in trace.signals:
+        return trace.signals[name].array
+    return next(
+        edit.value for place, edit in enumerate(trace.edits) if edit.value is not None and tensor_of(place) == name
+    )
+
+
+def _edit(edit: Edit) -> EditEntry:
+    if edit.value is None:
+        return EditEntry(edit.pick, edit.op, None, "")
+    return EditEntry(edit.pick, edit.op, edit.value.shape, hashlib.sha256(_plain(edit.value).data).hexdigest())
 
 
 def _entry(signal: Signal) -> Entry:

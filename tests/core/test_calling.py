@@ -5,9 +5,9 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from llmtrace.errors import BackendError, SchemaViolationError
+from llmtrace.errors import BackendError, ModelOpenError, SchemaViolationError
 from llmtrace.model import Model
-from tests.specs import SPECS, FakeSession, equations
+from tests.specs import SPECS, FakeSession, WeighedSession, equations
 
 BUILT = equations(SPECS["sequential"])
 PROMPT = [1, 2, 3]
@@ -109,3 +109,50 @@ def test_a_sound_run_is_as_without_the_wrapper():
     trace = Model(FakeSession(BUILT)).trace(PROMPT, capture="logits")
     assert trace["logits"].array.shape == (3, 11)
     assert np.isfinite(trace["logits"].array).all()
+
+
+class Spoilt(dict):
+    """Weights whose file can no longer be read."""
+
+    error: BaseException
+
+    def __getitem__(self, name):
+        super().__getitem__(name)
+        raise self.error
+
+
+def spoilt(error):
+    """A session of weights with an error in the way of them."""
+
+    class Session(WeighedSession):
+        weights = Spoilt(BUILT.weights)
+
+    Session.weights.error = error
+    return Session(BUILT)
+
+
+@pytest.mark.parametrize("error", [OSError("mmap length is greater than file size"), KeyError("tensor"), SystemExit(1)])
+def test_a_weight_that_cannot_be_read_names_itself_and_the_backend(error):
+    model = Model(spoilt(error))
+    said = rf"backend fake could not read the weight embed\.W_E: {type(error).__name__}: .*open the model again"
+    for read in (
+        lambda: model.weights["embed.W_E"],
+        lambda: model.equations.weights["embed.W_E"],
+        lambda: model.verify(PROMPT),
+    ):
+        with pytest.raises(BackendError, match=said) as caught:
+            read()
+        assert caught.value.__cause__ is error
+
+
+def test_a_typed_error_of_a_weight_is_passed_on_and_a_name_that_is_none_is_a_key_error():
+    session = WeighedSession(BUILT)
+    model = Model(session)
+    assert set(model.weights) == set(session.weights) and len(model.weights) == len(session.weights)
+    assert model.weights["embed.W_E"] is session.weights["embed.W_E"] and "embed.W_X" not in model.weights
+    with pytest.raises(KeyError):
+        model.weights["embed.W_X"]
+    error = ModelOpenError("cut off")
+    with pytest.raises(ModelOpenError) as caught:
+        Model(spoilt(error)).weights["embed.W_E"]
+    assert caught.value is error

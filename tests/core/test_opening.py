@@ -13,7 +13,7 @@ import pytest
 import llmtrace
 from llmtrace import opening
 from llmtrace.errors import BackendError, BackendNotFoundError, ModelOpenError, OptionError, SchemaViolationError
-from llmtrace.neutral import check_neutral
+from llmtrace.neutral import WALKS, check_neutral, walk
 from llmtrace.opening import choose
 from llmtrace.plugins import BackendEntry, Plugins
 from llmtrace.settings import as_text, settings
@@ -206,8 +206,80 @@ def test_what_does_not_exist_is_said_in_one_sentence(source):
         choose(source, found=installed(NATIVE))
 
 
-def test_what_nobody_opens_is_said_with_what_is_installed(tmp_path):
-    with pytest.raises(BackendNotFoundError, match=r"installed are alpha, zeta.*llmtrace-onnxruntime"):
+@pytest.mark.parametrize("source", ["./missing", "/no/such/dir"])
+def test_what_does_not_exist_is_said_before_a_named_backend_is_loaded(source):
+    with pytest.raises(ModelOpenError, match="There is no file or directory"):
+        choose(source, "zeta", installed(NATIVE))
+
+
+INSTALL = "needs the distribution"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, r"it lacks config\.json and \*\.safetensors\.$"),
+        ({"model.safetensors": b"x"}, r"it lacks config\.json\.$"),
+        ({"config.json": b"{}"}, r"it lacks \*\.safetensors\.$"),
+        (
+            {"a.gguf": b"GGUF", "b.gguf": b"GGUF"},
+            r"it lacks config\.json and \*\.safetensors\. It holds a\.gguf: name that",
+        ),
+    ],
+)
+def test_a_directory_that_is_no_model_is_told_what_it_lacks_and_to_install_nothing(tmp_path, files, words):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelOpenError, match=rf"is no model that alpha, zeta open: {words}") as caught:
+        choose(str(tmp_path), found=installed(NATIVE, REFERENCE))
+    assert INSTALL not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.gguf", b"", "it is empty: fetch it again"),
+        ("a.gguf", b"html", "it does not begin as a GGUF file: fetch it again"),
+        ("a.safetensors", b"x", "it is one file of a model: name the directory that it lies in, with its config"),
+        (
+            "pytorch_model.bin",
+            b"x",
+            "it is a pickle, which can run code, so it is not opened: convert it to safetensors",
+        ),
+        ("a.trace", b"x", "it is a saved trace: `llmtrace view` and `llmtrace verify` read it, and `llmtrace.load`"),
+    ],
+)
+def test_a_file_that_is_no_model_is_told_why_and_to_install_nothing(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelOpenError, match=rf"{name}' is no model that alpha, zeta open: {words}") as caught:
+        choose(str(tmp_path / name), found=installed(NATIVE, REFERENCE))
+    assert INSTALL not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("a.gguf", "llmtrace-torch or llmtrace-llamacpp"), ("a.onnx", "llmtrace-onnxruntime")]
+)
+def test_a_model_whose_runtime_is_not_installed_is_told_which_one_is(tmp_path, name, words):
+    (tmp_path / name).write_bytes(b"GGUF and more")
+    with pytest.raises(
+        BackendNotFoundError, match=rf"opens .*{name}'; installed are alpha, zeta\. .*{INSTALL} {words}"
+    ):
+        choose(str(tmp_path / name), found=installed(NATIVE, REFERENCE))
+
+
+def test_a_file_of_a_kind_that_nobody_knows_is_told_which_kinds_are_known(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"x")
+    with pytest.raises(
+        BackendNotFoundError, match=r"a\.txt'; installed are alpha, zeta\. Models are .*\.gguf and \.onnx"
+    ) as caught:
+        choose(str(tmp_path / "a.txt"), found=installed(NATIVE, REFERENCE))
+    assert INSTALL not in str(caught.value)
+
+
+def test_a_checkpoint_that_is_whole_and_that_nobody_opens_is_said_with_what_is_installed(tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(BackendNotFoundError, match=r"installed are alpha, zeta\.$"):
         choose(str(tmp_path), found=installed(NATIVE, REFERENCE))
 
 
@@ -376,8 +448,10 @@ class Many(FakeSession):
 class Leaking(Many):
     """Mixes a little of what stands beside it into the shorter prompt."""
 
+    by = 0.01
+
     def mix(self, site, array):
-        return array * 1.01 if len(array) < max(self.lengths) else array
+        return (array * (1 + self.by)).astype(array.dtype) if len(array) < max(self.lengths) else array
 
 
 class Swapping(Many):
@@ -390,21 +464,67 @@ class Swapping(Many):
 class Rounding(Many):
     """Other shapes take other kernels."""
 
+    by = 5e-7
+
     def mix(self, site, array):
-        return array * (1 + 1e-5)
+        return (array * (1 + self.by)).astype(array.dtype)
 
 
 def test_prompts_of_unlike_lengths_are_run_together_where_a_session_can():
     for kind in (Many, Rounding):
-        session = kind(equations(SPECS["sequential"]))
+        session = kind(equations(SPECS["sequential"]), dtype="float32")
         check_neutral(session)
-        assert session.lengths == [5, 17]
+        assert session.lengths == [5, 12], "more than a chunk of 16 together, and one of them padded"
 
 
 @pytest.mark.parametrize("kind", [Leaking, Swapping])
 def test_a_session_whose_prompts_know_of_each_other_is_refused(kind):
     with pytest.raises(SchemaViolationError, match=r"another runs beside it.*moves? by .*lets padding leak"):
         check_neutral(kind(equations(SPECS["sequential"])))
+
+
+def one_walk(session):
+    return walk(session, session.model, 17)
+
+
+def test_a_walk_is_the_root_of_all_squared_round_offs():
+    """By hand: the steps of a model without blocks are an embedding, a norm of three sites, and logits that sum d_model products."""
+    session = FakeSession(equations(model()), dtype="float32")
+    assert list(session.model.steps) == ["embed", "ln_final.scale", "ln_final.normalized", "ln_final.out", "logits"]
+    u, width = 2.0**-24, session.spec.d_model
+    summed = sum(width if step.equation.sums else 1 for step in session.model.steps.values())
+    assert session.model.steps["logits"].equation.sums == ("d_model",)
+    assert one_walk(session) == pytest.approx(u * np.sqrt(5 + summed), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_padding_that_leaks_by_more_than_one_walk_is_refused_and_less_is_rounding(dtype):
+    session = Leaking(equations(SPECS["sequential"]), dtype=dtype)
+    session.by = 0.5 * one_walk(session)
+    check_neutral(session)
+    session.by = 2 * one_walk(session)
+    assert session.by < {"float32": 1e-5, "float16": 2e-2, "bfloat16": 2e-1}[dtype]
+    with pytest.raises(SchemaViolationError, match=r"another runs beside it.*lets padding leak"):
+        check_neutral(session)
+
+
+def test_what_other_kernels_explain_is_no_leak_as_long_as_the_prompts_move_alike():
+    session = Rounding(equations(SPECS["sequential"]), dtype="float32")
+    session.by = 0.8 * WALKS * one_walk(session)
+    check_neutral(session)
+    session.by = 1.2 * WALKS * one_walk(session)
+    with pytest.raises(SchemaViolationError, match="another runs beside it"):
+        check_neutral(session)
+
+
+def test_a_padded_prompt_may_move_as_what_is_not_padded_does():
+    """A runtime that runs them one after the other gives each its own rounding."""
+
+    class Apart(Many):
+        def mix(self, site, array):
+            return (array * (1 + (-2 if len(array) < max(self.lengths) else 1) * one_walk(self))).astype(array.dtype)
+
+    check_neutral(Apart(equations(SPECS["sequential"]), dtype="float32"))
 
 
 def test_a_session_that_hands_over_no_logits_is_refused():

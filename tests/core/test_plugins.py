@@ -267,3 +267,59 @@ def test_near_names_are_offered(plugin):
 
 def test_what_is_installed_is_looked_for_once():
     assert plugins() is plugins()
+
+
+class Installed:
+    """A distribution, as an entry point knows it."""
+
+    name, version = "llmtrace-ill", "2.3"
+
+
+def of_a_distribution(entry):
+    vars(entry)["dist"] = Installed
+    return entry
+
+
+@pytest.mark.parametrize("hook", ["llmtrace_backends", "llmtrace_influence_methods", "llmtrace_viewers"])
+@pytest.mark.parametrize(("answer", "words"), [(raising(RuntimeError("ill")), "RuntimeError: ill"), ([3], "is no ")])
+def test_whichever_hook_fails_the_plugin_is_listed_with_its_distribution_the_hook_and_the_fix(
+    plugin, hook, answer, words
+):
+    found = load((of_a_distribution(plugin("bad", **{hook: answer})), plugin("good")))
+    (broken,) = found.broken
+    assert (broken.plugin, broken.distribution, broken.version, broken.hook) == ("bad", "llmtrace-ill", "2.3", hook)
+    assert words in broken.reason
+    assert broken.reason in str(found.errors[0])
+    assert broken.fix == "upgrade llmtrace-ill or uninstall it, and tell its author"
+
+
+def test_a_plugin_that_cannot_be_imported_is_listed_with_what_it_needs():
+    found = load((of_a_distribution(EntryPoint("bad", "no_such_module_anywhere", "llmtrace")),))
+    (broken,) = found.broken
+    assert (broken.hook, broken.distribution) == ("", "llmtrace-ill")
+    assert "ModuleNotFoundError" in broken.reason
+    assert broken.fix == "install no_such_module_anywhere, which it imports, or uninstall llmtrace-ill"
+
+
+def test_a_name_that_is_taken_is_listed_with_both(plugin):
+    first, second = (plugin(name, llmtrace_viewers=[viewer("heat")]) for name in "ab")
+    (broken,) = load((first, of_a_distribution(second))).broken
+    assert (broken.plugin, broken.hook) == ("b", "llmtrace_viewers")
+    assert "'heat'" in broken.reason
+    assert "fake_plugin_a" in broken.reason
+    assert broken.fix == "uninstall one of them"
+
+
+def test_a_sound_plugin_is_not_listed_as_broken(plugin):
+    assert load((plugin("good", llmtrace_viewers=[viewer("heat")]),)).broken == ()
+    assert plugins().broken == ()
+
+
+def test_a_method_or_viewer_that_is_not_there_may_be_that_of_a_broken_plugin(plugin):
+    hooks = {"llmtrace_influence_methods": raising(RuntimeError("ill"))}
+    found = load((of_a_distribution(plugin("bad", **hooks)),))
+    for ask in (found.method, found.viewer):
+        with pytest.raises(
+            UnknownMethodError, match=r"The plugin bad of llmtrace-ill is broken: `llmtrace backends` says"
+        ):
+            ask("mine")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from llmtrace.errors import LimitError, OptionError, PromptError, UnknownSignalError
 from llmtrace.model import Model
 from llmtrace.schema.steps import steps
-from llmtrace.selection import Pick, as_selection, check_bytes, cut, select, size
+from llmtrace.selection import Cut, Pick, as_selection, check_bytes, cut, select, size
 from tests.specs import CLEAR, FakeSession, WeighedSession, equations, model, sequential, specs
 
 DEEP = steps(model(*[sequential()] * 12))
@@ -70,6 +70,38 @@ def test_a_transformerlens_name_is_ours_where_the_value_is_the_same(hook, site):
 def test_a_transformerlens_name_may_have_a_pattern_for_its_layer():
     assert named("blocks.*.hook_resid_pre") == named("blocks.*.resid_pre")
     assert named("blocks.{4..8}.attn.hook_z") == named("blocks.{4..8}.attn.z")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("blocks.*.hook_resid_*", "blocks.*.resid_*"),
+        ("blocks.{4..8}.ln1.hook_*", "blocks.{4..8}.ln1.{scale,normalized}"),
+        ("blocks.-1.attn.hook_{q,k}", "blocks.-1.attn.{q,k}"),
+        ("**.hook_pattern", "**.pattern"),
+        ("blocks.2.attn.hook_{z,result}", "blocks.2.attn.{z,result}"),
+    ],
+)
+def test_a_pattern_of_transformerlens_names_is_the_sites_whose_hooks_it_matches(theirs, ours):
+    assert named(theirs) == named(ours)
+
+
+def test_all_hooks_of_attention_are_its_sites_and_what_it_reads():
+    ours = "blocks.3.{ln1.out,attn.q,attn.k,attn.v,attn.rot_q,attn.rot_k,attn.scores,attn.pattern,attn.z,attn.out}"
+    assert named("blocks.3.attn.hook_*") == named(ours)
+
+
+def test_a_short_transformerlens_name_is_told_the_long_one():
+    with pytest.raises(UnknownSignalError, match=r"has no site here.*Did you mean blocks\.L\.hook_resid_pre"):
+        named("hook_resid_pre")
+
+
+def test_what_a_cut_leaves_is_said_in_words():
+    chosen = cut(DEEP["blocks.0.attn.k"], Pick("", heads=[3], channels=range(5), tokens=[-1]), 9)
+    assert chosen.words(DEEP["blocks.0.attn.k"].axes) == "tokens 8, key/value heads 1, channels 0 1 2 3 4"
+    many = cut(DEEP["blocks.0.attn.pattern"], Pick("", tokens=range(8)), 9)
+    assert many.words(DEEP["blocks.0.attn.pattern"].axes) == "tokens 0 1 2 3 4 5 …, 8 in all"
+    assert Cut((None, ())).words(("token", "vocab")) == "channels none"
 
 
 def test_a_transformerlens_name_that_means_another_value_is_refused():

@@ -186,3 +186,31 @@ def test_an_array_in_a_file_is_read_when_it_is_asked_for_and_not_before():
 )
 def test_provenance_reads_as_the_papers_write_it(provenance, text):
     assert str(provenance) == text
+
+
+def test_a_signal_is_an_array_to_numpy():
+    signal = record(patterns=["embed"])["embed"]
+    assert np.asarray(signal) is signal.array
+    assert np.asarray(signal, np.float32).dtype == np.float32
+    copied = np.array(signal)
+    assert copied.flags.writeable and not np.shares_memory(copied, signal.array)
+    with pytest.raises(ValueError, match="copy"):
+        np.array(signal, np.float32, copy=False)
+    np.testing.assert_array_equal(signal, signal.array)
+
+
+@pytest.mark.parametrize("key", [0, ("resid_pre", 3), None, ["embed"]])
+def test_a_key_that_is_no_name_is_told_that_sites_are_names(key):
+    trace = record(patterns=["embed"])
+    with pytest.raises(UnknownSignalError, match="A site is a name, such as"):
+        trace[key]
+    assert key not in trace
+
+
+def test_a_trace_shows_itself_in_one_line():
+    assert repr(record(patterns=["embed"])) == "<Trace of 'fake' (Fake): 5 tokens, 1 signals, 480 bytes>"
+
+
+def test_experts_that_are_derived_are_integers_and_say_so():
+    found = record("experts", patterns=["blocks.0.mlp.router"], session=WeighedSession)["blocks.0.mlp.expert_index"]
+    assert (found.dtype, found.precision.storage) == (np.int64, "int64")

@@ -46,6 +46,12 @@ def test_without_weights_what_needs_them_is_left_out_and_said():
     assert verdicts.notes[-1].startswith(f"{len(verdicts.left_out)} captured signals could not be judged")
 
 
+def test_a_captured_signal_that_lacks_a_weight_is_not_called_uncaptured():
+    verdicts = verify_model(Model(FakeSession(BUILT)), PROMPT)
+    reason = {each.site: each.reason for each in verdicts.sites}["blocks.0.attn.v"]
+    assert reason == "blocks.0.attn.v cannot be checked: missing the weight blocks.0.attn.W_V and 1 more."
+
+
 def test_a_site_that_is_derived_or_unavailable_is_not_left_out():
     session = WeighedSession(BUILT, [site for site in BUILT.steps if not site.startswith("blocks.0.attn.")])
     session.gaps = {"blocks.0.attn.q": Gap("upstream", "it is kept in a register")}

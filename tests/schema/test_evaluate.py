@@ -100,6 +100,14 @@ def test_weights_that_are_missing_are_counted():
         built.derivable("blocks.0.attn.q", ["blocks.0.ln1.out"])
 
 
+def test_a_refusal_says_what_for_and_claims_nothing_about_what_was_captured():
+    built = evolve(equations(SPECS["sequential"]), weights={})
+    with pytest.raises(SignalUnavailableError, match=r"^blocks\.0\.attn\.v cannot be checked: missing the weight"):
+        built.derivable("blocks.0.attn.v", ["blocks.0.attn.v", "blocks.0.ln1.out"], purpose="checked")
+    with pytest.raises(SignalUnavailableError, match=r"^blocks\.0\.attn\.v cannot be derived: missing the weight"):
+        built.derivable("blocks.0.attn.v", ["blocks.0.ln1.out"])
+
+
 def test_a_name_that_is_no_site_is_an_error_with_near_names():
     with pytest.raises(UnknownSignalError, match=r"'logit' is not a site of this fake model\. Did you mean logits"):
         equations(SPECS["sequential"]).step("logit")

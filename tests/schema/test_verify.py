@@ -433,12 +433,13 @@ def test_what_was_put_there_is_not_judged_and_what_follows_from_it_is():
     held = np.ones(built.steps[z].shape(len(IDS)))
     signals = capture(built, IDS, {z: held})
     kinds = dict.fromkeys(built.steps, FLOAT64)
-    verdicts = {e.site: e for e in verify(built, inputs(IDS) | signals, kinds, given=(z,))}
+    there = evolve(built, given=frozenset({z}))
+    verdicts = {e.site: e for e in verify(there, inputs(IDS) | signals, kinds)}
     assert (verdicts[z].status, verdicts["blocks.0.attn.z_post"].status) == ("unchecked", "holds")
     assert [site for site, e in verdicts.items() if e.status == "violated"] == []
     del signals[z]
-    hidden = {e.site: e for e in verify(built, inputs(IDS) | signals, kinds, given=(z,))}["blocks.0.attn.z_post"]
-    assert hidden.status == "unchecked" and "taken as given and not recorded" in hidden.reason
+    hidden = {e.site: e for e in verify(there, inputs(IDS) | signals, kinds)}["blocks.0.attn.z_post"]
+    assert hidden.status == "unchecked" and f"missing {z} (replayed or edited" in hidden.reason
 
 
 def test_the_worst_token_is_named():
