@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llmtrace.edits import Edit, ablate
     from llmtrace.errors import LLMTraceError
     from llmtrace.hookspecs import hookimpl
     from llmtrace.influence.record import Influence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Edit": "llmtrace.edits",
     "Influence": "llmtrace.influence.record",
     "LLMTraceError": "llmtrace.errors",
     "Model": "llmtrace.model",
@@ -35,6 +37,7 @@ _HOMES = {
     "Selection": "llmtrace.selection",
     "Signal": "llmtrace.trace",
     "Trace": "llmtrace.trace",
+    "ablate": "llmtrace.edits",
     "hookimpl": "llmtrace.hookspecs",
     "load": "llmtrace.trace",
     "open": "llmtrace.opening",
@@ -42,8 +45,8 @@ _HOMES = {
     "sites": "llmtrace.schema.table",
 }
 __all__ = [
-    "SCHEMA_VERSION", "Influence", "LLMTraceError", "Model", "ModelSpec", "Selection", "Signal", "Trace", "hookimpl", "load", "open",
-    "select", "sites",
+    "SCHEMA_VERSION", "Edit", "Influence", "LLMTraceError", "Model", "ModelSpec", "Selection", "Signal", "Trace", "ablate", "hookimpl",
+    "load", "open", "select", "sites",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import attrs
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
-CAPABILITIES = ("weights", "replay", "many")
+CAPABILITIES = ("weights", "replay", "many", "edits")
 """What a backend may claim that its sessions support beyond `run`."""
 Kind = Literal["backend", "influence method", "viewer"]
 
@@ -20,7 +20,9 @@ def fault(kind: Kind, item: object) -> str:
     """Of one thing that a hook answered with. A stranger's class may raise anything when it is looked at: that is a fault too."""
     try:
         return FAULTS[kind](item)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return f"cannot be looked at: {type(error).__name__}: {error}"
 
 
@@ -28,7 +30,9 @@ def name_of(item: object) -> str:
     """The thing's name, if it has one that could be used."""
     try:
         name = getattr(item, "name", None)
-    except Exception:  # as above
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # as above
         return ""
     return name if isinstance(name, str) and NAME.fullmatch(name) else ""
 
@@ -47,6 +51,7 @@ def _backend(item: Any) -> str:
                  if each not in CAPABILITIES), "")
         or ("" if _frozen(item.options) else "has `options` that are no frozen attrs class")
         or _callables(item, ("probe", "preset", "open"))
+        or _schema(item)
     )  # fmt: skip
 
 
@@ -92,6 +97,12 @@ def _lacks(item: object, members: tuple[str, ...]) -> str:
 
 def _named(item: Any) -> str:
     return "" if name_of(item) else f"has the name {item.name!r}: it must be lower-case letters, digits, - and _"
+
+
+def _schema(item: object) -> str:
+    version: object = getattr(item, "schema_version", 1)
+    whole = isinstance(version, int) and not isinstance(version, bool)
+    return "" if whole else f"has `schema_version` {version!r}, which is no whole number"
 
 
 def _texts(item: object, members: tuple[str, ...]) -> str:

@@ -13,6 +13,7 @@ from llmtrace.protocol import (
     Gap,
     GapKind,
     Offer,
+    SupportsEdits,
     SupportsMany,
     SupportsReplay,
     SupportsWeights,
@@ -26,7 +27,12 @@ from llmtrace.spec import ModelSpec
 from llmtrace.tokens import Tokenizer
 from llmtrace.trace import ModelInfo
 
-ABILITIES: dict[str, type[Any]] = {"weights": SupportsWeights, "replay": SupportsReplay, "many": SupportsMany}
+ABILITIES: dict[str, type[Any]] = {
+    "weights": SupportsWeights,
+    "replay": SupportsReplay,
+    "many": SupportsMany,
+    "edits": SupportsEdits,
+}
 """What a backend may claim in `capabilities`, and the protocol that its sessions then follow."""
 MEMBERS: dict[str, type[Any]] = {"info": ModelInfo, "spec": ModelSpec, "offers": Mapping, "gaps": Mapping}
 """What every session has, beside a tokenizer or None."""
@@ -51,6 +57,10 @@ def check_contract(session: TraceSession, backend: type[TraceBackend]) -> None:
         if isinstance(session, SupportsReplay):
             _check_names(
                 f"The backend {name} can replay", session.replayable, table, f"is no site of {session.info.source}"
+            )
+        if isinstance(session, SupportsEdits):
+            _check_names(
+                f"The backend {name} can edit", session.editable, table, f"is no site of {session.info.source}"
             )
         if isinstance(session, SupportsWeights):
             known = {weight.name for weight, _ in needed(session.spec)}

@@ -6,7 +6,11 @@ A message says what, which, why and what to do, in one or two sentences; the com
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
+"""A name that needs no quotes."""
 
 
 class LLMTraceError(Exception):
@@ -69,6 +73,18 @@ class CapabilityError(LLMTraceError):
     """The backend lacks a capability (weights, edits, …) that was asked of it."""
 
 
+def without_weights(what: str) -> CapabilityError:
+    """The error of whoever wants weights that are not there; `what` says who, and what is lacking."""
+    return CapabilityError(
+        f"{what}: open the model with a backend that has them all (--backend), or use a method that needs none (`llmtrace backends` "
+        f"lists both)."
+    )
+
+
+class EditNotSupportedError(CapabilityError):
+    """The site cannot be edited here; the message names the site, the backend and one that can."""
+
+
 class SchemaViolationError(LLMTraceError):
     """A backend handed over something that contradicts the schema, or a model that changes when it is observed."""
 
@@ -79,6 +95,23 @@ class LimitError(LLMTraceError):
 
 class TraceFileError(LLMTraceError):
     """A saved trace that is truncated, altered or not a trace; or a destination that cannot be written."""
+
+
+def shown(value: object, most: int = 80) -> str:
+    r"""What stands in a file, for a message: a plain name as it is, all else quoted and escaped, on one line, `most` characters at most.
+
+    >>> shown("lm_head.weight"), shown("a\x1b[2J")
+    ('lm_head.weight', "'a\\x1b[2J'")
+    """
+    if isinstance(value, str) and PLAIN.fullmatch(value):
+        text = value
+    else:
+        try:
+            text = repr(value)
+        except ValueError:  # Python does not write out integers of thousands of digits
+            kind = type(value).__name__
+            return "an integer of too many digits" if kind == "int" else f"a {kind} that cannot be shown"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

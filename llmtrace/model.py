@@ -7,18 +7,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from attrs import evolve
 
-from llmtrace.calling import calling, run, run_many
-from llmtrace.errors import CapabilityError
-from llmtrace.protocol import Observer, Request, SupportsMany, SupportsReplay, SupportsWeights, TraceSession
+from llmtrace.calling import ReadWeights, calling, run, run_many
+from llmtrace.edits import Edit
+from llmtrace.errors import without_weights
+from llmtrace.protocol import Observer, SupportsMany, SupportsWeights, TraceSession
 from llmtrace.recording import Deriving, Fold, Folding, Plan, Recorder, plan
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sites import Array
 from llmtrace.selection import DEFAULT_MAX_BYTES, Capture, as_selection, check_bytes, select
 from llmtrace.spec import ModelSpec
 from llmtrace.tokens import Tokenizer, encode_prompt, token_of
-from llmtrace.trace import REPLAYED, ModelInfo, Token, Trace
+from llmtrace.trace import ModelInfo, Token, Trace
 
 if TYPE_CHECKING:
     from llmtrace.influence.logit_lens import Lens
@@ -40,8 +40,8 @@ class Model:
         """Why this backend: `native`, `converting`, `reference` or `named`."""
         self.warnings = warnings
         """Other backends that could not say whether they open this model, and why."""
-        weights = session.weights if isinstance(session, SupportsWeights) else {}
-        self.equations = Equations(session.spec, weights)
+        readable = isinstance(session, SupportsWeights)
+        self.equations = Equations(session.spec, self.weights if readable else {})
 
     @property
     def info(self) -> ModelInfo:
@@ -60,12 +60,13 @@ class Model:
 
     @property
     def weights(self) -> Mapping[str, Array]:
-        """The weights in the model's file, by schema name. Raises `CapabilityError` where the backend cannot read them."""
+        """The weights in the model's file, by schema name, each read when it is asked for.
+
+        Raises `CapabilityError` where the backend cannot read them; reading one raises `BackendError` where its file cannot be read.
+        """
         if not isinstance(self.session, SupportsWeights):
-            raise CapabilityError(
-                f"The backend {self.info.backend} does not read weights: open the model with one that does."
-            )
-        return self.session.weights
+            raise without_weights(f"The backend {self.info.backend} does not read weights")
+        return ReadWeights(self.info.backend, self.session.weights)
 
     def tokens(self, prompt: Prompt) -> tuple[Token, ...]:
         """A prompt as tokens. Raises `PromptError`."""
@@ -76,70 +77,85 @@ class Model:
         prompt: Prompt,
         *,
         capture: Capture = None,
+        edits: Sequence[Edit] = (),
         replay: Mapping[str, Array] | None = None,
         max_bytes: int | None = DEFAULT_MAX_BYTES,
     ) -> Trace:
         """Run the model over one prompt and record what `capture` names (default: every site but those recorded on request).
 
-        `replay` are whole signals to take as given instead of computing them, where the backend can: what an opaque branch put out
-        on another runtime. Raises `PromptError`, `UnknownSignalError`, `SignalUnavailableError`, and `LimitError` before the run if
-        the selection is larger than `max_bytes` (None: no limit).
+        `edits` change signals in flight (`llmtrace.ablate`, `llmtrace.edits`): what is recorded there, and all that is downstream, is
+        what they leave. `replay` are whole signals to take as given instead of computing them: what an opaque branch put out on another
+        runtime. Raises `PromptError`, `UnknownSignalError`, `OptionError`, `SignalUnavailableError`, `EditNotSupportedError` and
+        `CapabilityError` where the backend can do neither, and `LimitError` before the run if the selection is larger than `max_bytes`
+        (None: no limit).
         """
         tokens = self.tokens(prompt)
-        ready = self.plan(tokens, capture)
+        ready = self.plan(tokens, capture, edits, replay or {})
         check_bytes(ready.bytes, max_bytes)
-        given = {site: REPLAYED for site in replay or {} if site in ready.asked}
-        recorder = Recorder(evolve(ready, provenance={**ready.provenance, **given}))
-        self._run(ready, recorder, replay or {})
-        return self._trace(tokens, capture, recorder, tuple(replay or ()))
+        recorder = Recorder(ready)
+        self._run(ready, recorder)
+        return self._trace(tokens, capture, edits, recorder)
 
     def trace_many(
-        self, prompts: Sequence[Prompt], *, capture: Capture = None, max_bytes: int | None = DEFAULT_MAX_BYTES
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        capture: Capture = None,
+        edits: Sequence[Edit] = (),
+        max_bytes: int | None = DEFAULT_MAX_BYTES,
     ) -> list[Trace]:
         """One trace a prompt, the same as one by one; a backend that can runs them together. Raises as `trace` does."""
         tokens = [self.tokens(prompt) for prompt in prompts]
-        plans = [self.plan(each, capture) for each in tokens]
+        plans = [self.plan(each, capture, edits) for each in tokens]
         check_bytes(sum(ready.bytes for ready in plans), max_bytes)
         recorders = [Recorder(ready) for ready in plans]
         if isinstance(self.session, SupportsMany):
             observers = [Deriving(ready, recorder) for ready, recorder in zip(plans, recorders, strict=True)]
-            run_many(self.session, [Request(ready.ids, ready.asked) for ready in plans], observers)
+            run_many(self.session, [ready.request for ready in plans], observers)
             for observer in observers:
                 observer.finish()
         else:
             for ready, recorder in zip(plans, recorders, strict=True):
-                self._run(ready, recorder, {})
-        return [self._trace(each, capture, recorder) for each, recorder in zip(tokens, recorders, strict=True)]
+                self._run(ready, recorder)
+        return [self._trace(each, capture, edits, recorder) for each, recorder in zip(tokens, recorders, strict=True)]
 
-    def plan(self, tokens: Sequence[Token], capture: Capture = None) -> Plan:
+    def plan(
+        self,
+        tokens: Sequence[Token],
+        capture: Capture = None,
+        edits: Sequence[Edit] = (),
+        replay: Mapping[str, Array] | None = None,
+    ) -> Plan:
         """What a run would hand over, and its bytes. Nothing is run."""
-        return plan(self.session, self.equations, as_selection(capture), tuple(token.id for token in tokens))
+        ids = tuple(token.id for token in tokens)
+        return plan(self.session, self.equations, as_selection(capture), ids, edits, replay or {})
 
     def stream(self, prompt: Prompt, observer: Observer, capture: Capture = None) -> None:
         """Run the model over one prompt and hand each selected signal to `observer` while it runs; nothing is kept."""
-        self._run(self.plan(self.tokens(prompt), capture), observer, {})
+        self._run(self.plan(self.tokens(prompt), capture), observer)
 
     def fold(self, prompt: Prompt, folds: Sequence[Fold]) -> None:
         """Run the model over one prompt, and several folds over its layers in the same pass; the memory is that of one layer."""
         sites = dict.fromkeys(site for fold in folds for site in fold.sites)
         folding = Folding(folds)
-        self._run(self.plan(self.tokens(prompt), select(*sites)), folding, {})
+        self._run(self.plan(self.tokens(prompt), select(*sites)), folding)
         folding.finish()
 
-    def _run(self, ready: Plan, observer: Observer, replay: Mapping[str, Array]) -> None:
-        if replay and not isinstance(self.session, SupportsReplay):
-            raise CapabilityError(
-                f"The backend {self.info.backend} cannot take signals as given; the reference backend can."
-            )
+    def _run(self, ready: Plan, observer: Observer) -> None:
         deriving = Deriving(ready, observer)
-        run(self.session, Request(ready.ids, ready.asked, replay), deriving)
+        run(self.session, ready.request, deriving)
         deriving.finish()
 
-    def _trace(
-        self, tokens: tuple[Token, ...], capture: Capture, recorder: Recorder, given: tuple[str, ...] = ()
-    ) -> Trace:
+    def _trace(self, tokens: tuple[Token, ...], capture: Capture, edits: Sequence[Edit], recorder: Recorder) -> Trace:
         return Trace(
-            self.info, self.spec, tokens, recorder.signals(), as_selection(capture), self.equations.weights, given
+            self.info,
+            self.spec,
+            tokens,
+            recorder.signals(),
+            as_selection(capture),
+            self.equations.weights,
+            tuple(sorted(recorder.plan.equations.given)),
+            tuple(edits),
         )
 
     def verify(self, prompt: Prompt, *, capture: Capture = None) -> list[LocalError]:

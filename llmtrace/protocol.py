@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from attrs import field, frozen, validators
 
+from llmtrace.edits import Change
 from llmtrace.schema.precision import BYTES, Precision
 from llmtrace.schema.sites import Array
 from llmtrace.selection import Cut
@@ -65,6 +66,9 @@ class Request:
     """The sites to hand over, each cut as said; all of them are offered by the session."""
     replay: Mapping[str, Array] = field(factory=dict)
     """Signals to take as given instead of computing them, whole; only sessions that `SupportsReplay` get any."""
+    edits: Mapping[str, Sequence[Change]] = field(factory=dict)
+    """Changes to make in flight, by site, in order; all downstream, and what is handed over of the site itself, is what they leave. Only
+    sessions that `SupportsEdits` get any, and of sites that are `editable`."""
 
 
 class Observer(Protocol):
@@ -116,6 +120,14 @@ class SupportsReplay(Protocol):
 
 
 @runtime_checkable
+class SupportsEdits(Protocol):
+    """A session that can change signals while the model runs."""
+
+    editable: Collection[str]
+    """The sites where every reader sees the change."""
+
+
+@runtime_checkable
 class SupportsMany(Protocol):
     """A session that runs several prompts at once. Padding is its own business and must not leak."""
 
@@ -136,7 +148,7 @@ class TraceBackend(Protocol):
     """A frozen attrs class of the settings that it takes, each with a default and a docstring; fields of type `str`, `int`,
     `float`, `bool`, or any of these or None."""
     capabilities: ClassVar[tuple[str, ...]]
-    """What its sessions support beyond `run`, for who chooses a backend before a model is open: `weights`, `replay`, `many`."""
+    """What its sessions support beyond `run`, for who chooses a backend before a model is open: `weights`, `replay`, `many`, `edits`."""
 
     @staticmethod
     def probe(source: str, path: Path | None) -> Fit | None:

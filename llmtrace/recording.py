@@ -7,20 +7,21 @@ keeps one layer at a time for a fold.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
-from llmtrace.errors import SchemaViolationError, SignalUnavailableError
-from llmtrace.protocol import Observer, TraceSession
+from llmtrace.edits import Change, Edit, changes
+from llmtrace.errors import CapabilityError, EditNotSupportedError, SchemaViolationError, SignalUnavailableError
+from llmtrace.protocol import Observer, Request, SupportsEdits, SupportsReplay, TraceSession
 from llmtrace.schema.evaluate import Equations, Signals
 from llmtrace.schema.precision import BYTES, Precision
 from llmtrace.schema.sites import INPUTS, Array
-from llmtrace.schema.steps import layer_of, stage_of
+from llmtrace.schema.steps import any_layer, layer_of, stage_of
 from llmtrace.selection import Cut, Pick, Selection, cut, size
-from llmtrace.trace import Provenance, Signal
+from llmtrace.trace import REPLAYED, Provenance, Signal
 
 EMBEDDINGS = -1
 """The stage of a run before block 0; block L is stage L, and the end comes after the last."""
@@ -46,6 +47,15 @@ class Plan:
     """Of what is asked for and of what is derived."""
     dtypes: Mapping[str, str]
     """Types of the arrays, of the same sites."""
+    edits: Mapping[str, tuple[Change, ...]] = {}
+    """What is changed in flight, by site."""
+    replay: Mapping[str, Array] = {}
+    """What is taken as given."""
+
+    @property
+    def request(self) -> Request:
+        """What the session is asked for."""
+        return Request(self.ids, self.asked, self.replay, self.edits)
 
     @property
     def bytes(self) -> int:
@@ -54,12 +64,27 @@ class Plan:
         return sum(size(steps[s], c, len(self.ids), BYTES[self.dtypes[s]]) for s, c in self.cuts.items())
 
 
-def plan(session: TraceSession, equations: Equations, selection: Selection, ids: tuple[int, ...]) -> Plan:
+def plan(
+    session: TraceSession,
+    equations: Equations,
+    selection: Selection,
+    ids: tuple[int, ...],
+    edits: Sequence[Edit] = (),
+    replay: Mapping[str, Array] = {},
+) -> Plan:
     """Decide for each selected site whether the session hands it out or the core derives it.
 
-    A site that can be had neither way is an error if a pattern names it alone; wildcards take what there is, but not nothing.
-    Raises `SignalUnavailableError` with the reason and the kind of gap.
+    A site that can be had neither way is an error if a pattern names it alone; wildcards take what there is, but not nothing. What is
+    edited or replayed obeys no equation, so nothing is derived through it. Raises `SignalUnavailableError` with the reason and the
+    kind of gap, `CapabilityError` and `EditNotSupportedError` where the session cannot replay or edit.
     """
+    if replay and not isinstance(session, SupportsReplay):
+        raise CapabilityError(
+            f"The backend {session.info.backend} cannot take signals as given; the reference backend can."
+        )
+    changed = changes(edits, equations.steps, len(ids)) if edits else {}
+    _check_editable(session, changed)
+    equations = evolve(equations, given=frozenset([*changed, *replay])) if changed or replay else equations
     chosen = selection.resolve(equations.steps)
     asked: dict[str, Cut] = {}
     cuts: dict[str, Cut] = {}
@@ -88,10 +113,33 @@ def plan(session: TraceSession, equations: Equations, selection: Selection, ids:
         site: Provenance("derived", inputs=derived[site]) if site in derived else session.offers[site].provenance
         for site in cuts
     }
+    provenance |= {site: REPLAYED for site in replay if site in cuts}
+    provenance |= {
+        site: Provenance("converted", f"edited: {_words(edits, equations, site)}") for site in changed if site in cuts
+    }
     precision = {site: session.offers[site].precision for site in asked}
     precision |= {site: _derived_precision(session, equations, site, rests) for site, rests in derived.items()}
     dtypes = {site: session.offers[site].dtype for site in asked} | {site: precision[site].storage for site in derived}
-    return Plan(equations, ids, asked, cuts, derived, provenance, precision, dtypes)
+    return Plan(equations, ids, asked, cuts, derived, provenance, precision, dtypes, changed, replay)
+
+
+def _check_editable(session: TraceSession, changed: Collection[str]) -> None:
+    editable = session.editable if isinstance(session, SupportsEdits) else ()
+    if site := next((site for site in changed if site not in editable), None):
+        raise EditNotSupportedError(
+            f"{site} cannot be edited on the backend {session.info.backend}, which edits {_some(editable)}. The reference backend edits "
+            "every site (--backend reference)."
+        )
+
+
+def _some(editable: Collection[str]) -> str:
+    kinds = list(dict.fromkeys(any_layer(site) for site in editable))
+    return ", ".join(kinds) if kinds else "nothing"
+
+
+def _words(edits: Sequence[Edit], equations: Equations, site: str) -> str:
+    """The edits that touch a site."""
+    return ", ".join(str(edit) for edit in edits if site in Selection((edit.pick,)).resolve(equations.steps))
 
 
 def _derived_precision(session: TraceSession, equations: Equations, site: str, rests: tuple[str, ...]) -> Precision:
@@ -206,7 +254,7 @@ class Recorder:
     """Keeps a copy of everything that comes."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+        self.plan = plan
         self._arrays: dict[str, Array] = {}
 
     def signal(self, site: str, array: Array) -> None:
@@ -220,7 +268,7 @@ class Recorder:
 
     def signals(self) -> dict[str, Signal]:
         """What was recorded, in dataflow order."""
-        p = self._plan
+        p = self.plan
         return {
             site: Signal(
                 site, p.equations.steps[site].axes, self._arrays[site], p.provenance[site], p.precision[site], c

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from llmtrace.data import PREFIX
-from llmtrace.hookspecs import hookimpl
+from llmtrace import hookimpl
 from llmtrace.protocol import Fit, Preset, TraceBackend, TraceSession
 from llmtrace.reference.options import ReferenceOptions
 
@@ -22,7 +22,7 @@ class ReferenceBackend:
     runtime: ClassVar[str] = "NumPy"
     distributions: ClassVar[tuple[str, ...]] = ("numpy",)
     options: ClassVar[type[Any]] = ReferenceOptions
-    capabilities: ClassVar[tuple[str, ...]] = ("weights", "replay")
+    capabilities: ClassVar[tuple[str, ...]] = ("weights", "replay", "edits")
 
     @staticmethod
     def probe(source: str, path: Path | None) -> Fit | None:

@@ -48,6 +48,7 @@ class ReferenceSession:
         }
         self.gaps: Mapping[str, Gap] = {}
         self.replayable: Collection[str] = tuple(steps)
+        self.editable: Collection[str] = tuple(site for site, step in steps.items() if not step.equation.integer)
         self._opaque = {site for site, step in steps.items() if step.equation.opaque}
         self._closed = False
 
@@ -63,10 +64,19 @@ class ReferenceSession:
         self._check_opaque(request, given)
         tokens = np.asarray(request.tokens, np.int64)
         inputs = {"tokens": tokens, "positions": np.arange(len(tokens)), **given}
+
+        def changed(site: str, array: Array) -> Array:
+            if site not in request.edits:
+                return array
+            array = array.copy()  # an equation may return its own input
+            for change in request.edits[site]:
+                change.apply(array)
+            return array
+
         done = 0
         # NaN and infinity are the model's own, and reported
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            for site, array in self._equations.run(inputs, request.cuts):
+            for site, array in self._equations.run(inputs, request.cuts, changed):
                 while done < stage_of(site, len(self.spec.blocks)):
                     observer.layer_done(done)
                     done += 1

@@ -1,0 +1,41 @@
+"""What a backend may import stands in the guide's table; the backends here, and the example, import nothing else of the core."""
+
+import ast
+import re
+
+import pytest
+
+from tests.laws.programs import ROOT, name, sources, tree
+
+SECTION = (ROOT / "plugins.md").read_text("utf-8").partition("## What you may import")[2].partition("\n## ")[0]
+ROWS = re.findall(r"^\| `(llmtrace[\w.]*)` \| (.*?) \|", SECTION, re.MULTILINE)
+PROMISED = {module: set(re.findall(r"`(\w+)`", names)) for module, names in ROWS}
+BACKENDS = [*sources("backends"), *sources("llmtrace/reference"), *sources("docs/examples")]
+
+
+def taken(path):
+    """Module and names of every import of the core, wherever it stands in the file."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "llmtrace":
+            yield node.module, [alias.name for alias in node.names]
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, []) for alias in node.names if alias.name.partition(".")[0] == "llmtrace")
+
+
+@pytest.mark.parametrize("path", BACKENDS, ids=name)
+def test_a_backend_imports_only_what_the_guide_promises(path):
+    for module, names in taken(path):
+        if module.startswith("llmtrace.reference") and "reference" in path.parts:
+            continue  # its own files
+        assert module in PROMISED, f"{module} is promised to no backend"
+        if PROMISED[module]:
+            assert set(names) <= PROMISED[module], f"{module}: {', '.join(sorted(set(names) - PROMISED[module]))}"
+
+
+def test_what_is_promised_is_there_and_used():
+    assert len(PROMISED) > 15
+    used = {module for path in BACKENDS for module, _ in taken(path)}
+    for module, names in PROMISED.items():
+        there = vars(__import__(module, fromlist=["*"]))
+        assert all(each in there or hasattr(__import__(module, fromlist=[each]), each) for each in names), module
+    assert set(PROMISED) <= used, sorted(set(PROMISED) - used)
