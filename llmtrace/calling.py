@@ -1,10 +1,11 @@
 """Calls into a backend. **Untyped**: an exception that is not one of ours, which a backend must not raise; it becomes a `BackendError`
-that names the backend and the call. What an observer raised is passed on unchanged, whatever the backend made of it.
+that names the backend and the call. What an observer raised is passed on unchanged, whatever the backend made of it. Weights are read
+on access, long after the model was opened: each reading is a call too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from llmtrace.errors import BackendError, LLMTraceError, SchemaViolationError
 from llmtrace.protocol import Observer, Request, SupportsMany, TraceSession
+from llmtrace.schema.sites import Array
 
 
 @contextmanager
@@ -26,6 +28,38 @@ def calling(backend: str, call: str) -> Iterator[None]:
             f"The backend {backend} failed in {call}: {type(error).__name__}: {error}. That is a fault of the backend or of its runtime: "
             f"report it to its author."
         ) from error
+
+
+class ReadWeights(Mapping[str, Array]):
+    """A session's weights. What reading one raises untyped becomes a `BackendError` that names the weight and the backend."""
+
+    def __init__(self, backend: str, weights: Mapping[str, Array]) -> None:
+        self._backend = backend
+        self._weights = weights
+
+    def __getitem__(self, name: str) -> Array:
+        """Read one. Raises `KeyError` for one that is not among them, `BackendError`, and typed errors of the backend as they are."""
+        try:
+            return self._weights[name]
+        except (LLMTraceError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+            if isinstance(error, KeyError) and name not in self._weights:
+                raise
+            raise BackendError(
+                f"The backend {self._backend} could not read the weight {name}: {type(error).__name__}: {error}. Its file may have changed "
+                "since it was opened: open the model again."
+            ) from error
+
+    def __contains__(self, name: object) -> bool:
+        """Without reading it."""
+        return name in self._weights
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
 
 
 def run(session: TraceSession, request: Request, observer: Observer) -> None:

@@ -77,5 +77,9 @@ def one_token(text: str | int, tokenizer: Tokenizer | None, vocab: int) -> Token
     tokens = [tokenizer.token(token) for token in ids]
     if len(ids) != 1 or (tokens[0].bytes is None and tokens[0].text != text):
         shown = " · ".join(repr(token.text) for token in tokens) or "nothing"
+        if len(ids) == 1:
+            raise PromptError(
+                f"The target {text!r} is not one token: the tokenizer reads it as {shown}. Name a token exactly, or give an id."
+            )
         raise PromptError(f"The target {text!r} is not one token but {shown}: name one of them, or give an id.")
     return tokens[0]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from llmtrace.data import PREFIX
 from llmtrace import hookimpl
+from llmtrace.data import PREFIX
 from llmtrace.protocol import Fit, Preset, TraceBackend, TraceSession
 from llmtrace.reference.options import ReferenceOptions
 

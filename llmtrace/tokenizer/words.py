@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import frozen
 
-from llmtrace.errors import ModelOpenError, PromptError, suggest
+from llmtrace.errors import ModelOpenError, PromptError, shown, suggest
 from llmtrace.trace import Token
 
 BLANKS = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
@@ -90,11 +90,16 @@ class WordTokenizer:
 
     def _id(self, word: str) -> int:
         if word not in self.vocab:
-            few = f" Its words are {' '.join(self.vocab)}." if len(self.vocab) <= SHOWN else ""
+            few = f" Its words are {' '.join(map(_plainly, self.vocab))}." if len(self.vocab) <= SHOWN else ""
             raise PromptError(
                 f"The word {word!r} is not in the vocabulary of this model.{suggest(word, self.vocab)}{few}"
             )
         return self.vocab[word]
+
+
+def _plainly(word: str) -> str:
+    """A word as it is, unless it is one that a file hides something in."""
+    return word if word.isprintable() and len(word) <= 40 else shown(word, 40)
 
 
 def _template(post: Mapping[str, Any] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:

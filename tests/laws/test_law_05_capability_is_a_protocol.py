@@ -34,7 +34,10 @@ def test_no_flag_says_what_a_session_can_do(kind):
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        (lambda model: model.weights, "backend fake does not read weights: open the model with a backend that has them"),
+        (
+            lambda model: model.weights,
+            "backend fake does not read weights: open the model with a backend that has them",
+        ),
         (
             lambda model: model.trace([1], replay={"embed": np.zeros((1, 12))}),
             "backend fake cannot take .*; the reference backend can",

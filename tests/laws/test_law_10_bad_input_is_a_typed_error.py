@@ -143,7 +143,9 @@ def test_nothing_that_is_opened_can_run(path):
                 pass
 
 
-@pytest.mark.parametrize("path", [path for path in sources("llmtrace", "backends") if "kit" not in path.parts], ids=name)
+@pytest.mark.parametrize(
+    "path", [path for path in sources("llmtrace", "backends") if "kit" not in path.parts], ids=name
+)
 def test_nothing_is_installed_or_fetched(path):
     for node in ast.walk(tree(path)):
         match node:

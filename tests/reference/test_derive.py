@@ -39,6 +39,6 @@ def test_what_is_missing_is_named(model):
         _ = trace[AT + "pattern"]
 
 
-def test_a_signal_that_was_cut_suffices_for_nothing(model):
+def test_one_query_does_not_suffice_for_its_pattern(model):
     trace = model.trace("c a", capture=[llmtrace.select(AT + "rot_q", tokens=[-1]), AT + "rot_k"])
     assert AT + "pattern" not in trace

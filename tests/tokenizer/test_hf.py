@@ -140,7 +140,7 @@ def test_a_target_is_found_by_its_exact_text_though_encoding_would_split_it(llam
     assert len(ours.encode(" Paris", special=False)) == 2
     assert one_token(" Paris", ours, 400).id == made.token_to_id("▁Paris")
     assert one_token("P", ours, 400).id == made.token_to_id("P")
-    with pytest.raises(PromptError, match="is not one token but ' Paris'"):
+    with pytest.raises(PromptError, match="is not one token: the tokenizer reads it as ' Paris'"):
         one_token("Paris", ours, 400)
 
 

@@ -115,3 +115,10 @@ def test_the_longest_added_token_wins_as_in_the_library(tmp_path):
 def test_a_file_with_other_parts_is_left_to_the_library(part, value):
     assert reads(handmade.tokenizer())
     assert not reads(handmade.tokenizer() | {part: value})
+
+
+def test_a_hostile_word_of_a_small_vocabulary_is_listed_escaped_and_cut():
+    hostile = WordTokenizer({"\x1b[2J": 0, "a": 1, "y" * 3000: 2}, ())
+    with pytest.raises(PromptError) as caught:
+        hostile.encode("b")
+    assert str(caught.value).endswith(rf"Its words are '\x1b[2J' a {'y' * 39}….")

@@ -34,8 +34,11 @@ NEUTRAL = frozenset(
 class Listener(Protocol):
     """Receives what goes into the kernel and the weights that come out of it, before anything can modify them in place."""
 
-    def attention(self, module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], named: Mapping[str, Any]) -> None:
-        """`tensors` are `query` [batch head token d_head], `key`, `value`; then, in a second call, `pattern` where there is one."""
+    def attention(
+        self, module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], named: Mapping[str, Any]
+    ) -> Mapping[str, torch.Tensor]:
+        """`tensors` are `query` [batch head token d_head], `key`, `value`; then, in a second call, `pattern` where there is one. Returns what
+        goes into the kernel in their place; of the pattern, nothing reads it any more."""
 
 
 @frozen
@@ -78,11 +81,11 @@ def attend(
 ) -> Any:
     """What stands in for the kernel: listen, call it with everything, listen again."""
     running = _listening()
-    running.listener.attention(module, {"query": query, "key": key, "value": value}, named)
+    given = running.listener.attention(module, {"query": query, "key": key, "value": value}, named)
     call = kernel_of(module, running.kernel)
     if call is None:
         raise LLMTraceError(f"{type(module).__name__} has no {running.kernel} kernel that can be called from outside.")
-    output, weights = call(module, query, key, value, mask, *rest, **named)
+    output, weights = call(module, given["query"], given["key"], given["value"], mask, *rest, **named)
     if isinstance(weights, torch.Tensor):
         running.listener.attention(module, {"pattern": weights}, named)
     return output, weights

@@ -6,7 +6,7 @@ from another device only the wanted tokens are fetched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import torch
 from attrs import evolve, frozen
 from transformers import PreTrainedModel
 
+from llmtrace.edits import Change
 from llmtrace.families.native import arrange
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step
@@ -43,18 +44,23 @@ class _Kernel:
     def __init__(
         self,
         taps: Mapping[int, list[tuple[Any, Tap]]],
-        hand: Callable[[Any, torch.Tensor], None],
+        hand: Callable[[Any, torch.Tensor], torch.Tensor | None],
         named: dict[str, Any],
     ) -> None:
         self._taps = taps
         self._hand = hand
         self._named = named
 
-    def attention(self, module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], named: Mapping[str, Any]) -> None:
+    def attention(
+        self, module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], named: Mapping[str, Any]
+    ) -> Mapping[str, torch.Tensor]:
+        given = dict(tensors)
         for key, tap in self._taps.get(id(module), []):
-            if tap.port in tensors:
+            if tap.port in given:
                 self._named.update(named)
-                self._hand(key, tensors[tap.port])
+                changed = self._hand(key, given[tap.port])
+                given[tap.port] = given[tap.port] if changed is None else changed
+        return given
 
 
 @contextmanager
@@ -63,12 +69,13 @@ def hooked(
     modules: Mapping[str, torch.nn.Module],
     taps: Mapping[K, Tap],
     choices: int,
-    hand: Callable[[K, torch.Tensor], None],
+    hand: Callable[[K, torch.Tensor], torch.Tensor | None],
     done: Callable[[int], None] | None = None,
     blocks: Iterable[str] = (),
     named: dict[str, Any] | None = None,
 ) -> Iterator[None]:
-    """While this is entered, `hand` gets each tap's tensor as it passes, and `done` each block's number when it has ended.
+    """While this is entered, `hand` gets each tap's tensor as it passes, and `done` each block's number when it has ended. What `hand`
+    returns passes on in its place, to the next tap of the same port too; None leaves it as it is.
 
     `named` collects the keywords that the kernel was called with. On the way out every hook is removed, and the attention of the
     model is what it was.
@@ -81,16 +88,29 @@ def hooked(
         else:
             ports.setdefault((tap.module, tap.port), []).append((key, tap))
 
-    def pre_hook(here: list[tuple[K, Tap]]) -> Callable[..., None]:
-        def hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            _pass_on(here, [*args, *kwargs.values()], choices, hand)
+    def pre_hook(here: list[tuple[K, Tap]]) -> Callable[..., Any]:
+        def hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            swap = _pass_on(here, [*args, *kwargs.values()], choices, hand)
+            if not swap:
+                return None
+            swapped = {name: swap.get(id(value), value) for name, value in kwargs.items()}
+            return tuple(swap.get(id(value), value) for value in args), swapped
 
         return hook
 
-    def hook(here: list[tuple[K, Tap]]) -> Callable[..., None]:
-        def hook(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            output = getattr(output, "logits", output)
-            _pass_on(here, list(output) if isinstance(output, tuple | list) else [output], choices, hand)
+    def hook(here: list[tuple[K, Tap]]) -> Callable[..., Any]:
+        def hook(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            logits = getattr(output, "logits", None)
+            values = [output if logits is None else logits]
+            values = list(output) if isinstance(output, tuple | list) else values
+            swap = _pass_on(here, values, choices, hand)
+            if not swap:
+                return None
+            if logits is not None:
+                output.logits = swap[id(logits)]
+                return output
+            changed = [swap.get(id(value), value) for value in values]
+            return type(output)(changed) if isinstance(output, tuple | list) else changed[0]
 
         return hook
 
@@ -116,13 +136,21 @@ def hooked(
 
 
 def _pass_on(
-    here: list[tuple[K, Tap]], values: list[Any], choices: int, hand: Callable[[K, torch.Tensor], None]
-) -> None:
+    here: list[tuple[K, Tap]],
+    values: list[Any],
+    choices: int,
+    hand: Callable[[K, torch.Tensor], torch.Tensor | None],
+) -> dict[int, torch.Tensor]:
+    """Hand each tap its tensor; by the identity of those that were changed, what passes on in their place."""
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    swap: dict[int, torch.Tensor] = {}
     for key, tap in here:
         found = _pick(tap.what, tensors, choices)
         if found is not None:
-            hand(key, found)
+            changed = hand(key, swap.get(id(found), found))
+            if changed is not None:
+                swap[id(found)] = changed
+    return swap
 
 
 def _pick(what: What, tensors: list[torch.Tensor], choices: int) -> torch.Tensor | None:
@@ -148,6 +176,20 @@ def extract(tensor: torch.Tensor, tap: Tap, step: Step, cut: Cut, row: Row, divi
     array = array.view()
     array.flags.writeable = False
     return array
+
+
+def edit(
+    tensor: torch.Tensor, tap: Tap, step: Step, changes: Sequence[Change], row: Row, divisor: float = 1.0
+) -> torch.Tensor:
+    """What is to pass on in a tensor's place: a copy with one prompt's part of it changed, as the schema has it."""
+    host = tensor.detach().to("cpu", copy=True)
+    array = arrange(as_numpy(_row(host, tap, row)[0]), tap.axes, step.axes, step.sizes, tap.piece)
+    value = array if divisor == 1.0 else array / array.dtype.type(divisor)
+    for change in changes:
+        change.apply(value)
+    if divisor != 1.0:
+        array[...] = value * array.dtype.type(divisor)
+    return host.to(tensor.device)
 
 
 def as_numpy(tensor: torch.Tensor) -> Array:

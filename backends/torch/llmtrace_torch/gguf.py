@@ -115,8 +115,11 @@ def read_header(path: Path) -> Header:
     try:
         with path.open("rb") as file:
             reader = _Reader(file, path)
-            if reader.size < 24 or reader.take(4) != b"GGUF":
-                raise reader.fail("it does not begin as one" if reader.size >= 24 else f"it has {reader.size} bytes")
+            begins = file.read(4)
+            if begins != b"GGUF"[: len(begins)]:
+                raise ModelOpenError(f"{path} is not a GGUF file: it begins with {begins!r}, not with {b'GGUF'!r}.")
+            if reader.size < 24:
+                raise reader.fail(f"it ends at byte {reader.size}, within the first 24")
             version, tensors, entries = reader.number("I"), reader.number("Q"), reader.number("Q")
             if version not in (2, 3):
                 raise ModelOpenError(

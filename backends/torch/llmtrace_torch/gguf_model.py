@@ -43,8 +43,13 @@ UNREAD = {
 
 @contextmanager
 def alone(path: Path) -> Iterator[Path]:
-    """A directory with nothing but the file in it: transformers asks the files beside it too (`tokenizer_config.json`, `auto_map`)."""
-    with TemporaryDirectory(prefix="llmtrace-") as directory:
+    """A directory with nothing but the file in it: transformers asks the files beside it too (`tokenizer_config.json`, `auto_map`).
+
+    While this is entered, its reader is quick.
+    """
+    from llmtrace_torch.gguf_quick import quick  # a directory is opened without the package gguf
+
+    with quick(), TemporaryDirectory(prefix="llmtrace-") as directory:
         (Path(directory) / path.name).symlink_to(path.absolute())
         yield Path(directory)
 
@@ -93,9 +98,9 @@ def skeleton(config: Any) -> PreTrainedModel:
 
 def tensors_of(path: Path, config: Any) -> dict[str, Array]:
     """Every tensor of the file, dequantised to float32, by its native name: read from the file, not from a running model."""
-    with quiet():
+    with quiet(), alone(path) as directory:
         found = load_gguf_checkpoint(
-            str(path), return_tensors=True, model_to_load=skeleton(config), torch_dtype=torch.float32
+            str(directory / path.name), return_tensors=True, model_to_load=skeleton(config), torch_dtype=torch.float32
         )
     tensors: Mapping[str, torch.Tensor] = found["tensors"]
     return {own: array for name, tensor in tensors.items() for own, array in _apart(name, as_numpy(tensor))}
@@ -117,7 +122,7 @@ def sources(header: Header, config: Any) -> dict[str, str]:
     architecture = str(header.metadata["general.architecture"])
     kind: Any = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
     processor = kind(config=config.to_dict())
-    with quiet():
+    with quiet(), alone(header.path):
         names: dict[str, str] = get_gguf_hf_weights_map(skeleton(config), processor)
     found: dict[str, str] = {}
     for name, native in names.items():

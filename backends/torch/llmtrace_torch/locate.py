@@ -19,6 +19,7 @@ from llmtrace.schema.steps import Step, steps
 from llmtrace.spec import ModelSpec
 from llmtrace_torch.attention import switchable, unknown_keywords
 from llmtrace_torch.capture import KERNEL, hooked
+from llmtrace_torch.command import commands
 from llmtrace_torch.rotary import forgetful
 from llmtrace_torch.sites import Anatomy, Tap, anatomy, taps
 
@@ -42,13 +43,19 @@ class Located:
     """All that the probe found."""
 
     places: Mapping[str, Place]
+    editable: Mapping[str, Place]
+    """Of the sites that can be edited, the tap where every reader sees the change."""
     body: Anatomy
     refused: str = ""
     """Why nothing is taken from the attention interface, if so."""
 
 
 def locate(model: PreTrainedModel, spec: ModelSpec, family: Family) -> Located:
-    """Run a probe with every tap in place, and keep for each site the first tap whose tensor has the site's shape."""
+    """Run a probe with every tap in place, and keep for each site the first tap whose tensor has the site's shape.
+
+    One run looks for the sites and tells whether switching the attention implementation is neutral, which is never taken on trust:
+    its logits are those of a bare run bit for bit, or nothing is taken from the attention interface.
+    """
     modules = dict(model.named_modules())
     body = anatomy(spec, family, modules)
     places = taps(spec, family, body)
@@ -59,22 +66,30 @@ def locate(model: PreTrainedModel, spec: ModelSpec, family: Family) -> Located:
         if switchable(model)
         else f"{type(model).__name__} does not call its attention through transformers' interface"
     )
-    bare = _logits(model, tokens)
-    if not refused:
-        refused = _not_neutral(model, modules, spec, tried, tokens, bare)
+    outside = {key: tap for key, tap in tried.items() if tap.port not in KERNEL}
     if refused:
-        tried = {key: tap for key, tap in tried.items() if tap.port not in KERNEL}
-    seen, named = _look(model, modules, spec, tried, tokens)
-    if not refused and (unknown := unknown_keywords(named)):
-        refused = f"the model hands its kernel {', '.join(unknown)}, which LLMTrace does not know"
-        seen = {key: tensor for key, tensor in seen.items() if tried[key].port not in KERNEL}
+        _, seen, named = _look(model, modules, spec, outside, tokens)
+    else:
+        bare = _logits(model, tokens)
+        observed, seen, named = _look(model, modules, spec, tried, tokens)
+        if not _same(bare, observed):
+            refused = "the logits move when its attention implementation is switched"
+            _, seen, named = _look(model, modules, spec, outside, tokens)
+        elif unknown := unknown_keywords(named):
+            refused = f"the model hands its kernel {', '.join(unknown)}, which LLMTrace does not know"
+            seen = {key: tensor for key, tensor in seen.items() if key in outside}
     table = steps(spec)
     found: dict[str, Place] = {}
+    editable: dict[str, Place] = {}
     for (site, rank), (shape, dtype) in sorted(seen.items(), key=lambda item: item[0][1]):
         tap = tried[site, rank]
-        if site not in found and _fits(shape, tap, table[site], len(tokens)):
-            found[site] = Place(tap, dtype, _divisor(tap, table[site], named))
-    return Located({site: found[site] for site in table if site in found}, body, refused)
+        if _fits(shape, tap, table[site], len(tokens)):
+            place = Place(tap, dtype, _divisor(tap, table[site], named))
+            found.setdefault(site, place)
+            if site not in editable and commands(site, tap, table, family, body):
+                editable[site] = place
+    inner = [{site: places[site] for site in table if site in places} for places in (found, editable)]
+    return Located(inner[0], inner[1], body, refused)
 
 
 def choices(spec: ModelSpec) -> int:
@@ -101,8 +116,8 @@ def _look(
     spec: ModelSpec,
     tried: Mapping[Key, Tap],
     tokens: list[int],
-) -> tuple[dict[Key, tuple[tuple[int, ...], str]], dict[str, Any]]:
-    """Shape and type of what passes at each tap, and the keywords that the kernel was given."""
+) -> tuple[torch.Tensor, dict[Key, tuple[tuple[int, ...], str]], dict[str, Any]]:
+    """The logits, shape and type of what passes at each tap, and the keywords that the kernel was given."""
     seen: dict[Key, tuple[tuple[int, ...], str]] = {}
     named: dict[str, Any] = {}
 
@@ -110,22 +125,14 @@ def _look(
         seen.setdefault(key, (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")))
 
     with hooked(model, modules, tried, choices(spec), note, named=named):
-        _logits(model, tokens)
-    return seen, named
+        logits = _logits(model, tokens)
+    return logits, seen, named
 
 
-def _not_neutral(
-    model: PreTrainedModel, modules: Mapping[str, torch.nn.Module], spec: ModelSpec, tried: Mapping[Key, Tap], tokens: list[int],
-    bare: torch.Tensor,
-) -> str:  # fmt: skip
-    """Why switching the attention implementation is not neutral here, if it is not; it is never taken on trust."""
-    kernel = {key: tap for key, tap in tried.items() if tap.port in KERNEL}
-    with hooked(model, modules, kernel, choices(spec), lambda key, tensor: None):
-        observed = _logits(model, tokens)
-    same = torch.equal(bare, observed) or bool(
-        (torch.isnan(bare) == torch.isnan(observed)).all() and torch.isnan(bare).any()
-    )
-    return "" if same else "the logits move when its attention implementation is switched"
+def _same(bare: torch.Tensor, observed: torch.Tensor) -> bool:
+    """Whether two logits are equal, NaN at the same places where there is any."""
+    nan = torch.isnan(bare)
+    return torch.equal(bare, observed) or bool(nan.any() and (nan == torch.isnan(observed)).all())
 
 
 def _fits(shape: tuple[int, ...], tap: Tap, step: Step, tokens: int) -> bool:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from llmtrace.errors import ModelOpenError, OptionError
 from llmtrace.families import family as family_of
 from llmtrace.families import spec_of
-from llmtrace.families.checkpoint import open_checkpoint
+from llmtrace.families.checkpoint import PICKLES, open_checkpoint
 from llmtrace.families.native import Family
 from llmtrace.families.weights import weights_from
 from llmtrace.fingerprint import fingerprint
@@ -24,8 +24,8 @@ from llmtrace.schema.sites import Array
 from llmtrace.spec import ModelSpec
 from llmtrace.trace import ModelInfo
 from llmtrace_torch import gguf_model
+from llmtrace_torch.falcon import alibi_twice
 from llmtrace_torch.gguf import read_header
-from llmtrace_torch.gguf_tensors import packed
 from llmtrace_torch.hub import fetch
 from llmtrace_torch.locate import choices, locate
 from llmtrace_torch.offers import gaps, offers
@@ -68,12 +68,13 @@ def open_model(source: str, options: TorchOptions) -> TorchSession:
     try:
         model.to(device)
         located = locate(model, found.spec, found.family)
+        twice = alibi_twice(model)
     except RuntimeError as error:  # out of memory, or a kernel that lacks this type or device
         raise ModelOpenError(f"{source} cannot be run as {model.dtype} on {device}: {error}") from error
     tokenizer, missing = open_tokenizer(found.path, gguf=found.gguf is not None, trust=options.trust_remote_code)
     notes = (
         *found.notes,
-        *filter(None, (missing, located.refused and f"{located.refused}: q and k after rotary are derived")),
+        *filter(None, (missing, twice, located.refused and f"{located.refused}: q and k after rotary are derived")),
     )
     info = _info(found, model, device)
     kernel = str(model.config._attn_implementation)
@@ -104,7 +105,13 @@ def _directory(source: str, path: Path, options: TorchOptions) -> Source:
 
 
 def _gguf(source: str, path: Path) -> Source:
+    if path.suffix in PICKLES:
+        raise ModelOpenError(
+            f"{source} is a pickle, which can run code, so it is not opened: convert it to safetensors."
+        )
     header = read_header(path)
+    from llmtrace_torch.gguf_tensors import packed  # it needs the package gguf, which a directory does not
+
     config = gguf_model.config_of(header)
     try:
         family, spec = family_of(config.to_dict()), spec_of(config.to_dict())
@@ -199,5 +206,10 @@ def _info(found: Source, model: PreTrainedModel, device: str) -> ModelInfo:
 
 
 def _non_finite(model: PreTrainedModel) -> tuple[str, ...]:
-    bad = next((name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())), None)
+    bad = next((name for name, weight in model.named_parameters() if not _finite(weight.detach())), None)
     return () if bad is None else (f"{bad} holds NaN or infinite values",)
+
+
+def _finite(weight: torch.Tensor) -> bool:
+    """Whether all elements are. A sum is ten times as quick as a look at each, and finite only if they all are; a sum may overflow."""
+    return bool(torch.isfinite(weight.sum())) or bool(torch.isfinite(weight).all())

@@ -23,7 +23,7 @@ class TorchBackend:
     runtime: ClassVar[str] = "PyTorch"
     distributions: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     options: ClassVar[type[TorchOptions]] = TorchOptions
-    capabilities: ClassVar[tuple[str, ...]] = ("weights", "many")
+    capabilities: ClassVar[tuple[str, ...]] = ("weights", "many", "edits")
 
     @staticmethod
     def probe(source: str, path: Path | None) -> Fit | None:

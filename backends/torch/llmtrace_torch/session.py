@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 from attrs import frozen
 from transformers import PreTrainedModel
 
-from llmtrace.errors import LLMTraceError
+from llmtrace.edits import Change
+from llmtrace.errors import ModelOpenError
 from llmtrace.protocol import Gap, Observer, Offer, Request
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import steps
@@ -16,8 +17,8 @@ from llmtrace.selection import Cut
 from llmtrace.spec import DynamicNtk, LongRope, ModelSpec
 from llmtrace.tokens import Tokenizer
 from llmtrace.trace import ModelInfo
-from llmtrace_torch.capture import Row, extract, hooked
-from llmtrace_torch.locate import Located, choices
+from llmtrace_torch.capture import Row, edit, extract, hooked
+from llmtrace_torch.locate import Located, Place, choices
 from llmtrace_torch.rotary import forgetful
 
 BATCH_TOKENS = 4096
@@ -30,11 +31,12 @@ class _Wanted:
 
     row: Row
     cuts: Mapping[str, Cut]
+    edits: Mapping[str, Sequence[Change]]
     observer: Observer
 
 
 class TorchSession:
-    """An open transformers model; it also has `weights` and `stored`, and runs several prompts at once."""
+    """An open transformers model; it also has `weights` and `stored`, edits, and runs several prompts at once."""
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class TorchSession:
         self.gaps = gaps
         self.weights = weights
         self.stored = stored
+        self.editable: Collection[str] = tuple(located.editable)
         self.model: PreTrainedModel | None = model
         self._located = located
         self._modules = dict(model.named_modules())
@@ -70,7 +73,7 @@ class TorchSession:
 
         The numbers may differ from those of `run` by rounding alone, because other shapes take other kernels. Relative errors that were
         measured on the CPU, of the worst site and of the logits of a model of 30 blocks: float32 4e-6 and 1e-6 (tests allow 1e-5),
-        float16 7e-3 and 3e-3, bfloat16 4e-2 and 3e-2.
+        float16 7e-3 and 3e-3, bfloat16 4e-2 and 3e-2 (0.17 at special tokens).
         """
         for batch in self._batches(requests):
             self._forward([requests[place] for place in batch], [observers[place] for place in batch])
@@ -104,33 +107,47 @@ class TorchSession:
 
     def _forward(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
         if self.model is None:
-            raise LLMTraceError(f"The model {self.info.source} is closed: open it again.")
+            raise ModelOpenError(f"The model {self.info.source} is closed: open it again.")
         padded = max(len(request.tokens) for request in requests)
         ids = torch.tensor(
             [[*request.tokens, *[0] * (padded - len(request.tokens))] for request in requests], device=self.model.device
         )
         wanted = [
-            _Wanted(Row(index, len(requests), len(request.tokens), padded), request.cuts, observer)
+            _Wanted(Row(index, len(requests), len(request.tokens), padded), request.cuts, request.edits, observer)
             for index, (request, observer) in enumerate(zip(requests, observers, strict=True))
         ]
-        sites = dict.fromkeys(site for request in requests for site in request.cuts)
-        taps = {site: self._located.places[site].tap for site in sites}
+        asked = {site for request in requests for site in request.cuts}
+        edited = {site for request in requests for site in request.edits}
+        places = {
+            site: self._located.editable[site] if site in edited else self._located.places[site]
+            for site in self._steps  # in dataflow order: where two sites are one tensor, an edit of the second leaves the first
+            if site in asked or site in edited
+        }
+        taps = {site: place.tap for site, place in places.items()}
 
         def done(layer: int) -> None:
             for each in wanted:
                 each.observer.layer_done(layer)
 
         blocks = self._located.body.blocks
-        hooks = hooked(self.model, self._modules, taps, self._choices, self._handing(wanted), done, blocks)
+        hooks = hooked(self.model, self._modules, taps, self._choices, self._handing(wanted, places), done, blocks)
         with torch.no_grad(), forgetful(self._modules.values()), hooks:
             self.model(ids, use_cache=False)
 
-    def _handing(self, wanted: Sequence[_Wanted]) -> Callable[[str, torch.Tensor], None]:
-        def hand(site: str, tensor: torch.Tensor) -> None:
-            place, step = self._located.places[site], self._steps[site]
+    def _handing(
+        self, wanted: Sequence[_Wanted], places: Mapping[str, Place]
+    ) -> Callable[[str, torch.Tensor], torch.Tensor | None]:
+        def hand(site: str, tensor: torch.Tensor) -> torch.Tensor | None:
+            place, step = places[site], self._steps[site]
+            changed = False
+            for each in wanted:
+                if site in each.edits:
+                    tensor = edit(tensor, place.tap, step, each.edits[site], each.row, place.divisor)
+                    changed = True
             for each in wanted:
                 if site in each.cuts:
                     array = extract(tensor, place.tap, step, each.cuts[site], each.row, place.divisor)
                     each.observer.signal(site, array)
+            return tensor if changed else None
 
         return hand

@@ -79,7 +79,7 @@ def taps(spec: ModelSpec, family: Family, body: Anatomy) -> dict[str, list[Tap]]
     if spec.positions is None and body.blocks:
         found["embed"].append(Tap(body.blocks[0], "in", "token d_model"))
     for site, step in table.items():
-        if same := _alias(step):
+        if same := alias(step):
             found[site] += found[same]
     for site in table:
         attention = next((module for module, layer in body.attentions.items() if layer == table[site].layer), None)
@@ -188,7 +188,7 @@ def _experts(step: Step, family: Family, body: Anatomy) -> Iterator[Tap]:
         yield Tap(last, "out", axes)
 
 
-def _alias(step: Step) -> str | None:
+def alias(step: Step) -> str | None:
     """The site whose tensor this one is too: a contribution without multiplier, and z where nothing stands between it and `W_O`."""
     record = step.record
     if isinstance(record, Branch) and record.multiplier == 1.0:

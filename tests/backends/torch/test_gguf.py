@@ -105,6 +105,30 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tiny, tmp_path, share):
         llmtrace.open(path, backend="torch")
 
 
+@pytest.mark.parametrize("begins", [b"<htm", b"GGML", b"PK"])
+def test_a_file_that_is_no_gguf_is_not_called_truncated(tmp_path, begins):
+    path = tmp_path / "junk.gguf"
+    path.write_bytes(begins * 20)
+    with pytest.raises(
+        ModelOpenError, match=rf"junk\.gguf is not a GGUF file: it begins with {(begins * 2)[:4]!r}, not"
+    ):
+        llmtrace.open(path, backend="torch")
+
+
+def test_a_truncated_file_says_at_which_byte_it_ends(tiny, tmp_path):
+    path = tmp_path / "tiny.gguf"
+    write(path, tiny("llama"))
+    whole = path.read_bytes()
+    for size, words in (
+        (0, "ends at byte 0, within"),
+        (9, "ends at byte 9, within"),
+        (len(whole) - 1, f"the file ends at {len(whole) - 1}"),
+    ):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ModelOpenError, match=words):
+            llmtrace.open(path, backend="torch")
+
+
 @pytest.mark.parametrize("place", [8, 16, 24])
 def test_a_header_that_announces_more_than_there_is_is_refused_at_once(tiny, tmp_path, place):
     """The numbers of tensors and entries, and the length of the first name."""

@@ -61,3 +61,22 @@ def test_prompts_of_unlike_length_run_apart_where_rotary_depends_on_the_length(t
     with llmtrace.open(tmp_path, backend="torch") as model:
         for prompt, trace in zip(PROMPTS, model.trace_many(PROMPTS, capture="logits"), strict=True):
             assert distance(trace["logits"].array, model.trace(prompt)["logits"].array)[0] < 1e-5
+
+
+def test_a_small_leak_of_padding_is_found_when_the_model_is_opened(opened):
+    """What stands in the padding is mixed into the shorter prompt, by a fifty-thousandth."""
+    from llmtrace.errors import SchemaViolationError
+    from llmtrace.neutral import check_neutral
+
+    model = opened("llama")
+    check_neutral(model.session)
+
+    def leaking(module, args, output):
+        if output.shape[0] > 1:  # prompts run together; the shorter is the first
+            output = output.clone()
+            output[0] += 2e-5 * output[0, -1]
+        return output
+
+    model.session.model.model.layers[1].register_forward_hook(leaking)
+    with pytest.raises(SchemaViolationError, match=r"another runs beside it.*move by [1-9]\.\de-06.*padding leak"):
+        check_neutral(model.session)

@@ -42,7 +42,7 @@ def test_a_truncated_file_is_refused(copy):
 
 def test_a_config_without_weights_is_refused(copy):
     (copy / "model.safetensors").unlink()
-    with pytest.raises(ModelOpenError, match=r"neither model\.safetensors nor"):
+    with pytest.raises(ModelOpenError, match=r"no weights: it lacks model\.safetensors, or"):
         opening(copy)
 
 
@@ -195,3 +195,30 @@ def test_neither_the_plugin_nor_a_probe_imports_the_runtime(tiny):
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_infinite_weights_are_said_and_large_ones_are_not(copy):
+    """A sum of large weights overflows, and none of them is infinite."""
+    from safetensors.numpy import load_file, save_file
+
+    for value, said in ((3e38, False), (np.inf, True)):
+        tensors = load_file(copy / "model.safetensors")
+        tensors["model.layers.1.mlp.up_proj.weight"][:2, :4] = value
+        save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+        with llmtrace.open(copy, backend="torch", check=False) as model:
+            assert any("NaN or infinite" in note for note in model.info.notes) == said
+
+
+def test_a_model_is_located_in_two_passes_and_opened_in_five(tiny, monkeypatch):
+    from transformers.models.llama.modeling_llama import LlamaForCausalLM
+
+    real, passes = LlamaForCausalLM.forward, []
+    monkeypatch.setattr(
+        LlamaForCausalLM,
+        "forward",
+        lambda self, ids, **named: passes.append(tuple(ids.shape)) or real(self, ids, **named),
+    )
+    for check, expected in ((False, [(1, 5), (1, 5)]), (True, [(1, 5), (1, 5), (1, 17), (1, 17), (2, 12)])):
+        passes.clear()
+        llmtrace.open(tiny("llama"), backend="torch", check=check).close()
+        assert passes == expected

@@ -140,3 +140,24 @@ def test_a_dense_layer_among_layers_of_experts_hands_out_its_own_sites(family, t
         dense = {f"blocks.1.mlp.{name}" for name in ("pre", "pre_linear", "post", "out")}
         assert dense <= set(model.session.offers)
         assert {error.status for error in model.trace(TOKENS).verify()} == {"holds"}
+
+
+@pytest.mark.parametrize(("family", "heads_first"), [("gemma3_text", True), ("exaone4", True), ("qwen3", False)])
+def test_a_norm_per_head_is_handed_out_in_whichever_order_its_module_sees_heads_and_tokens(
+    family, heads_first, opened, bare
+):
+    """The order is told by hand here, and kept by the module's own output."""
+    found: dict[str, torch.Tensor] = {}
+    alone = bare(family)
+    for name, module in alone.named_modules():
+        if name.endswith(("layers.1.self_attn.q_norm", "layers.1.self_attn.k_norm")):
+            module.register_forward_hook(lambda module, args, output, name=name: found.update({name[-6:]: output[0]}))
+    with torch.no_grad():
+        alone(torch.tensor([TOKENS]), use_cache=False)
+    model = opened(family)
+    trace = model.trace(TOKENS)
+    for norm, heads in (("q_norm", 4), ("k_norm", 2)):
+        site, expected = f"blocks.1.attn.{norm}.out", found[norm]
+        expected = expected.transpose(0, 1) if heads_first else expected
+        assert site in model.session.offers and expected.shape[:2] == (len(TOKENS), heads)
+        assert np.array_equal(trace[site].array, expected.numpy())
