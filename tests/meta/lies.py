@@ -1,0 +1,11 @@
+"""All lies."""
+
+from __future__ import annotations
+
+from tests.meta import wrong_backends, wrong_delivery, wrong_edits, wrong_honesty, wrong_sessions, wrong_values
+
+LIES = [
+    lie
+    for module in (wrong_values, wrong_delivery, wrong_honesty, wrong_edits, wrong_sessions, wrong_backends)
+    for lie in module.LIES
+]
