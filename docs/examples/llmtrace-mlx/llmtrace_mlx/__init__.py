@@ -1,0 +1,1 @@
+"""LLMTrace backend for MLX: the decoders of mlx-lm."""
