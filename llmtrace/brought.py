@@ -55,6 +55,25 @@ def _backend(item: Any) -> str:
     )  # fmt: skip
 
 
+def foreign(backend: Any) -> str:
+    """What is wrong with the schema that a backend says it was written for (`schema_version`); one that says nothing is not checked."""
+    theirs, ours = getattr(backend, "schema_version", None), _speaks()
+    if theirs in (None, ours):
+        return ""
+    return f"is written for version {theirs} of the signal schema, and this LLMTrace speaks version {ours}"
+
+
+def older_of(backend: Any, distribution: str) -> str:
+    """Which distribution to upgrade, where the two speak of different schemas."""
+    return "llmtrace-core" if backend.schema_version > _speaks() else distribution or "it"
+
+
+def _speaks() -> int:
+    from llmtrace.schema import SCHEMA_VERSION  # with NumPy, which who lists the names of commands does not want
+
+    return SCHEMA_VERSION
+
+
 def _method(item: Any) -> str:
     from llmtrace.influence.method import Method
     from llmtrace.influence.record import Contract

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from llmtrace.influence.method import Method
     from llmtrace.protocol import TraceBackend
+    from llmtrace.testing.conformance import BackendConformance
     from llmtrace.view.viewer import Viewer
 
 hookspec = pluggy.HookspecMarker("llmtrace")
@@ -35,3 +36,8 @@ def llmtrace_influence_methods() -> Sequence[Method]:  # type: ignore[empty-body
 @hookspec
 def llmtrace_viewers() -> Sequence[type[Viewer]]:  # type: ignore[empty-body]
     """The viewers that this plugin brings."""
+
+
+@hookspec
+def llmtrace_conformance() -> Sequence[type[BackendConformance]]:  # type: ignore[empty-body]
+    """The conformance kits that this plugin's backends are held to, where a plain one would not do; imported inside: they need pytest."""

@@ -12,14 +12,14 @@ from attrs import evolve, frozen
 
 from llmtrace.calling import calling
 from llmtrace.contract import check_contract
-from llmtrace.errors import BackendNotFoundError, ModelOpenError
+from llmtrace.errors import ModelOpenError
 from llmtrace.model import Model
 from llmtrace.neutral import check_neutral
-from llmtrace.plugins import Plugins, plugins
+from llmtrace.plugins import BackendEntry, Plugins, plugins
+from llmtrace.probing import ORDER, answer
 from llmtrace.protocol import Fit, Preset, TraceBackend
 from llmtrace.settings import Options, as_text, settings
-
-ORDER: tuple[Fit, ...] = ("native", "converting", "reference")
+from llmtrace.unopened import is_path, unopened
 
 
 @frozen
@@ -34,6 +34,8 @@ class Choice:
     """`native`, `converting`, `reference` or `named`."""
     warnings: tuple[str, ...] = ()
     """Backends that could not say whether they open it, and why."""
+    note: str = ""
+    """Which others open it as well, and why they were not taken; empty where it was the only one of its fit."""
 
 
 def open(
@@ -65,34 +67,39 @@ def open(
         with suppress(Exception):  # what was wrong before is what is said
             session.close()
         raise
-    info = evolve(session.info, preset=preset, options=as_text(chosen))
+    notes = (*session.info.notes, *filter(None, [choice.note]))
+    info = evolve(session.info, preset=preset, options=as_text(chosen), notes=notes)
     return Model(session, choice.reason, info, warnings=choice.warnings)
 
 
 def choose(source: str, backend: str | None = None, found: Plugins | None = None) -> Choice:
-    """Native before converting before reference; a named backend decides. Raises `BackendNotFoundError`, `ModelOpenError`."""
+    """The nearest: native before converting before reference; among equals the one that can do more, then the first by name.
+
+    A named backend decides. Raises `BackendNotFoundError`, `ModelOpenError`.
+    """
     found = plugins() if found is None else found
     prefix, _, rest = source.partition(":")
     if backend in (None, prefix) and rest and prefix in found.backends:
         backend, source = prefix, rest
-    path = Path(source)
     # Path('') is the current directory, and Path.exists raises for a long name
-    there = path if os.path.exists(source) else None
-    if backend is not None:
-        return Choice(source, found.backend(backend), "named")
-    if there is None and (
-        source.startswith((".", "/", "~")) or path.suffix in (".gguf", ".onnx", ".safetensors", ".trace")
-    ):
+    there = Path(source) if os.path.exists(source) else None
+    named = None if backend is None else found.backend(backend)
+    if there is None and is_path(source, named is not None):
         raise ModelOpenError(f"There is no file or directory {source!r}.")
+    if named is not None:
+        return Choice(source, named, "named")
     fits, warnings = probed(source, found)
     for fit in ORDER:
-        for name in sorted(fits):
-            if fits[name] == fit:
-                return Choice(source, found.backend(name), fit, warnings)
+        equals = sorted((found.backends[name] for name in fits if fits[name] == fit), key=_rank)
+        if equals:
+            name = equals[0].name
+            return Choice(
+                source, found.backend(name), fit, warnings, _note(name, [each.name for each in equals[1:]], fit)
+            )
     broken = [
         f"{entry.name} is broken ({entry.reason})" for entry in found.backends.values() if entry.status == "broken"
     ]
-    raise _nobody(source, there, found, [*broken, *warnings])
+    raise unopened(source, there, sorted(found.backends), [*broken, *warnings])
 
 
 def probed(source: str, found: Plugins | None = None) -> tuple[dict[str, Fit], tuple[str, ...]]:
@@ -104,26 +111,21 @@ def probed(source: str, found: Plugins | None = None) -> tuple[dict[str, Fit], t
     for name, entry in found.backends.items():
         if entry.status != "ok" or entry.backend is None:
             continue
-        try:
-            fit = entry.backend.probe(source, path)
-        # a stranger's probe may raise anything; the others still open what they can
-        except (Exception, SystemExit) as error:
-            warnings.append(f"{name} is broken (its probe failed: {type(error).__name__}: {error})")
-            continue
-        if fit in ORDER:
+        fit, fault = answer(entry.backend, source, path)
+        if fit is not None:
             fits[name] = fit
-        elif fit is not None:
-            warnings.append(f"{name} is broken (its probe answered {fit!r}, which is not {', '.join(ORDER)} or None)")
+        if fault:
+            warnings.append(f"{name} is broken ({fault})")
     return fits, tuple(warnings)
 
 
-def _nobody(source: str, path: Path | None, found: Plugins, broken: list[str]) -> Exception:
-    others = f" {'; '.join(broken)}." if broken else ""
-    if path is None:
-        return ModelOpenError(
-            f"There is no file or directory {source!r}, and no installed backend opens it by name.{others}"
-        )
-    return BackendNotFoundError(
-        f"No installed backend opens {source!r}; installed are {', '.join(sorted(found.backends))}. "
-        f"A GGUF needs llmtrace-torch or llmtrace-llamacpp, an .onnx needs llmtrace-onnxruntime.{others}"
-    )
+def _rank(entry: BackendEntry) -> tuple[int, str]:
+    """Of backends that are equally near: more abilities first."""
+    return -len(entry.backend.capabilities if entry.backend is not None else ()), entry.name
+
+
+def _note(name: str, others: list[str], fit: Fit) -> str:
+    if not others:
+        return ""
+    verb = "opens" if len(others) == 1 else "open"
+    return f"{', '.join(others)} {verb} this too, as near ({fit}) as {name}, which was taken: --backend {others[0]} takes the other"

@@ -11,15 +11,16 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, v
 from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from llmtrace import hookspecs
-from llmtrace.brought import Kind, fault, name_of
+from llmtrace.brought import Kind, fault, foreign, name_of, older_of
 from llmtrace.errors import (
     BackendNotFoundError,
     DuplicateBackendError,
     LLMTraceError,
     PluginLoadError,
+    SchemaVersionError,
     UnknownMethodError,
     suggest,
 )
@@ -27,6 +28,7 @@ from llmtrace.errors import (
 if TYPE_CHECKING:
     from llmtrace.influence.method import Method
     from llmtrace.protocol import TraceBackend
+    from llmtrace.testing.conformance import BackendConformance
     from llmtrace.view.viewer import Viewer
 
 GROUP = "llmtrace"
@@ -35,7 +37,12 @@ HOOKS: dict[Kind, str] = {
     "influence method": "llmtrace_influence_methods",
     "viewer": "llmtrace_viewers",
 }
-"""Which hook brings what."""
+"""Which hook brings what, as soon as plugins are loaded."""
+KITS = "llmtrace_conformance"
+"""The hook that is asked later, by who checks a backend."""
+TAKEN = "uninstall one of them"
+CORE = "llmtrace-core"
+"""What the core itself brings comes first, so that nobody takes its names."""
 
 
 @frozen
@@ -54,6 +61,33 @@ class BackendEntry:
     """Why it is broken."""
     backend: type[TraceBackend] | None = None
     """Its class; None where it could not be imported."""
+    kits: Callable[[], Sequence[Sequence[type[BackendConformance]]]] = field(default=list, repr=False, eq=False)
+    """Asks its plugin for conformance kits (`llmtrace_conformance`); a stranger's code, which imports pytest and may raise."""
+    plugin: str = ""
+    """The name of its entry point."""
+
+
+@frozen
+class BrokenPlugin:
+    """A plugin of which something could not be used, whichever of its hooks it was."""
+
+    plugin: str
+    """The name of its entry point."""
+    distribution: str
+    """What was installed to bring it; empty where nobody knows."""
+    version: str
+    """Of the distribution."""
+    hook: str
+    """The hook that failed or answered with what cannot be used; empty where the plugin could not be loaded at all."""
+    reason: str
+    """What is wrong."""
+    fix: str
+    """What can be done about it."""
+
+    @property
+    def owner(self) -> str:
+        """The distribution, for a sentence."""
+        return self.distribution or "an unknown distribution"
 
 
 @frozen
@@ -68,6 +102,8 @@ class Plugins:
     """By name."""
     errors: tuple[LLMTraceError, ...]
     """What could not be loaded, and why."""
+    broken: tuple[BrokenPlugin, ...] = ()
+    """The same by plugin, with what to do."""
 
     def backend(self, name: str) -> type[TraceBackend]:
         """A working backend. Raises `BackendNotFoundError`, with near names or with what is broken."""
@@ -86,7 +122,7 @@ class Plugins:
         if name not in self.methods:
             known = ", ".join(sorted(self.methods))
             raise UnknownMethodError(
-                f"No influence method is named {name!r}; there are {known}.{suggest(name, self.methods)}"
+                f"No influence method is named {name!r}; there are {known}.{suggest(name, self.methods)}{self._perhaps()}"
             )
         return self.methods[name]
 
@@ -94,8 +130,15 @@ class Plugins:
         """A viewer. Raises `UnknownMethodError` with near names."""
         if name not in self.viewers:
             known = ", ".join(sorted(self.viewers))
-            raise UnknownMethodError(f"No viewer is named {name!r}; there are {known}.{suggest(name, self.viewers)}")
+            raise UnknownMethodError(
+                f"No viewer is named {name!r}; there are {known}.{suggest(name, self.viewers)}{self._perhaps()}"
+            )
         return self.viewers[name]
+
+    def _perhaps(self) -> str:
+        """What is not there may be what a broken plugin would have brought."""
+        said = dict.fromkeys(f" The plugin {each.plugin} of {each.owner} is broken" for each in self.broken)
+        return "".join(f"{one}: `llmtrace backends` says why." for one in said)
 
 
 @lru_cache(maxsize=1)
@@ -107,37 +150,71 @@ def plugins() -> Plugins:
 def load(entries: tuple[EntryPoint, ...]) -> Plugins:
     """Import the plugins that the entry points name, and ask each what it brings."""
     errors: list[LLMTraceError] = []
-    broken: list[BackendEntry] = []
+    broken: list[BrokenPlugin] = []
+    remains: list[BackendEntry] = []
     backends: dict[str, BackendEntry] = {}
     methods: dict[str, Method] = {}
     viewers: dict[str, type[Viewer]] = {}
     owners: dict[tuple[str, str], str] = {}
-    for entry in sorted(entries, key=lambda e: e.name):
-        where = f"{entry.value} of {entry.dist.name if entry.dist else 'an unknown distribution'}"
-        distribution, release = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+    for of, entry in sorted(
+        ((_owner(each), each) for each in entries), key=lambda each: (each[0][0] != CORE, each[1].name)
+    ):
+        where = f"{entry.value} of {of[0] or 'an unknown distribution'}"
 
-        def report(name: str, reason: str, of: tuple[str, str] = (distribution, release)) -> None:
-            broken.append(BackendEntry(name, *of, "broken", reason))
+        def report(
+            error: LLMTraceError, hook: str, fix: str = "", plugin: str = entry.name, of: tuple[str, str] = of
+        ) -> None:
+            errors.append(error)
+            fix = fix or f"upgrade {of[0] or 'it'} or uninstall it, and tell its author"
+            broken.append(BrokenPlugin(plugin, *of, hook, str(error), fix))
 
         try:
             hook = _register(entry)
-        except (Exception, SystemExit) as error:  # a stranger's module must not take the others with it
-            errors.append(PluginLoadError(f"The plugin {where} could not be loaded: {type(error).__name__}: {error}"))
-            report(entry.name, str(errors[-1]))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's module must not take the others with it, whatever it raises
+            failure = PluginLoadError(f"The plugin {where} could not be loaded: {type(error).__name__}: {error}")
+            report(failure, "", _missing(error, of[0]))
+            remains.append(BackendEntry(entry.name, *of, "broken", str(failure)))
             continue
-        for backend, failure in _ask(where, "backend", hook.llmtrace_backends, errors):
-            if failure is not None:
-                report(name_of(backend) or entry.name, str(failure))
-            elif _unique(backend.name, where, owners, "backend", errors):
-                backends[backend.name] = _entry(backend, distribution, release)
-        for method, failure in _ask(where, "influence method", hook.llmtrace_influence_methods, errors):
-            if failure is None and _unique(method.name, where, owners, "influence method", errors):
+        for backend, wrong in _ask(where, "backend", hook.llmtrace_backends):
+            if wrong is not None:
+                report(wrong, HOOKS["backend"])
+                remains.append(BackendEntry(name_of(backend) or entry.name, *of, "broken", str(wrong)))
+            elif other := foreign(backend):
+                strange = SchemaVersionError(f"The backend {backend.name!r} of {where} {other}")
+                report(strange, HOOKS["backend"], f"upgrade {older_of(backend, of[0])}")
+                remains.append(BackendEntry(backend.name, *of, "broken", str(strange), backend))
+            elif taken := _taken(backend.name, where, owners, "backend"):
+                report(taken, HOOKS["backend"], TAKEN)
+            else:
+                backends[backend.name] = evolve(_entry(backend, *of), kits=getattr(hook, KITS), plugin=entry.name)
+        for method, wrong in _ask(where, "influence method", hook.llmtrace_influence_methods):
+            if problem := wrong or _taken(method.name, where, owners, "influence method"):
+                report(problem, HOOKS["influence method"], "" if wrong else TAKEN)
+            else:
                 methods[method.name] = method
-        for viewer, failure in _ask(where, "viewer", hook.llmtrace_viewers, errors):
-            if failure is None and _unique(viewer.name, where, owners, "viewer", errors):
+        for viewer, wrong in _ask(where, "viewer", hook.llmtrace_viewers):
+            if problem := wrong or _taken(viewer.name, where, owners, "viewer"):
+                report(problem, HOOKS["viewer"], "" if wrong else TAKEN)
+            else:
                 viewers[viewer.name] = viewer
-    backends |= {entry.name: entry for entry in broken if entry.name not in backends}
-    return Plugins(backends, methods, viewers, tuple(errors))
+    backends |= {entry.name: entry for entry in remains if entry.name not in backends}
+    return Plugins(backends, methods, viewers, tuple(errors), tuple(broken))
+
+
+def _owner(entry: EntryPoint) -> tuple[str, str]:
+    """Name and version of the distribution that brings it; empty where nobody knows, or its metadata cannot be read."""
+    try:
+        return (entry.dist.name or "", entry.dist.version or "") if entry.dist else ("", "")
+    except Exception:  # damaged metadata
+        return "", ""
+
+
+def _missing(error: BaseException, distribution: str) -> str:
+    """What to do where an import failed for want of another module."""
+    absent = error.name if isinstance(error, ModuleNotFoundError) else None
+    return f"install {absent}, which it imports, or uninstall {distribution or 'it'}" if absent else ""
 
 
 def _register(entry: EntryPoint) -> pluggy.HookRelay:
@@ -149,22 +226,21 @@ def _register(entry: EntryPoint) -> pluggy.HookRelay:
     return manager.hook
 
 
-def _ask(
-    where: str, kind: Kind, hook: Callable[[], list[Sequence[Any]]], errors: list[LLMTraceError]
-) -> list[tuple[Any, LLMTraceError | None]]:
+def _ask(where: str, kind: Kind, hook: Callable[[], list[Sequence[Any]]]) -> list[tuple[Any, PluginLoadError | None]]:
     """What one hook of one plugin answers, each with what is wrong with it; a hook that fails answers with nothing but that."""
     name = HOOKS[kind]
     try:
         answer = [item for items in hook() for item in items]
-    except (Exception, SystemExit) as error:  # as above
-        errors.append(PluginLoadError(f"The hook {name} of {where} failed: {type(error).__name__}: {error}"))
-        return [(None, errors[-1])]
-    found: list[tuple[Any, LLMTraceError | None]] = []
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # as above
+        return [(None, PluginLoadError(f"The hook {name} of {where} failed: {type(error).__name__}: {error}"))]
+    found: list[tuple[Any, PluginLoadError | None]] = []
     for item in answer:
         wrong = fault(kind, item)
-        failure = PluginLoadError(f"The {kind} {_shown(item)} of {where} ({name}) {wrong}") if wrong else None
-        errors += [failure] if failure else []
-        found.append((item, failure))
+        found.append(
+            (item, PluginLoadError(f"The {kind} {_shown(item)} of {where} ({name}) {wrong}") if wrong else None)
+        )
     return found
 
 
@@ -179,17 +255,14 @@ def _shown(item: object) -> str:
     )
 
 
-def _unique(name: str, where: str, owners: dict[tuple[str, str], str], kind: str, errors: list[LLMTraceError]) -> bool:
+def _taken(name: str, where: str, owners: dict[tuple[str, str], str], kind: Kind) -> DuplicateBackendError | None:
     """Enter the owner of a name; the second to claim it is told of the first."""
     if owner := owners.get((kind, name)):
-        errors.append(
-            DuplicateBackendError(
-                f"The {kind} {name!r} of {where} is already taken by {owner}, which is used: uninstall one of them."
-            )
+        return DuplicateBackendError(
+            f"The {kind} {name!r} of {where} is already taken by {owner}, which is used: uninstall one of them."
         )
-        return False
     owners[kind, name] = where
-    return True
+    return None
 
 
 def _entry(backend: type[TraceBackend], distribution: str, release: str) -> BackendEntry:

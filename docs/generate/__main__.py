@@ -10,6 +10,7 @@ from pathlib import Path
 
 import backends
 import commands
+import conformance
 import methods
 import names
 import sites
@@ -21,6 +22,7 @@ PAGES = {
     "methods.md": methods.page,
     "backends.md": backends.page,
     "cli.md": commands.page,
+    "conformance.md": conformance.page,
 }
 
 

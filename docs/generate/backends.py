@@ -19,8 +19,8 @@ INTRO = """# Backends
 A backend traces the models of one runtime. `llmtrace backends` lists those that are installed, the broken ones with the reason.
 Options are given as `llmtrace.open(source, options={"threads": 1})` or `-o threads=1`, and stand above those of the preset:
 `exact` is what the equations hold tightest on (the default of `verify`), `shipped` the runtime's own defaults (the default of
-everything else). Which backend opens a source: its own format before one that it converts before the reference backend; `--backend`
-or a prefix (`torch:model.gguf`) decides.
+everything else). Which backend opens a source: its own format before one that it converts before the reference backend; of several
+that are equally near, the one that can do more, and a note names the others. `--backend` or a prefix (`torch:model.gguf`) decides.
 
 """
 SHOWN = ("reference", "torch")

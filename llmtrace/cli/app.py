@@ -20,8 +20,10 @@ COMMANDS = {
     "lens": "What each point of the residual stream would predict.",
     "verify": "Check a model or a saved trace against its own equations.",
     "view": "Write the page of a trace, to look at in a browser.",
+    "check-backend": "Hold an installed backend to the conformance kit.",
+    "new-backend": "Write the skeleton of a plugin for a runtime of your own.",
 }
-"""Command to its one line of help; the module and its function have the same name."""
+"""Command to its one line of help; the module and its function have the same name, with `_` for `-`."""
 
 
 class Group(click.Group):
@@ -35,7 +37,8 @@ class Group(click.Group):
         """Import the command's module."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"llmtrace.cli.{cmd_name}"), cmd_name)
+        place = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"llmtrace.cli.{place}"), place)
         command.short_help = COMMANDS[cmd_name]
         return command
 

@@ -12,25 +12,52 @@ if TYPE_CHECKING:
     from llmtrace.plugins import BackendEntry, Plugins
     from llmtrace.protocol import TraceBackend
 
+NOTHING = "./no-such-model"
+"""What every backend can say at once that it does not open."""
+
 
 @click.command(cls=Command)
 @out_options()
 def backends(out: Out) -> None:
     """List the installed backends with their settings, the influence methods and the viewers.
 
-    A plugin that cannot be loaded is listed as broken, with the reason; the others work.
+    A plugin that cannot be loaded is listed as broken, with the reason; the others work. Each backend is asked about a model that is
+    not there, so that one that fails or takes its time to answer is listed too.
     """
     from llmtrace.cli.output import answer, say
     from llmtrace.plugins import plugins
 
-    found = plugins()
+    found = asked(plugins())
     for error in found.errors:
         say(out, f"warning: {error}")
     answer(out, lambda: document(found), lambda: show(found))
 
 
+def asked(found: Plugins) -> Plugins:
+    """The same, with every working backend asked once; what is wrong with an answer is among what is broken."""
+    from attrs import evolve
+
+    from llmtrace.plugins import BrokenPlugin
+    from llmtrace.probing import answer
+
+    backends, broken = dict(found.backends), list(found.broken)
+    for name, entry in found.backends.items():
+        if entry.backend is None or entry.status != "ok":
+            continue
+        _, fault = answer(entry.backend, NOTHING, None)
+        if fault:
+            fix = f"upgrade {entry.distribution or 'it'} or uninstall it, and tell its author; until then, name a backend (--backend)"
+            backends[name] = evolve(entry, status="broken", reason=fault)
+            broken.append(
+                BrokenPlugin(entry.plugin or name, entry.distribution, entry.version, "llmtrace_backends", fault, fix)
+            )
+    return evolve(found, backends=backends, broken=tuple(broken))
+
+
 def document(found: Plugins) -> dict[str, Any]:
     """What `--json` prints."""
+    from attrs import asdict
+
     from llmtrace.schema import SCHEMA_VERSION
 
     return {
@@ -42,6 +69,7 @@ def document(found: Plugins) -> dict[str, Any]:
         ],
         "viewers": sorted(found.viewers),
         "errors": [str(error) for error in found.errors],
+        "broken": [asdict(each) for each in found.broken],
     }
 
 
@@ -108,3 +136,9 @@ def show(found: Plugins) -> None:
     )
     line()
     line("viewers: " + (", ".join(sorted(found.viewers)) or "none"))
+    if found.broken:
+        line()
+    for each in found.broken:
+        line(
+            f"broken plugin: {' '.join(filter(None, (each.plugin, 'of', each.owner, each.version)))}: {each.reason}: {each.fix}"
+        )

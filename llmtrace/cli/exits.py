@@ -46,7 +46,8 @@ def guarded(run: Callable[[], object]) -> int:
         return _fail(str(error))
     except OSError as error:
         _traceback_if_asked()
-        return _fail(f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error))
+        what = error.filename or "What was to be read or written"  # standard output has no name
+        return _fail(f"{what}: {error.strerror}." if error.strerror else str(error))
     except MemoryError:
         return _fail(
             "There is not enough memory for this: narrow the selection (fewer sites, heads, tokens) or shorten the prompt."

@@ -89,6 +89,7 @@ def _sites(model: Model, tokens: int) -> list[dict[str, Any]]:
 def show(document: dict[str, Any], model: Model) -> None:
     """The parts as a tree, and one row for each kind of site; for people."""
     from llmtrace.cli.anatomy import by_kind, tree
+    from llmtrace.cli.opening import types
     from llmtrace.cli.output import line, table
     from llmtrace.cli.words import human
 
@@ -98,7 +99,7 @@ def show(document: dict[str, Any], model: Model) -> None:
     kinds = (
         ", ".join(f"{kind} ({count})" for kind, count in document["stored"].items()) or document["weights"] or "unknown"
     )
-    line(f"{document['parameters']:,} parameters, stored as {kinds}")
+    line(f"{document['parameters']:,} parameters: {types(kinds, document['settings'])}")
     line("tokenizer: " + ("yes" if document["tokenizer"] else "none: prompts are token ids (--tokens 5,17,3)"))
     line(f"settings: {', '.join(f'{name} {value}' for name, value in document['settings'].items()) or 'none'}")
     line()
@@ -110,6 +111,6 @@ def show(document: dict[str, Any], model: Model) -> None:
         )
         for kind, first, count, size in by_kind(document["sites"])
     ]  # fmt: skip
-    table(("site", "sites", "axes", "shape", "type", "size", "", "how"), rows, right=("sites", "size"))
+    table(("site", "sites", "axes", "shape", "signals' type", "size", "", "how"), rows, right=("sites", "size"))
     line()
     line(f"{document['tokens_count']} tokens: {human(document['bytes'])} for all but what is recorded on request")

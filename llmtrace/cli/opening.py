@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -44,8 +45,19 @@ def is_saved(name: str) -> bool:
     return name.lower().endswith(SUFFIX) and not os.path.isdir(name)
 
 
+def types(weights: str, settings: Mapping[str, str]) -> str:
+    """Whose type is which: that of the weights as stored, and the one that is computed in, where the backend says.
+
+    >>> types("bfloat16", {"dtype": "float32"})
+    'weights bfloat16, computes in float32'
+    """
+    computes = settings.get("dtype")
+    return ", ".join([f"weights {weights}"] * bool(weights) + [f"computes in {computes}"] * bool(computes))
+
+
 def described(info: ModelInfo) -> str:
     """Runtime, versions, device, weights and preset on one line."""
     versions = ", ".join(f"{name} {version}" for name, version in info.versions.items())
-    parts = [info.runtime + (f" ({versions})" if versions else ""), info.device, info.weights, f"preset {info.preset}"]
+    runtime = info.runtime + (f" ({versions})" if versions else "")
+    parts = [runtime, info.device, types(info.weights, info.settings), f"preset {info.preset}"]
     return ", ".join(part for part in parts if part)

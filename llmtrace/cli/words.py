@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from llmtrace.view.visible import escape, shapeless
 
+LONGEST = 2000
+"""Characters of a message, before they are escaped: what a file says may be of any length."""
+
 
 def visible(text: str) -> str:
     r"""Every character that a terminal obeys or hides, as its Python escape; the rest as it is.
@@ -17,12 +20,13 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""A message on one line, with nothing in it that a terminal would obey.
+    r"""A message on one line, with nothing in it that a terminal would obey, cut where it is too long to read.
 
     >>> one_line("no such\n   file")
     'no such file'
     """
-    return visible(" ".join(text.split()))
+    line = " ".join(text.split())
+    return visible(line if len(line) <= LONGEST else line[: LONGEST - 1] + "…")
 
 
 def human(amount: int) -> str:

@@ -46,6 +46,10 @@ class Impossible:
     options = None
 
     @staticmethod
+    def probe(source, path):
+        return None
+
+    @staticmethod
     def preset(preset):
         raise RuntimeError("no presets here")
 

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import llmtrace
-from llmtrace import opening
+from llmtrace import opening, probing
 from llmtrace.errors import BackendError, BackendNotFoundError, ModelOpenError, OptionError, SchemaViolationError
 from llmtrace.neutral import WALKS, check_neutral, walk
 from llmtrace.opening import choose
@@ -73,8 +74,53 @@ def test_native_comes_before_converting_before_reference(file):
     assert choose(file, found=installed(REFERENCE)).reason == "reference"
 
 
-def test_of_two_that_are_as_near_the_first_by_name_is_taken(file):
+def able(name, *capabilities, fit="native"):
+    made = backend(name, fit)
+    made.capabilities = capabilities
+    return made
+
+
+def test_of_two_that_are_as_near_the_one_that_can_do_more_is_taken(file):
+    less, more = able("a", "weights"), able("b", "weights", "edits")
+    assert choose(file, found=installed(less, more)).backend is more
+    assert choose(file, found=installed(more, less)).backend is more
+
+
+def test_nearness_counts_for_more_than_abilities(file):
+    assert choose(file, found=installed(able("a"), able("b", "weights", "edits", fit="converting"))).backend.name == "a"
+
+
+def test_of_two_that_can_do_as_much_the_first_by_name_is_taken(file):
     assert choose(file, found=installed(backend("b", "native"), backend("a", "native"))).backend.name == "a"
+
+
+def test_who_opens_it_as_well_is_told_in_a_note_and_stays_in_the_trace(file, monkeypatch):
+    found = installed(
+        backend("b", "native"), backend("a", "native"), backend("c", "native"), backend("d", "converting")
+    )
+    note = "b, c open this too, as near (native) as a, which was taken: --backend b takes the other"
+    assert choose(file, found=found).note == note
+    monkeypatch.setattr(opening, "plugins", lambda: found)
+    with llmtrace.open(file) as opened:
+        assert opened.warnings == ()
+        assert opened.trace([1, 2]).model.notes == (note,)
+    with llmtrace.open(file, backend="b") as opened:
+        assert opened.info.notes == ()
+
+
+def test_who_opens_it_alone_of_its_fit_needs_no_note(file):
+    assert choose(file, found=installed(NATIVE, CONVERTING, REFERENCE)).note == ""
+
+
+def test_a_probe_that_does_not_end_counts_as_no_and_is_reported(file, monkeypatch):
+    monkeypatch.setattr(probing, "PATIENCE", 0.1)
+    done = threading.Event()
+    slow = backend("slow")
+    slow.probe = staticmethod(lambda source, path: done.wait(30) and "native")
+    choice = choose(file, found=installed(slow, REFERENCE))
+    done.set()
+    assert choice.backend is REFERENCE
+    assert choice.warnings == ("slow is broken (its probe gave no answer within 0.1 s)",)
 
 
 def test_a_named_backend_decides(file):

@@ -9,7 +9,13 @@ import pytest
 from attrs import define, evolve
 
 import llmtrace
-from llmtrace.errors import BackendNotFoundError, DuplicateBackendError, PluginLoadError, UnknownMethodError
+from llmtrace.errors import (
+    BackendNotFoundError,
+    DuplicateBackendError,
+    PluginLoadError,
+    SchemaVersionError,
+    UnknownMethodError,
+)
 from llmtrace.influence.method import Method
 from llmtrace.influence.record import Contract
 from llmtrace.plugins import load, plugins
@@ -90,7 +96,16 @@ def test_a_plugin_that_cannot_be_imported_is_reported_and_the_rest_load(plugin, 
         found.backend("broken")
 
 
-@pytest.mark.parametrize("source", ["raise RuntimeError('at import')", "import sys; sys.exit(3)", "def f(:"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "raise RuntimeError('at import')",
+        "import sys; sys.exit(3)",
+        "def f(:",
+        "class Own(BaseException): pass\nraise Own",
+        "raise GeneratorExit",
+    ],
+)
 def test_a_module_that_fails_on_import_takes_no_other_with_it(plugin, tmp_path, monkeypatch, source):
     (tmp_path / "fake_plugin_failing.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
@@ -107,6 +122,7 @@ def test_a_module_that_fails_on_import_takes_no_other_with_it(plugin, tmp_path, 
     [
         (raising(RuntimeError("hook is ill")), "RuntimeError: hook is ill"),
         (raising(SystemExit(1)), "SystemExit"),
+        (raising(GeneratorExit()), "GeneratorExit"),
         (5, "TypeError"),
         ([object()], "is no class"),
     ],
@@ -162,6 +178,7 @@ class Loose:
         (backend("bad", options=dict), "`options` that are no frozen attrs class"),
         (backend("bad", options=FakeOptions()), "`options` that are no frozen attrs class"),
         (backend("bad", preset=FakeOptions()), "a `preset` that cannot be called"),
+        (backend("bad", schema_version="1"), "has `schema_version` '1', which is no whole number"),
         (Exploding("Bad", (), {"name": "bad", "distributions": ()}), "cannot be looked at: RuntimeError: do not look"),
     ],
 )
@@ -230,6 +247,57 @@ def test_of_two_backends_of_one_name_the_first_is_used_and_both_are_named(plugin
     assert isinstance(error, DuplicateBackendError)
     assert "fake_plugin_a" in str(error)
     assert "fake_plugin_b" in str(error)
+
+
+@pytest.mark.parametrize("where", ["import", "hook", "look"])
+def test_an_interrupt_is_no_fault_of_a_plugin(plugin, tmp_path, monkeypatch, where):
+    class Interrupting(type):
+        @property
+        def runtime(cls):
+            raise KeyboardInterrupt
+
+    (tmp_path / "fake_plugin_interrupted.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = {
+        "import": lambda: EntryPoint("x", "fake_plugin_interrupted", "llmtrace"),
+        "hook": lambda: plugin("x", llmtrace_backends=raising(KeyboardInterrupt())),
+        "look": lambda: plugin("x", llmtrace_backends=[Interrupting("Bad", (), {"name": "bad"})]),
+    }[where]()
+    with pytest.raises(KeyboardInterrupt):
+        load((entry,))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "upgrade"),
+    [(llmtrace.SCHEMA_VERSION + 1, "llmtrace-core"), (llmtrace.SCHEMA_VERSION - 1, "llmtrace-ill")],
+)
+def test_a_backend_for_another_schema_is_broken_and_it_is_told_which_to_upgrade(plugin, theirs, upgrade):
+    entry = of_a_distribution(plugin("bad", llmtrace_backends=[backend("bad", schema_version=theirs), backend("beta")]))
+    found = load((entry, plugin("good", llmtrace_backends=[backend("alpha")])))
+    (error,) = found.errors
+    assert isinstance(error, SchemaVersionError)
+    assert f"'bad' of fake_plugin_bad of llmtrace-ill is written for version {theirs} of the signal schema" in str(
+        error
+    )
+    assert [each.fix for each in found.broken] == [f"upgrade {upgrade}"]
+    assert found.backend("alpha")
+    assert found.backend("beta")
+    with pytest.raises(BackendNotFoundError, match=r"is broken: .*signal schema"):
+        found.backend("bad")
+
+
+def test_a_backend_for_this_schema_or_for_none_in_particular_is_sound(plugin):
+    both = [backend("alpha", schema_version=llmtrace.SCHEMA_VERSION), backend("beta")]
+    assert load((plugin("good", llmtrace_backends=both),)).errors == ()
+
+
+def test_kits_are_not_asked_for_before_they_are_wanted(plugin):
+    asked = []
+    entry = plugin("a", llmtrace_backends=[backend("alpha")], llmtrace_conformance=lambda: asked.append(1) or [])
+    found = load((entry,))
+    assert (found.errors, asked) == ((), [])
+    assert list(found.backends["alpha"].kits()) == [[]]
+    assert asked == [1]
 
 
 def test_one_name_may_be_a_backend_and_a_viewer(plugin):

@@ -55,11 +55,18 @@ def test_the_example_passes_the_conformance_kit(scripts: Path) -> None:
     assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 100
 
 
+def test_the_command_line_checks_it_as_its_plugin_says(scripts: Path) -> None:
+    done = run(scripts / "llmtrace", "check-backend", "mlx", cwd=scripts)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mlx-lm reads no sliding_window" in done.stdout
+
+
 def test_the_page_says_what_the_kit_found(scripts: Path) -> None:
     """Every gap that is declared stands in the page's table, and no other."""
     text = (ROOT / "docs" / "example-plugin.md").read_text(encoding="utf-8")
     declared = run(
-        scripts / "python", "-c", "import json, test_conformance as t; print(json.dumps(sorted(t.TestMlx.gaps)))",
+        scripts / "python", "-c",
+        "import json; from llmtrace_mlx.conformance import MlxConformance as kit; print(json.dumps(sorted(kit.gaps)))",
         cwd=EXAMPLE / "tests",
     )  # fmt: skip
     assert declared.returncode == 0, declared.stderr

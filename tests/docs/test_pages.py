@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from llmtrace.schema.names import NAMES
 from tests.docs.documents import ROOT, documents
 
 GENERATE = ROOT / "docs" / "generate"
+SCHEMAS = ROOT / "docs" / "schemas"
 BARE = re.compile(r"(?:pip3? install|uv add|pipx install)[^\n`|&;]*?[\s'\"]llmtrace(?![-_/\w.])")
 LINKS = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
@@ -61,6 +65,27 @@ def test_no_page_or_message_installs_the_bare_name() -> None:
 def test_the_search_for_the_bare_name_would_find_it() -> None:
     assert BARE.search("pip install -q llmtrace")
     assert not BARE.search("pip install ./llmtrace-core && llmtrace demo")
+
+
+def objects(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every object that a JSON Schema describes by its properties."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("properties"), dict) and "object" in schema.get("type", ()):
+            yield schema
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for inside in schema:
+            yield from objects(inside)
+
+
+@pytest.mark.parametrize("command", sorted(path.name for path in SCHEMAS.glob("*.json") if "manifest" not in path.name))
+def test_a_schema_of_a_document_lets_no_field_be_missing_and_none_be_added(command: str) -> None:
+    """Else a document that lost a field would be valid."""
+    found = list(objects(json.loads((SCHEMAS / command).read_text(encoding="utf-8"))))
+    assert found
+    for each in found:
+        assert each["additionalProperties"] is False
+        assert set(each["properties"]) - set(each["required"]) <= {"bytes"}  # of a token that is not valid UTF-8 alone
 
 
 def test_every_site_of_the_schema_has_a_row_of_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def test_the_contract_is_what_the_core_calls() -> None:
     assert {"TraceBackend.probe", "TraceSession.run", "Observer.layer_done", "Request.cuts", "Gap.reason"} <= set(
         contract()
     )
-    assert hooks() == ["llmtrace_backends", "llmtrace_influence_methods", "llmtrace_viewers"]
+    assert hooks() == ["llmtrace_backends", "llmtrace_influence_methods", "llmtrace_viewers", "llmtrace_conformance"]
 
 
 @pytest.mark.parametrize(("heading", "record"), [("llmtrace_influence_methods", Method), ("llmtrace_viewers", Viewer)])

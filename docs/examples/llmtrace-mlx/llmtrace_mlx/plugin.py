@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from llmtrace import hookimpl
 from llmtrace.protocol import Fit, Preset, TraceBackend, TraceSession
@@ -25,10 +26,10 @@ class MlxBackend:
     @staticmethod
     def probe(source: str, path: Path | None) -> Fit | None:  # noqa: ARG004  (the protocol's signature)
         """A checkpoint of a known family. `converting`: it is transformers' format, so a backend for that goes first."""
-        if path is None or not any(path.glob("model*.safetensors")):
-            return None
         try:
-            config = json.loads((path / "config.json").read_text("utf-8"))
+            config = (
+                json.loads((path / "config.json").read_text()) if path and any(path.glob("*.safetensors")) else None
+            )
         except (OSError, ValueError):  # whoever opens it says what is wrong with it
             return None
         return "converting" if isinstance(config, dict) and config.get("model_type") in FAMILIES else None
@@ -50,3 +51,11 @@ class MlxBackend:
 def llmtrace_backends() -> list[type[TraceBackend]]:
     """The MLX backend."""
     return [MlxBackend]
+
+
+@hookimpl
+def llmtrace_conformance() -> list[type[Any]]:
+    """How the kit opens it, and what is known to be missing: for `llmtrace check-backend mlx`."""
+    from llmtrace_mlx.conformance import MlxConformance
+
+    return [MlxConformance]

@@ -9,24 +9,12 @@ from safetensors.numpy import load_file, save_file
 
 import llmtrace
 from llmtrace.errors import BackendError, ModelOpenError
-from llmtrace.protocol import Gap
-from llmtrace.testing import BackendConformance
-from llmtrace.testing.model import tiny_model
-from llmtrace_mlx.plugin import MlxBackend
-
-VALUES = ("test_every_equation_holds", "test_signals_are_the_references", "test_one_token_and_a_full_context_run")
-WINDOW = Gap("upstream", "mlx-lm reads no sliding_window for this family: every layer sees the whole prompt")
-GELU = Gap("upstream", "mlx-lm computes GELU with tanh, whatever hidden_act says")
-NAMES = Gap("upstream", "mlx-lm knows the tensors of GPT-2 only as first published, without `transformer.` before them")
+from llmtrace.testing import tiny_model
+from llmtrace_mlx.conformance import MlxConformance
 
 
-class TestMlx(BackendConformance):
-    backend = MlxBackend
-    gaps = {
-        "gpt2": NAMES,
-        **{f"{test}[{family}]": WINDOW for test in VALUES for family in ("gemma2", "mistral")},
-        **{f"{test}[gpt_neox]": GELU for test in VALUES},
-    }
+class TestMlx(MlxConformance):
+    """The kit."""
 
 
 def stored(family, directory, name=str, dtype="float32"):
