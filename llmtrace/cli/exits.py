@@ -30,9 +30,20 @@ class Ending(BaseException):
 
 def guarded(run: Callable[[], object]) -> int:
     """Run, flush what was printed, and turn whatever was raised into an exit code and one line."""
+    code = _ended(run)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return quietly()
+    except OSError as error:
+        quietly()
+        return code if code == COULD_NOT else _fail(_said(error))
+    return code
+
+
+def _ended(run: Callable[[], object]) -> int:
     try:
         answer = run()
-        sys.stdout.flush()
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -46,8 +57,7 @@ def guarded(run: Callable[[], object]) -> int:
         return _fail(str(error))
     except OSError as error:
         _traceback_if_asked()
-        what = error.filename or "What was to be read or written"  # standard output has no name
-        return _fail(f"{what}: {error.strerror}." if error.strerror else str(error))
+        return _fail(_said(error))
     except MemoryError:
         return _fail(
             "There is not enough memory for this: narrow the selection (fewer sites, heads, tokens) or shorten the prompt."
@@ -57,6 +67,11 @@ def guarded(run: Callable[[], object]) -> int:
         what = f"{type(error).__name__}: {error}"
         return _fail(f"This is a bug in llmtrace or in a plugin ({what}). {TRACEBACK}=1 shows where; please report it.")
     return answer if isinstance(answer, int) else DONE
+
+
+def _said(error: OSError) -> str:
+    what = error.filename or "What was to be read or written"  # standard output has no name
+    return f"{what}: {error.strerror}." if error.strerror else str(error)
 
 
 def _fail(message: str, code: int = COULD_NOT) -> int:
