@@ -157,6 +157,7 @@ def _block(at: str, block: Block, stream: tuple[str, ...]) -> Iterator[Part]:
         norm = norms.get(branch.reads)
         if (norm.reads if norm else branch.reads) == "resid_mid" and "resid_mid" not in done:
             yield Part(at + "resid_mid", Sum(), terms=terms)
+            terms = (at + "resid_mid",)  # the stream goes on from here, so a change of it does too
             done.add("resid_mid")
         if norm and norm.name not in done:
             yield Part(at + norm.name, norm.norm, reads=at + norm.reads)

@@ -138,6 +138,13 @@ class TestOneEdit:
         after = reference.trace("a b", edits=[edits.add("blocks.0.resid_post", direction)])["blocks.0.resid_post"].array
         np.testing.assert_allclose(after, before + direction)
 
+    def test_between_attention_and_mlp_flows_on_in_the_stream(self, reference):
+        clean = reference.trace("a b a")
+        trace = reference.trace("a b a", edits=[edits.add("blocks.0.resid_mid", 100.0)])
+        moved = trace["blocks.0.resid_post"].array - trace["blocks.0.mlp_out"].array
+        before = clean["blocks.0.resid_post"].array - clean["blocks.0.mlp_out"].array
+        np.testing.assert_allclose(moved, before + 100.0)
+
     def test_may_name_sites_of_many_layers(self, reference):
         trace = reference.trace("a b", edits=[llmtrace.ablate("blocks.*.mlp.out")])
         assert not trace["blocks.0.mlp.out"].array.any() and not trace["blocks.1.mlp.out"].array.any()
