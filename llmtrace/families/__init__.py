@@ -80,6 +80,11 @@ def family(config: Mapping[str, Any]) -> Family:
         raise ModelOpenError("config.json lacks 'model_type', which names the architecture.")
     if name in REFUSED:
         raise UnsupportedModelError(f"{name} models have {REFUSED[name]}, which the equations do not express.")
+    if name not in FAMILIES and (own := config.get("auto_map")):
+        raise UnsupportedModelError(
+            f"config.json says model_type {name!r:.60}, which is not among the {len(FAMILIES)} families that LLMTrace knows, and brings "
+            f"its own code ({_modules(own)}), which LLMTrace never runs."
+        )
     if name not in FAMILIES:
         raise UnsupportedModelError(
             f"{name!r:.60} is not among the {len(FAMILIES)} families that LLMTrace knows.{suggest(name[:60], FAMILIES)}"
@@ -89,6 +94,13 @@ def family(config: Mapping[str, Any]) -> Family:
         return row
     with _usable(name):
         return evolve(row, weights=row.variant(read(config, row)))
+
+
+def _modules(auto_map: object) -> str:
+    """The files that an `auto_map` names: `modeling_x.py`."""
+    named = auto_map.values() if isinstance(auto_map, Mapping) else [auto_map]
+    files = dict.fromkeys(f"{str(each).rpartition('.')[0]}.py" for each in named)
+    return ", ".join(shown(file) for file in list(files)[:3])
 
 
 def read(config: Mapping[str, Any], row: Family) -> Config:

@@ -85,17 +85,22 @@ class Weights(Mapping[str, Array]):
 
 
 def weights_from(
-    spec: ModelSpec, family: Family, tensors: Mapping[str, Tensor], where: str = "the checkpoint"
+    spec: ModelSpec,
+    family: Family,
+    tensors: Mapping[str, Tensor],
+    where: str = "the checkpoint",
+    said_by: str = "config.json",
 ) -> Weights:
     """Every weight that the model's steps read, from tensors by their native names, with or without the base model's prefix.
 
-    Only names, shapes and types are looked at. `where` names the file in messages. Raises `ModelOpenError` if a weight is missing,
-    has another shape or is no floating-point number, or if a tensor is there that no equation reads.
+    Only names, shapes and types are looked at. `where` names the file in messages, `said_by` what the spec was made of.
+    Raises `ModelOpenError` if a weight is missing, has another shape or is no floating-point number, or if a tensor is there that no
+    equation reads.
     """
     known = canonical(family, tensors)
     places: dict[str, Place] = {}
     for weight, sizes in needed(spec):
-        places[weight.name] = _place(spec, family, weight, sizes, known, tensors, where)
+        places[weight.name] = _place(spec, family, weight, sizes, known, tensors, where, said_by)
     read = {name for place in places.values() for name in place.names}
     for native, name in known.items():
         if name not in read and not _excused(spec, family, native):
@@ -130,6 +135,7 @@ def _place(
     known: Mapping[str, str],
     tensors: Mapping[str, Tensor],
     where: str,
+    said_by: str,
 ) -> Place:
     count = min(weight.shape[0], len(known) + 1)  # one more than there are is missed as soon
     native, natives = native_of(family, stored_as(spec, weight.name), count)
@@ -139,7 +145,7 @@ def _place(
         array, shape = tensors[known[one]], stored_shape(native.axes, sizes)
         if array.shape != shape:
             raise ModelOpenError(
-                f"{shown(known[one])} in {where} has shape {list(array.shape)}, not {list(shape)} as config.json says."
+                f"{shown(known[one])} in {where} has shape {list(array.shape)}, not {list(shape)} as {said_by} says."
             )
         if array.dtype.name not in FLOATS:
             raise ModelOpenError(

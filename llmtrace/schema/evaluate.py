@@ -86,9 +86,10 @@ class Equations:
                 f"The weight {weight.name} is not at hand: derive with the model that made this trace."
             ) from None
         if array.shape != weight.shape:
-            axes = " ".join(weight.axes)
+            axes, backend = " ".join(weight.axes), getattr(self.weights, "backend", "")
+            whose = f" of the backend {backend}" if backend else ""
             raise SchemaViolationError(
-                f"The weight {weight.name} has shape {list(array.shape)}; the spec makes it {list(weight.shape)} [{axes}]."
+                f"The weight {weight.name}{whose} has shape {list(array.shape)}; the spec makes it {list(weight.shape)} [{axes}]."
             )
         return self.cast(array)
 

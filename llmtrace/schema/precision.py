@@ -13,6 +13,7 @@ ROUNDOFF: dict[str, float] = {
     "float16": 2.0**-11,
     "bfloat16": 2.0**-8,
     "q8_0": 2.0**-8,
+    "q8_k": 2.0**-8,
 }
 """Unit round-off by type name: half the distance from 1 to the next number. Of `q8_0`, ggml's blocks of 32 in 8 bits, what fits its
 error on Gaussian numbers, 3.8e-5 of their square (a step of 1/127 of the block's largest)."""

@@ -15,6 +15,7 @@ import numpy as np
 from attrs import frozen
 
 from llmtrace.errors import SignalUnavailableError
+from llmtrace.schema.blocks import BLOCKS, FELT, in_blocks
 from llmtrace.schema.evaluate import Equations, Look, Signals
 from llmtrace.schema.moe import ranking
 from llmtrace.schema.precision import Precision
@@ -118,9 +119,20 @@ def _judge(
     axis = token_axis(step)
     error, worst = distance(found, expected, axis)
     reason = _reason(found, expected, error)
-    holds = not reason and error <= limit and worst <= 2 * limit
+    felt, most = _felt(equations, step, expected, look, precision.get(site, Precision()))
+    limit = max(limit, felt)
+    holds = not reason and error <= limit and worst <= max(2 * limit, most)
     status: Status = "holds" if holds else "violated"
     return LocalError(site, status, error, worst, limit, span.through, reason, worst_token(found, expected, axis))
+
+
+def _felt(equations: Equations, step: Step, expected: Array, look: Look, precision: Precision) -> tuple[float, float]:
+    """What rounding a product's operands to blocks explains, of the whole and of the worst token (`blocks`)."""
+    if precision.operands not in BLOCKS or not step.equation.sums:
+        return 0.0, 0.0
+    rounded = equations.evaluate(step.site, lambda name: in_blocks(precision.operands, look(name)))
+    felt, most = distance(rounded, expected, token_axis(step))
+    return FELT * felt, FELT * most
 
 
 def _reason(found: Array, expected: Array, error: float) -> str:
@@ -179,6 +191,7 @@ def worst_token(found: Array, expected: Array, axis: int = 0) -> int | None:
     return int(np.argmax([ratio(float(e), float(s)) for e, s in zip(*_squares(found, expected, axis), strict=True)]))
 
 
+@np.errstate(invalid="ignore", over="ignore")  # a value that is not finite is infinitely far, not a warning
 def _squares(found: Array, expected: Array, axis: int) -> tuple[Array, Array]:
     """Squared error and squared size of each token, masked entries left out."""
     masked = np.isneginf(expected)

@@ -8,7 +8,7 @@ from tests.laws.programs import ROOT, imports, name, sources, tree
 
 ORDER = [
     {"errors", "fingerprint", "safetensors_header"},
-    {"spec"},
+    {"spec", "gguf_header"},
     {"schema"},
     {"selection"},
     {"signals"},

@@ -23,11 +23,11 @@ from transformers.modeling_gguf_pytorch_utils import (
 from llmtrace.errors import ModelOpenError, UnsupportedModelError
 from llmtrace.families.native import Family, native_of
 from llmtrace.families.weights import stored_as
+from llmtrace.gguf_header import Header
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import needed
 from llmtrace.spec import ModelSpec
 from llmtrace_torch.capture import as_numpy
-from llmtrace_torch.gguf import Header
 from llmtrace_torch.quiet import quiet
 
 FUSED = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}

@@ -23,10 +23,10 @@ from transformers.modeling_gguf_pytorch_utils import (
 
 from llmtrace.families.native import Family, native_of
 from llmtrace.families.weights import stored_as
+from llmtrace.gguf_header import Header, TensorInfo
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import needed
 from llmtrace.spec import ModelSpec, Moe
-from llmtrace_torch.gguf import Header, TensorInfo
 
 ONE_BY_ONE = (
     TensorProcessor,

@@ -20,12 +20,12 @@ from llmtrace.families.checkpoint import PICKLES, open_checkpoint
 from llmtrace.families.native import Family
 from llmtrace.families.weights import weights_from
 from llmtrace.fingerprint import fingerprint
+from llmtrace.gguf_header import read_header
 from llmtrace.schema.sites import Array
 from llmtrace.spec import ModelSpec
 from llmtrace.trace import ModelInfo
 from llmtrace_torch import gguf_model
 from llmtrace_torch.falcon import alibi_twice
-from llmtrace_torch.gguf import read_header
 from llmtrace_torch.hub import fetch
 from llmtrace_torch.locate import choices, locate
 from llmtrace_torch.offers import gaps, offers
@@ -110,8 +110,12 @@ def _gguf(source: str, path: Path) -> Source:
             f"{source} is a pickle, which can run code, so it is not opened: convert it to safetensors."
         )
     header = read_header(path)
-    from llmtrace_torch.gguf_tensors import packed  # it needs the package gguf, which a directory does not
-
+    try:
+        from llmtrace_torch.gguf_tensors import packed  # it needs the package gguf, which a directory does not
+    except ImportError as error:
+        raise ModelOpenError(
+            "A GGUF file is read with the package gguf, which is not installed: pip install gguf."
+        ) from error
     config = gguf_model.config_of(header)
     try:
         family, spec = family_of(config.to_dict()), spec_of(config.to_dict())

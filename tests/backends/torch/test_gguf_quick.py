@@ -59,8 +59,8 @@ def test_every_field_and_tensor_is_what_the_package_reads(path):
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "bloom", "gemma2"])
 def test_what_transformers_makes_of_a_file_is_the_same_to_the_bit(architecture, tmp_path):
+    from llmtrace.gguf_header import read_header
     from llmtrace_torch import gguf_model
-    from llmtrace_torch.gguf import read_header
 
     path = tmp_path / "tiny.gguf"
     write(path, architecture)

@@ -18,9 +18,9 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from llmtrace.families import family as family_of
 from llmtrace.families import spec_of
 from llmtrace.families.weights import weights_from
+from llmtrace.gguf_header import read_header
 from llmtrace.spec import Moe
 from llmtrace_torch import gguf_model
-from llmtrace_torch.gguf import read_header
 from llmtrace_torch.gguf_tensors import packed
 from tests.backends.torch.gguf_files import CONFIGS, KINDS, write
 

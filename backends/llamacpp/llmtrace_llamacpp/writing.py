@@ -1,0 +1,238 @@
+"""A model as a GGUF file that llama.cpp opens: the table of names and the metadata the other way round. For tests, a user's too.
+
+Its **vocabulary** is one of single bytes, as many tokens as the model has: enough to open the file; prompts are token ids.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import gguf
+import numpy as np
+
+from llmtrace.errors import UnsupportedModelError
+from llmtrace.families.native import Family, arrange, native_of, stored_shape
+from llmtrace.families.weights import stored_as
+from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import needed
+from llmtrace.spec import Attention, Linear, Llama3, LongRope, Mixer, ModelSpec, Moe, Rotary, Yarn
+from llmtrace_llamacpp.architectures import ARCHITECTURES
+from llmtrace_llamacpp.names import table
+from llmtrace_llamacpp.rope import LONG, ONE, SHORT
+from llmtrace_llamacpp.weights import TURNED, as_pairs
+
+ARCHITECTURE_OF: Mapping[str, str] = {
+    "mistral": "llama",
+    **{each.windowed: name for name, each in ARCHITECTURES.items() if each.windowed},
+    **{each.mixture: name for name, each in ARCHITECTURES.items() if each.mixture},
+    **{each.family: name for name, each in ARCHITECTURES.items()},
+}
+"""Family to the architecture that a converter makes of it."""
+FUSED_QKV = ("gpt2", "gptneox", "bloom", "falcon", "phi3")
+"""Architectures whose converted files have q, k and v in one tensor."""
+SECOND_AFTER = ("gpt-oss", "seed_oss")
+"""Architectures whose second norm is called after what stands before it."""
+PLAIN = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "attn_sinks.weight")
+"""Tensors of several axes that a quantised file keeps in float32."""
+NOT_KNOWN = 1024
+"""A context for a model that sets no limit: a file must say one."""
+
+
+class Model(Protocol):
+    """What is written: a `llmtrace.testing.TinyModel` is one."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What it is."""
+
+    @property
+    def weights(self) -> Mapping[str, Array]:
+        """By schema name."""
+
+
+def write_gguf(model: Model, path: str | Path, kind: str = "F32") -> Path:
+    """Write a model as a GGUF file, its matrices of the storage type `kind` (one that the package gguf makes); returns the path.
+
+    Raises `UnsupportedModelError` for a model that llama.cpp has no architecture for.
+    """
+    spec, path = model.spec, Path(path)
+    if spec.family not in ARCHITECTURE_OF:
+        raise UnsupportedModelError(
+            f"llama.cpp has no architecture in the table for {spec.family} models: known are {', '.join(ARCHITECTURE_OF)}."
+        )
+    name = ARCHITECTURE_OF[spec.family]
+    half = path.with_name(path.name + ".part")
+    writer = gguf.GGUFWriter(half, name)
+    try:
+        writer.add_name("tiny")  # a neutral one: by some names llama.cpp asks for tokens of that family
+        for key, value in _metadata(spec, name).items():
+            _add(writer, f"{name}.{key}", value)
+        _vocabulary(writer, spec.vocab)
+        for tensor, array in _tensors(model, name):
+            one = gguf.GGMLQuantizationType[kind if array.ndim > 1 and not tensor.endswith(PLAIN) else "F32"]
+            writer.add_tensor(tensor, gguf.quantize(array, one), raw_dtype=one)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        os.replace(half, path)  # noqa: PTH105  # replaces what is there, on every system
+    finally:
+        half.unlink(missing_ok=True)
+    return path
+
+
+def _add(writer: Any, key: str, value: Any) -> None:
+    add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[
+        type(value)
+    ]
+    add(key, value)
+
+
+def _metadata(spec: ModelSpec, name: str) -> dict[str, Any]:
+    """What the spec says, by the file's keys."""
+    block = spec.blocks[0]
+    a, mlp = _attention(spec), block.branches[-1].module
+    eps = "layer_norm_epsilon" if spec.ln_final.centred else "layer_norm_rms_epsilon"
+    found: dict[str, Any] = {
+        "context_length": spec.context or (spec.positions.length if spec.positions else NOT_KNOWN),
+        "embedding_length": spec.d_model,
+        "block_count": len(spec.blocks),
+        "vocab_size": spec.vocab,
+        "attention.head_count": a.heads,
+        "attention.head_count_kv": a.kv_heads,
+        "attention.key_length": a.d_head,
+        "attention.value_length": a.d_value,
+        f"attention.{eps}": spec.ln_final.eps,
+        "attn_logit_softcapping": a.softcap,
+        "final_logit_softcapping": spec.unembed.softcap,
+        "attention.clamp_kqv": a.clip,
+    }
+    if isinstance(mlp, Moe):
+        found |= {
+            "expert_count": mlp.experts,
+            "expert_used_count": mlp.choices,
+            "feed_forward_length": mlp.expert.d_mlp,
+        }
+        found |= {"expert_feed_forward_length": mlp.expert.d_mlp}
+        found |= {"expert_shared_feed_forward_length": mlp.shared.expert.d_mlp if mlp.shared else None}
+    elif not isinstance(mlp, Attention | Mixer):
+        found["feed_forward_length"] = mlp.d_mlp
+    if ARCHITECTURES[name].period:
+        found["attention.sliding_window"] = next((one.window for one in _attentions(spec) if one.window), 0)
+    if name == "gptneox":
+        found["use_parallel_residual"] = all(norm.reads == "resid_pre" for norm in block.norms)
+    if name in ("granite", "granitemoe"):
+        found |= {"embedding_scale": spec.embed.scale, "residual_scale": block.branches[0].multiplier}
+        found |= {"attention.scale": a.scale, "logit_scale": 1 / spec.unembed.scale}
+    if name in ("command-r", "cohere2"):
+        found["logit_scale"] = spec.unembed.scale
+    return {key: value for key, value in (found | _rotary(spec)).items() if value is not None}
+
+
+def _rotary(spec: ModelSpec) -> dict[str, Any]:
+    """The rotary embedding of the layers without a window, and the base of the others."""
+    turned = [(one.window or 0, one.rotary) for one in _attentions(spec) if one.rotary]
+    if not turned:
+        return {}
+    whole = min(turned, key=lambda pair: pair[0])[1]
+    found: dict[str, Any] = {"rope.freq_base": whole.theta, "rope.dimension_count": whole.width}
+    match whole.scaling:
+        case None:
+            pass
+        case Linear(factor):
+            found |= {"rope.scaling.type": "linear", "rope.scaling.factor": factor}
+        case Yarn(factor=factor, context=context, gain=None):
+            found |= {"rope.scaling.type": "yarn", "rope.scaling.factor": factor}
+            found |= {"rope.scaling.original_context_length": context}
+        case Llama3():
+            pass  # the table says it all
+        case LongRope(context=context, gain=gain):
+            found |= {"rope.scaling.type": "longrope", "rope.scaling.attn_factor": gain}
+            found |= {"rope.scaling.original_context_length": context}
+        case other:
+            raise UnsupportedModelError(f"A rotary embedding stretched by {type(other).__name__} is not written.")
+    return found
+
+
+def _attentions(spec: ModelSpec) -> list[Attention]:
+    return [block.attention for block in spec.blocks if block.attention]
+
+
+def _attention(spec: ModelSpec) -> Attention:
+    found = _attentions(spec)
+    if not found:
+        raise UnsupportedModelError(f"A {spec.family} model without attention is not written.")
+    return found[0]
+
+
+def _tensors(model: Model, name: str) -> Iterator[tuple[str, Array]]:
+    """Every tensor of the file, float32: weights put where a reader takes them from."""
+    spec = model.spec
+    family = Family(lambda _: spec, table(spec, _chosen(spec, name)))
+    made: dict[str, Array] = {}
+    heads: dict[str, int] = {}
+    for weight, sizes in needed(spec):
+        if stored_as(spec, weight.name) != weight.name:
+            continue  # tied: it stands there already
+        native, (tensor,) = native_of(family, weight.name)
+        buffer = made.setdefault(tensor, np.zeros(stored_shape(native.axes, sizes), np.float32))
+        place = arrange(buffer, native.axes, weight.axes, sizes, native.piece)
+        place[...] = model.weights[weight.name]
+        heads[tensor] = sizes.get("head" if ".attn_q." in tensor else "kv_head", 0)
+    moved = ARCHITECTURES[name].permuted
+    for tensor, array in made.items():
+        yield tensor, as_pairs(array, heads[tensor]) if moved and tensor.endswith(TURNED) else array
+    for one in _attentions(spec)[:1]:
+        yield from _divisors(one.rotary)
+
+
+def _divisors(rotary: Rotary | None) -> Iterator[tuple[str, Array]]:
+    """Tables of divisors of the frequencies, where the file says the stretch by one."""
+    scaling = rotary and rotary.scaling
+    if isinstance(scaling, LongRope):
+        yield SHORT, np.array(scaling.short, np.float32)
+        yield LONG, np.array(scaling.long, np.float32)
+    if rotary and isinstance(scaling, Llama3):
+        turns = scaling.context / (2 * np.pi * rotary.theta ** (np.arange(0, rotary.width, 2) / rotary.width))
+        smooth = np.clip((turns - scaling.low) / (scaling.high - scaling.low), 0, 1)
+        yield ONE, (1 / ((1 - smooth) / scaling.factor + smooth)).astype(np.float32)
+
+
+def _chosen(spec: ModelSpec, name: str) -> set[str]:
+    """Of the tensors that a file may or may not have, those that a converter writes: `names.table` asks for them."""
+    fused = {"blk.0.attn_qkv.weight"} if name in FUSED_QKV else set()
+    if name in ("phi3", "glm4"):
+        return fused | {"blk.0.ffn_up.weight"}  # and no gate: both halves are in it
+    if name in SECOND_AFTER:
+        return fused | {"blk.0.post_attention_norm.weight"}
+    two = name == "falcon" and len(spec.blocks[0].norms) > 1
+    return fused | {"blk.0.ffn_norm.weight"} | ({"blk.0.attn_norm_2.weight"} if two else set())
+
+
+def _vocabulary(writer: Any, count: int) -> None:
+    """A byte-level vocabulary of `count` tokens: space, newline and printable bytes first, then the other bytes, then unused ones.
+
+    The last but one is the only merge, without which llama.cpp opens no file; the last the control token that begins and ends a text.
+    """
+    printable = [ord(" "), ord("\n"), *range(33, 127)]
+    order = [*printable, *(byte for byte in range(256) if byte not in printable)]
+    tokens = [_spelled(byte) for byte in order[: count - 2]]
+    tokens += [f"<unused{index}>" for index in range(len(tokens), count - 2)]
+    unused = [gguf.TokenType.UNUSED if token.startswith("<unused") else gguf.TokenType.NORMAL for token in tokens]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*tokens, "ab", "<|endoftext|>"])
+    writer.add_token_types([*unused, gguf.TokenType.NORMAL, gguf.TokenType.CONTROL])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(count - 1)
+    writer.add_eos_token_id(count - 1)
+    writer.add_add_bos_token(False)
+
+
+def _spelled(byte: int) -> str:
+    """A byte as GPT-2's vocabulary writes it: printable ones as themselves, the others from 256 on."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return chr(byte) if byte in shown else chr(256 + sum(other not in shown for other in range(byte)))

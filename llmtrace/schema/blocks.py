@@ -1,0 +1,39 @@
+"""Rounding to blocks: what a runtime does to activations before it multiplies them by quantised weights. **Block**: so many neighbours on
+the last axis that share one scale, the 127th part of the largest.
+
+How much that costs depends on the numbers: one large channel takes the bits of its neighbours, and a product that nearly cancels shows
+it most. So it is not looked up but felt: the equation is applied to its rounded input too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from llmtrace.schema.sites import Array
+
+BLOCKS: Mapping[str, int] = {"q8_0": 32, "q8_k": 256}
+"""Type of operands to the numbers in a block: ggml's `Q8_0` (and `Q8_1`), and `Q8_K`, which the K-quants are multiplied by."""
+LEVELS = 127
+FELT = 3.0
+"""How many times what rounding does to an equation's value the rounding of a runtime may do: it is the same but for ties and for how scales
+are stored, which leave a tenth (ggml's Q4_1) or nothing (Q8_0) of it between the two."""
+
+
+def in_blocks(kind: str, x: Array) -> Array:
+    """Numbers as they are after rounding to 8 bits in blocks along the last axes [token …]; whole numbers as they are.
+
+    >>> in_blocks("q8_0", np.array([[127.0, 0.6, *[0.0] * 30]]))[0, :2]
+    array([127.,   1.])
+    """
+    if x.dtype.kind != "f":
+        return x
+    length = BLOCKS[kind]
+    rows = x.reshape(len(x), -1)
+    width = rows.shape[1]
+    blocks = np.pad(rows, ((0, 0), (0, -width % length))).reshape(len(x), -1, length)
+    steps = np.abs(blocks).max(-1, keepdims=True) / LEVELS
+    levels = np.rint(np.divide(blocks, steps, out=np.zeros_like(blocks), where=steps > 0))
+    rounded: Array = (levels * steps).reshape(len(x), -1)[:, :width].reshape(x.shape)
+    return rounded
