@@ -13,6 +13,9 @@ import attrs
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 CAPABILITIES = ("weights", "replay", "many", "edits")
 """What a backend may claim that its sessions support beyond `run`."""
+NEEDS = {"T": "a trace", "W": "weights"}
+"""What an influence method may ask of a backend."""
+CONTRACT = ("output", "features", "process", "fixed", "unit")
 Kind = Literal["backend", "influence method", "viewer"]
 
 
@@ -84,10 +87,18 @@ def _method(item: Any) -> str:
     return (
         _named(item)
         or _texts(item, ("title", "needs", "cost", "source"))
+        or _needs(item)
+        or _flags(item, ("predictions", "aims"))
         or ("" if item.completeness is None else _texts(item, ("completeness",)))
-        or ("" if isinstance(contract, Contract) else "has a `contract` that is no `Contract`")
+        or (_texts(contract, CONTRACT) if isinstance(contract, Contract) else "has a `contract` that is no `Contract`")
         or _callables(item, ("fold",))
     )
+
+
+def _needs(item: Any) -> str:
+    known = set(item.needs.split()) <= set(NEEDS)
+    letters = ", ".join(f"{letter} ({what})" for letter, what in NEEDS.items())
+    return "" if known else f"has `needs` {item.needs!r}: it must be letters with blanks between, of {letters}"
 
 
 def _viewer(item: Any) -> str:
@@ -127,6 +138,17 @@ def _schema(item: object) -> str:
 def _texts(item: object, members: tuple[str, ...]) -> str:
     return next(
         (f"has `{m}` {getattr(item, m)!r}, which is no text" for m in members if not _text(getattr(item, m))), ""
+    )
+
+
+def _flags(item: object, members: tuple[str, ...]) -> str:
+    return next(
+        (
+            f"has `{m}` {v!r}, which is neither True nor False"
+            for m in members
+            if not isinstance(v := getattr(item, m), bool)
+        ),
+        "",
     )
 
 

@@ -1,5 +1,5 @@
-"""Calls into a backend. **Untyped**: an exception that is not one of ours, which a backend must not raise; it becomes a `BackendError`
-that names the backend and the call. What an observer raised is passed on unchanged, whatever the backend made of it. Weights are read
+"""Calls into a plugin. **Untyped**: an exception that is not one of ours, which a plugin must not raise; a backend's becomes a `BackendError`
+that names the backend and the call, that of a method or a viewer a `PluginError`. What an observer raised is passed on unchanged, whatever the backend made of it. Weights are read
 on access, long after the model was opened: each reading is a call too.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from llmtrace.errors import BackendError, LLMTraceError, SchemaViolationError
+from llmtrace.errors import BackendError, LLMTraceError, PluginError, SchemaViolationError
 from llmtrace.protocol import Observer, Request, SupportsMany, TraceSession
 from llmtrace.schema.sites import Array
 
@@ -30,11 +30,24 @@ def calling(backend: str, call: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def calling_plugin(who: str, call: str) -> Iterator[None]:
+    """Around a call into a method or a viewer; `who` names it with its distribution. Raises `PluginError` for an untyped exception."""
+    try:
+        yield
+    except (LLMTraceError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:  # as above
+        raise PluginError(
+            f"{who} failed in {call}: {type(error).__name__}: {error}. That is a fault of the plugin: report it to its author."
+        ) from error
+
+
 class ReadWeights(Mapping[str, Array]):
     """A session's weights. What reading one raises untyped becomes a `BackendError` that names the weight and the backend."""
 
     def __init__(self, backend: str, weights: Mapping[str, Array]) -> None:
-        self._backend = backend
+        self.backend = backend
         self._weights = weights
 
     def __getitem__(self, name: str) -> Array:
@@ -47,7 +60,7 @@ class ReadWeights(Mapping[str, Array]):
             if isinstance(error, KeyError) and name not in self._weights:
                 raise
             raise BackendError(
-                f"The backend {self._backend} could not read the weight {name}: {type(error).__name__}: {error}. Its file may have changed "
+                f"The backend {self.backend} could not read the weight {name}: {type(error).__name__}: {error}. Its file may have changed "
                 "since it was opened: open the model again."
             ) from error
 

@@ -51,7 +51,7 @@ def check_contract(session: TraceSession, backend: type[TraceBackend]) -> None:
             raise SchemaViolationError(
                 f"The backend {name} says of {session.info.source} that {session.info.backend!r} opened it."
             )
-        table = Equations(sound(session.spec, f"The spec that the backend {name} gives")).steps
+        table = Equations(sound(session.spec, f"The backend {name}")).steps
         _check_sites(session, name, table)
         _check_abilities(session, backend)
         if isinstance(session, SupportsReplay):

@@ -36,7 +36,7 @@ def _value(value: Value) -> Array | None:
     return array
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Edit:
     """A change of the signals that a pattern names."""
 
@@ -54,6 +54,10 @@ class Edit:
         value = [] if self.value is None else [f"{self.value:g}" if not self.value.ndim else _shape(self.value.shape)]
         return f"{self.op}({', '.join([self.pick.pattern, *value, *words])})"
 
+    def __repr__(self) -> str:
+        """`<Edit zero(blocks.3.attn.z_post, heads=1)>`: an operand has too many numbers to be shown."""
+        return f"<Edit {self}>"
+
 
 @frozen(eq=False)
 class Change:
@@ -65,18 +69,33 @@ class Change:
     """How."""
     value: Array
     """The operand, float64, in the shape of what changes; of `zero`, zeros."""
+    site: str = ""
+    """What it changes, for messages."""
+    edit: str = ""
+    """Whose change it is, for messages."""
 
     def apply(self, array: Array) -> None:
-        """Change a whole signal in place, axes as the schema's; what it does is rounded to the array's type once."""
+        """Change a whole signal in place, axes as the schema's; what it does is rounded to the array's type once.
+
+        Raises `OptionError` where a finite number by a finite operand gives one that is too large for the type; the array is then as
+        it was.
+        """
         where = np.ix_(
             *(range(n) if part is None else part for n, part in zip(array.shape, self.cut.indices, strict=True))
         )
-        if self.op == "add":
-            array[where] = array[where].astype(np.float64) + self.value
-        elif self.op == "scale":
-            array[where] = array[where].astype(np.float64) * self.value
-        else:
-            array[where] = self.value
+        before = array[where].astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            wide = (
+                before + self.value if self.op == "add" else before * self.value if self.op == "scale" else self.value
+            )
+            after = wide.astype(array.dtype)
+        sound = np.isfinite(self.value) & (np.isfinite(before) | (self.op in ("zero", "replace")))
+        if (sound & ~np.isfinite(after)).any():
+            raise OptionError(
+                f"{self.edit or self.op}: it makes {self.site or 'the signal'} larger than {array.dtype.name} can hold. Use a smaller "
+                "value, or open the model with a wider type."
+            )
+        array[where] = after
 
 
 Indexes: TypeAlias = Iterable[int] | None
@@ -127,7 +146,7 @@ def changes(edits: Sequence[Edit], steps: Mapping[str, Step], tokens: int) -> di
     found: dict[str, tuple[Change, ...]] = {}
     for edit in edits:
         if not isinstance(edit, Edit):
-            raise OptionError(f"edits= takes a list of edits such as llmtrace.ablate(…), not {edit!r}.")
+            raise OptionError(f"edits= takes a list of edits such as llmtrace.ablate(…), not {edit!r:.80}.")
         for site in Selection((edit.pick,)).resolve(steps):
             found[site] = (*found.get(site, ()), _change(edit, steps[site], tokens))
     return {site: found[site] for site in steps if site in found}
@@ -144,7 +163,7 @@ def _change(edit: Edit, step: Step, tokens: int) -> Change:
     shape = part.shape(step.shape(tokens))
     value = np.zeros(()) if edit.value is None else edit.value
     try:
-        return Change(part, edit.op, np.broadcast_to(value, shape))
+        return Change(part, edit.op, np.broadcast_to(value, shape), step.site, str(edit))
     except ValueError:
         raise OptionError(
             f"{edit}: the value has shape {_shape(value.shape)}, and what it changes {_shape(shape)}."

@@ -22,7 +22,7 @@ class PluginLoadError(LLMTraceError):
 
 
 class DuplicateBackendError(LLMTraceError):
-    """Two plugins claim one name; the message names both distributions."""
+    """Two plugins claim one name, or one suffix of files; the message names both distributions."""
 
 
 class SchemaVersionError(LLMTraceError):
@@ -35,6 +35,11 @@ class BackendNotFoundError(LLMTraceError):
 
 class BackendError(LLMTraceError):
     """A backend raised what it should not have, or returned what it should not; the message names it and the call."""
+
+
+class PluginError(LLMTraceError):
+    """An influence method or a viewer raised what it should not have, or returned what it should not; the message names it, its
+    distribution, and what it did."""
 
 
 class ModelOpenError(LLMTraceError):

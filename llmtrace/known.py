@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
+import numpy as np
 from attrs import frozen
 
 from llmtrace.errors import SignalUnavailableError
 from llmtrace.schema.evaluate import Equations, Span
 from llmtrace.schema.rows import LookingAtRows
-from llmtrace.schema.sites import Array
+from llmtrace.schema.sites import INPUTS, Array
 from llmtrace.schema.verify import token_axis
 from llmtrace.selection import Cut, Indices
 from llmtrace.signals import Signal
@@ -107,7 +108,7 @@ class Ground:
         span = self.equations.span(site, self.signals)
         parted = [name for name in span.known if name in self.signals and not self.signals[name].whole]
         if not parted:
-            return lacking
+            return self._uncaptured(site, span) or lacking
         if len({self._rows_of(self.signals[name]) for name in parted} - {None}) == 1:  # then its rows are no hindrance
             across = {name for through in span.through for name in self.equations.steps[through].across}
             parted = [name for name in parted if name in across or self._rows_of(self.signals[name]) is None] or parted
@@ -116,6 +117,27 @@ class Ground:
         reasons += [f"{name} was recorded in part only ({self.signals[name].part}): record it whole" for name in parted]
         return SignalUnavailableError(f"{site} cannot be derived: {'; '.join(reasons)}.")
 
+    def _uncaptured(self, site: str, span: Span) -> SignalUnavailableError | None:
+        """Where signals that were not captured suffice: which to capture, or what they follow from."""
+        steps, whole = self.equations.steps, set(self.whole).difference(self.inputs)
+        missing = [name for name in self.equations.missing(span, self.signals) if name in steps]
+        if not missing or not self._follows(site, {*whole, *missing}):
+            return None
+        said = []
+        for name in missing:
+            instead = [other for other in steps[name].inputs if other not in INPUTS and other not in whole]
+            way = f", or {' and '.join(instead)}," if instead and self._follows(name, {*whole, *instead}) else ""
+            said.append(f"{name} was not captured: add it{way} to capture=")
+        return SignalUnavailableError(f"{site} cannot be derived: {'; '.join(said)}.")
+
+    def _follows(self, site: str, known: set[str]) -> bool:
+        try:
+            self.equations.derivable(site, known)
+        except SignalUnavailableError:
+            return False
+        return True
+
+    @np.errstate(invalid="ignore", over="ignore")  # NaN and infinity are the model's own values
     def evaluate(self, site: str, way: Way) -> Array:
         """The site, or its rows, along a way."""
         rows = way.cut and next(part for part in way.cut.indices if part is not None)

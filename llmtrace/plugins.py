@@ -5,9 +5,12 @@ One broken plugin is reported and the rest work. What the core itself brings com
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
@@ -40,9 +43,14 @@ HOOKS: dict[Kind, str] = {
 """Which hook brings what, as soon as plugins are loaded."""
 KITS = "llmtrace_conformance"
 """The hook that is asked later, by who checks a backend."""
+PREFIX = "llmtrace_"
+"""Of every hook's name."""
 TAKEN = "uninstall one of them"
 CORE = "llmtrace-core"
 """What the core itself brings comes first, so that nobody takes its names."""
+UNKNOWN = "an unknown distribution"
+BY_NAME = "choose it with --viewer"
+"""How the fix of a viewer begins whose suffix another has: it works."""
 
 
 @frozen
@@ -87,7 +95,7 @@ class BrokenPlugin:
     @property
     def owner(self) -> str:
         """The distribution, for a sentence."""
-        return self.distribution or "an unknown distribution"
+        return self.distribution or UNKNOWN
 
 
 @frozen
@@ -104,6 +112,12 @@ class Plugins:
     """What could not be loaded, and why."""
     broken: tuple[BrokenPlugin, ...] = ()
     """The same by plugin, with what to do."""
+    origins: Mapping[tuple[Kind, str], str] = field(factory=dict)
+    """By kind and name, the distribution that brought a method or a viewer."""
+
+    def owner(self, kind: Kind, name: str) -> str:
+        """The distribution that brought it, for a sentence."""
+        return self.origins.get((kind, name)) or UNKNOWN
 
     def backend(self, name: str) -> type[TraceBackend]:
         """A working backend. Raises `BackendNotFoundError`, with near names or with what is broken."""
@@ -135,9 +149,17 @@ class Plugins:
             )
         return self.viewers[name]
 
+    def viewer_of(self, file: str) -> str | None:
+        """The name of the viewer that writes such a file, told by its suffix in any case: the longest, and of equal ones the first."""
+        name = PurePath(file).name.casefold()
+        suffixes = {viewer.suffix.casefold(): each for each, viewer in reversed(list(self.viewers.items()))}
+        fits = [suffix for suffix in suffixes if name.endswith(suffix) and name != suffix]
+        return suffixes[max(fits, key=len)] if fits else None
+
     def _perhaps(self) -> str:
         """What is not there may be what a broken plugin would have brought."""
-        said = dict.fromkeys(f" The plugin {each.plugin} of {each.owner} is broken" for each in self.broken)
+        broken = (each for each in self.broken if not each.fix.startswith(BY_NAME))
+        said = dict.fromkeys(f" The plugin {each.plugin} of {each.owner} is broken" for each in broken)
         return "".join(f"{one}: `llmtrace backends` says why." for one in said)
 
 
@@ -156,10 +178,11 @@ def load(entries: tuple[EntryPoint, ...]) -> Plugins:
     methods: dict[str, Method] = {}
     viewers: dict[str, type[Viewer]] = {}
     owners: dict[tuple[str, str], str] = {}
+    origins: dict[tuple[Kind, str], str] = {}
     for of, entry in sorted(
         ((_owner(each), each) for each in entries), key=lambda each: (each[0][0] != CORE, each[1].name)
     ):
-        where = f"{entry.value} of {of[0] or 'an unknown distribution'}"
+        where = f"{entry.value} of {of[0] or UNKNOWN}"
 
         def report(
             error: LLMTraceError, hook: str, fix: str = "", plugin: str = entry.name, of: tuple[str, str] = of
@@ -194,13 +217,17 @@ def load(entries: tuple[EntryPoint, ...]) -> Plugins:
                 report(problem, HOOKS["influence method"], "" if wrong else TAKEN)
             else:
                 methods[method.name] = method
+                origins["influence method", method.name] = of[0]
         for viewer, wrong in _ask(where, "viewer", hook.llmtrace_viewers):
             if problem := wrong or _taken(viewer.name, where, owners, "viewer"):
                 report(problem, HOOKS["viewer"], "" if wrong else TAKEN)
-            else:
-                viewers[viewer.name] = viewer
+                continue
+            if clash := _clash(viewer, where, owners):
+                report(clash, HOOKS["viewer"], f"{BY_NAME} {viewer.name}, or {TAKEN}")
+            viewers[viewer.name] = viewer
+            origins["viewer", viewer.name] = of[0]
     backends |= {entry.name: entry for entry in remains if entry.name not in backends}
-    return Plugins(backends, methods, viewers, tuple(errors), tuple(broken))
+    return Plugins(backends, methods, viewers, tuple(errors), tuple(broken), origins)
 
 
 def _owner(entry: EntryPoint) -> tuple[str, str]:
@@ -222,8 +249,19 @@ def _register(entry: EntryPoint) -> pluggy.HookRelay:
     manager = pluggy.PluginManager("llmtrace")
     manager.add_hookspecs(hookspecs)
     manager.register(entry.load(), name=entry.name)
-    manager.check_pending()
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise pluggy.PluginValidationError(error.plugin, f"{error}{_meant(str(error))}") from error
     return manager.hook
+
+
+def _meant(message: str) -> str:
+    """The hook that is nearest to the unknown one in pluggy's message; what all hooks begin with says nothing."""
+    names = {hook.removeprefix(PREFIX): hook for hook in (*HOOKS.values(), KITS)}
+    typed = next(iter(re.findall(r"unknown hook '(\w+)'", message)), "").removeprefix(PREFIX)
+    near = get_close_matches(typed, names, n=1)
+    return f". Did you mean {names[near[0]]}?" if near else f"; there are {', '.join(names.values())}"
 
 
 def _ask(where: str, kind: Kind, hook: Callable[[], list[Sequence[Any]]]) -> list[tuple[Any, PluginLoadError | None]]:
@@ -262,6 +300,17 @@ def _taken(name: str, where: str, owners: dict[tuple[str, str], str], kind: Kind
             f"The {kind} {name!r} of {where} is already taken by {owner}, which is used: uninstall one of them."
         )
     owners[kind, name] = where
+    return None
+
+
+def _clash(viewer: type[Viewer], where: str, owners: dict[tuple[str, str], str]) -> DuplicateBackendError | None:
+    """Enter the owner of a suffix; the second to claim it is told of the first, and stays."""
+    suffix = viewer.suffix.casefold()
+    if owner := owners.get(("suffix", suffix)):
+        return DuplicateBackendError(
+            f"The viewer {viewer.name!r} of {where} claims the suffix {viewer.suffix} of the viewer {owner}, which writes such files"
+        )
+    owners["suffix", suffix] = f"{viewer.name!r} of {where}"
     return None
 
 

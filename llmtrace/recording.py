@@ -51,6 +51,8 @@ class Plan:
     """What is changed in flight, by site."""
     replay: Mapping[str, Array] = {}
     """What is taken as given."""
+    backend: str = ""
+    """Whose session it is, for messages."""
 
     @property
     def request(self) -> Request:
@@ -120,16 +122,27 @@ def plan(
     precision = {site: session.offers[site].precision for site in asked}
     precision |= {site: _derived_precision(session, equations, site, rests) for site, rests in derived.items()}
     dtypes = {site: session.offers[site].dtype for site in asked} | {site: precision[site].storage for site in derived}
-    return Plan(equations, ids, asked, cuts, derived, provenance, precision, dtypes, changed, replay)
+    return Plan(
+        equations, ids, asked, cuts, derived, provenance, precision, dtypes, changed, replay, session.info.backend
+    )
 
 
 def _check_editable(session: TraceSession, changed: Collection[str]) -> None:
     editable = session.editable if isinstance(session, SupportsEdits) else ()
     if site := next((site for site in changed if site not in editable), None):
         raise EditNotSupportedError(
-            f"{site} cannot be edited on the backend {session.info.backend}, which edits {_some(editable)}. The reference backend edits "
-            "every site (--backend reference)."
+            f"{site} cannot be edited on the backend {session.info.backend}, which edits {_some(editable)}.{_instead(site, editable)} The "
+            "reference backend edits every site of a checkpoint directory (config.json and safetensors): "
+            'llmtrace.open(directory, backend="reference").'
         )
+
+
+def _instead(site: str, editable: Collection[str]) -> str:
+    """Where a site can be edited in another's place."""
+    made_of = f"{site.removesuffix('.result')}.z_post"
+    if not site.endswith(".attn.result") or made_of not in editable:
+        return ""
+    return f" Edit {made_of}, with the same heads, instead: each head's result is a product of its part of that."
 
 
 def _some(editable: Collection[str]) -> str:
@@ -172,6 +185,7 @@ class Deriving:
     def __init__(self, plan: Plan, observer: Observer) -> None:
         self._plan = plan
         self._observer = observer
+        self._who = f"The backend {plan.backend}" if plan.backend else "The session"
         self._blocks = len(plan.equations.spec.blocks)
         self._stage = EMBEDDINGS
         self._seen: set[str] = set()
@@ -199,7 +213,7 @@ class Deriving:
             self._close()
         if layer != self._stage or layer == self._blocks:
             due = f"block {self._stage}" if self._stage < self._blocks else "none"
-            raise SchemaViolationError(f"The session closed block {layer} where {due} was to be closed.")
+            raise SchemaViolationError(f"{self._who} closed block {layer} where {due} was to be closed.")
         self._close()
         self._observer.layer_done(layer)
 
@@ -208,7 +222,7 @@ class Deriving:
         if self._stage == EMBEDDINGS:
             self._close()
         if self._stage != self._blocks:
-            raise SchemaViolationError(f"The session ended without closing block {self._stage}.")
+            raise SchemaViolationError(f"{self._who} ended a run without closing block {self._stage}.")
         self._close()
 
     def _stage_of(self, site: str) -> int:
@@ -218,26 +232,27 @@ class Deriving:
         plan = self._plan
         if site not in plan.asked or site in self._seen:
             fault = "twice" if site in self._seen else "without being asked"
-            raise SchemaViolationError(f"The session handed over {site} {fault}.")
+            raise SchemaViolationError(f"{self._who} handed over {site} {fault}.")
         if self._stage_of(site) != self._stage:
             due = f"block {self._stage}" if self._stage < self._blocks else "the end"
-            raise SchemaViolationError(f"The session handed over {site} out of order: {due} was to come.")
+            raise SchemaViolationError(f"{self._who} handed over {site} out of order: {due} was to come.")
         shape, dtype = plan.asked[site].shape(plan.equations.steps[site].shape(len(plan.ids))), plan.dtypes[site]
         if array.shape != shape:
             raise SchemaViolationError(
-                f"The session handed over {site} with shape {list(array.shape)} instead of {list(shape)}."
+                f"{self._who} handed over {site} with shape {list(array.shape)} instead of {list(shape)}."
             )
         if array.dtype.name != dtype or not array.dtype.isnative:
             raise SchemaViolationError(
-                f"The session handed over {site} as {array.dtype.name}, but offers it as {dtype}."
+                f"{self._who} handed over {site} as {array.dtype.name}, but offers it as {dtype}."
             )
 
+    @np.errstate(invalid="ignore", over="ignore")  # NaN and infinity are the model's own values, and reported as such
     def _close(self) -> None:
         """End a stage: nothing of it may be missing; what is derived in it is derived now."""
         plan = self._plan
         for site in plan.asked:
             if self._stage_of(site) == self._stage and site not in self._seen:
-                raise SchemaViolationError(f"The session did not hand over {site}, which it offers.")
+                raise SchemaViolationError(f"{self._who} did not hand over {site}, which it offers.")
         look = plan.equations.looking(self._held)
         for site in [site for site in plan.derived if self._stage_of(site) == self._stage]:
             array = np.asarray(look(site), plan.dtypes[site]).view()
@@ -281,10 +296,10 @@ class Fold(Protocol):
     """A computation over layers that needs the memory of one."""
 
     sites: Collection[str]
-    """The sites that it reads, whole; those of a block are handed over together."""
+    """The sites that it reads, whole, by full name; those of a block are handed over together."""
 
     def layer(self, layer: int, signals: Signals) -> None:
-        """One block, in order, and the embeddings with each. The arrays may be kept: they are copies."""
+        """One block, in order, and the embeddings with each. The arrays may be kept, and are read-only: folds share them."""
 
     def finish(self, ends: Signals) -> None:
         """The sites that stand in no block: embeddings, final norm, logits."""
@@ -300,8 +315,11 @@ class Folding:
 
     def signal(self, site: str, array: Array) -> None:
         """Copy into the layer, or into the ends."""
-        (self._ends if layer_of(site) is None else self._layer)[site] = np.array(array, order="C")
+        kept = np.array(array, order="C")
+        kept.flags.writeable = False  # a fold that wrote here would write into what the others see
+        (self._ends if layer_of(site) is None else self._layer)[site] = kept
 
+    @np.errstate(invalid="ignore", over="ignore")  # as in `Deriving`
     def layer_done(self, layer: int) -> None:
         """Hand the layer over and forget it."""
         seen = self._ends | self._layer
@@ -309,6 +327,7 @@ class Folding:
             fold.layer(layer, {site: seen[site] for site in fold.sites if site in seen})
         self._layer.clear()
 
+    @np.errstate(invalid="ignore", over="ignore")  # as in `Deriving`
     def finish(self) -> None:
         """Hand the ends over. Call once the run is over."""
         for fold in self._folds:

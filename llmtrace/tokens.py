@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from operator import index
 from typing import Protocol, runtime_checkable
 
-from llmtrace.errors import PromptError
+from llmtrace.errors import PromptError, SchemaViolationError
 from llmtrace.trace import Token
 
 
@@ -57,8 +57,14 @@ def encode_prompt(
 
 
 def token_of(id: int, tokenizer: Tokenizer | None) -> Token:
-    """A token of the vocabulary, with its text where there is a tokenizer."""
-    return Token(id) if tokenizer is None else tokenizer.token(id)
+    """A token of the vocabulary, with its text where there is a tokenizer. Raises `SchemaViolationError` where that answers otherwise."""
+    found: object = Token(id) if tokenizer is None else tokenizer.token(id)
+    if not isinstance(found, Token):
+        raise SchemaViolationError(
+            f"The tokenizer {type(tokenizer).__name__} answers {found!r:.60} for the token {id}, which is no Token: report it to the author "
+            "of the backend that brings it."
+        )
+    return found
 
 
 def one_token(text: str | int, tokenizer: Tokenizer | None, vocab: int) -> Token:
@@ -72,9 +78,9 @@ def one_token(text: str | int, tokenizer: Tokenizer | None, vocab: int) -> Token
     if tokenizer is None:
         raise PromptError(f"This model has no tokenizer: give the target {text!r} as a token id.")
     if isinstance(tokenizer, FindsTokens) and (found := tokenizer.find(text)) is not None:
-        return tokenizer.token(found)
+        return token_of(found, tokenizer)
     ids = tokenizer.encode(text, special=False)
-    tokens = [tokenizer.token(token) for token in ids]
+    tokens = [token_of(token, tokenizer) for token in ids]
     if len(ids) != 1 or (tokens[0].bytes is None and tokens[0].text != text):
         shown = " · ".join(repr(token.text) for token in tokens) or "nothing"
         if len(ids) == 1:

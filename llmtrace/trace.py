@@ -176,14 +176,25 @@ class Trace:
         return len(self.signals)
 
     @property
+    def changes(self) -> Mapping[str, tuple[str, ...]]:
+        """What the model did not compute, in words: its edits under `edited`, replayed sites under `replayed`; empty of a plain run."""
+        changed = {
+            site for edit in self.edits for site in as_selection(edit.pick.pattern).resolve(self.equations.steps)
+        }
+        replayed = tuple(site for site in self.given if site not in changed)
+        found = {"edited": tuple(map(str, self.edits)), "replayed": replayed}
+        return {kind: what for kind, what in found.items() if what}
+
+    @property
     def bytes(self) -> int:
         """Bytes of all recorded signals."""
         return sum(signal.bytes for signal in self.signals.values())
 
     def __repr__(self) -> str:
-        """Which model, how many tokens and signals, and their bytes; in one line."""
+        """Which model, how many tokens and signals, their bytes, and what was changed or replayed; in one line."""
         held = f"{len(self.tokens)} tokens, {len(self)} signals, {self.bytes:,} bytes"
-        return f"<Trace of {self.model.source!r} ({self.model.runtime}): {held}>"
+        put = "".join(f"; {kind}: {', '.join(what)}" for kind, what in self.changes.items())
+        return f"<Trace of {self.model.source!r} ({self.model.runtime}): {held}{put}>"
 
     def _repr_html_(self) -> str:
         """The same for notebooks, and a table of what was recorded."""

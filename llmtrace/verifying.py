@@ -15,6 +15,8 @@ from llmtrace.documents import number, token_document
 from llmtrace.errors import PromptError, SignalUnavailableError
 from llmtrace.model import Model, Prompt
 from llmtrace.schema import SCHEMA_VERSION
+from llmtrace.schema.sites import INPUTS
+from llmtrace.schema.steps import any_layer
 from llmtrace.schema.verify import LocalError
 from llmtrace.trace import ModelInfo, Token, Trace
 
@@ -93,11 +95,12 @@ def verify_model(model: Model, prompt: Prompt | None = None) -> Verdicts:
     return _verdicts(model.info, tokens, captured, tuple(found[site] for site in model.equations.steps), notes)
 
 
-def verify_trace(trace: Trace, notes: tuple[str, ...] = ()) -> Verdicts:
-    """Judge a saved trace, with its model's weights if it has any (`open_origin`). Raises as `verify_model`."""
+def verify_trace(trace: Trace, notes: tuple[str, ...] = (), *, name: str = "") -> Verdicts:
+    """Judge a saved trace, with its model's weights if it has any (`open_origin`). Raises as `verify_model`; `name` is its file's."""
     captured = {each.site: each for each in trace.verify()}
     sites = tuple(captured.get(site) or _outside(trace, site) for site in trace.equations.steps)
-    return _verdicts(trace.model, trace.tokens, captured, sites, notes)
+    whose = f"{name or 'this trace'} (a trace of {trace.model.source})"
+    return _verdicts(trace.model, trace.tokens, captured, sites, notes, whose, _also(trace, captured))
 
 
 def default_prompt(model: Model) -> tuple[Token, ...]:
@@ -120,17 +123,35 @@ def _verdicts(
     captured: Mapping[str, LocalError],
     sites: tuple[LocalError, ...],
     notes: tuple[str, ...],
+    whose: str = "",
+    advice: tuple[str, ...] = (),
 ) -> Verdicts:
     left = tuple(each for each in captured.values() if each.status == "unchecked")
     if all(each.status not in ("holds", "violated") for each in sites):
         why = next((each.reason for each in sites if each.status == "unchecked"), "no signal was handed out")
         raise SignalUnavailableError(
-            " ".join([f"Nothing could be checked in {info.source}: {why.rstrip('.')}.", *notes])
+            " ".join([f"Nothing could be checked in {whose or info.source}: {why.rstrip('.')}.", *advice, *notes])
         )
-    unjudged = (
-        (f"{len(left)} captured signals could not be judged, the first because {left[0].reason}",) if left else ()
-    )
+    unjudged = (f"{not_judged(len(left))}, {'the first ' * (len(left) > 1)}because {_told(left[0])}",) if left else ()
     return Verdicts(info, tokens, sites, tuple(each.site for each in left), info.notes + unjudged + notes)
+
+
+def not_judged(count: int) -> str:
+    """`1 captured signal could not be judged`"""
+    return f"{count} captured signal{'s' * (count > 1)} could not be judged"
+
+
+def _told(each: LocalError) -> str:
+    """Why a site has no verdict, with its name."""
+    return each.reason if each.site in each.reason else f"{each.site} {each.reason}"
+
+
+def _also(trace: Trace, captured: Mapping[str, LocalError]) -> tuple[str, ...]:
+    """What to record beside what a trace holds, so that it can be judged: the inputs that its signals lack."""
+    steps = trace.equations.steps
+    lacking = [name for site in captured for name in steps[site].inputs if name not in INPUTS and name not in trace]
+    kinds = dict.fromkeys(any_layer(name).replace("blocks.L.", "blocks.*.") for name in lacking)
+    return (f"Record also {', '.join(kinds)} (--capture), or all sites.",) if kinds else ()
 
 
 def _outside(trace: Trace, site: str) -> LocalError:

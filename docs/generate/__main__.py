@@ -13,11 +13,13 @@ import commands
 import conformance
 import methods
 import names
+import records
 import sites
 
 HERE = Path(__file__).resolve().parent.parent / "reference"
 PAGES = {
     "sites.md": sites.page,
+    "spec.md": records.page,
     "names.md": names.page,
     "methods.md": methods.page,
     "backends.md": backends.page,

@@ -16,6 +16,12 @@ A method that *aims* explains a token: the target, less the foil where there is 
 token is predicted there: a target changes nothing, and a foil is refused. What the model predicts, and how likely it finds the
 target, is told beside the scores of either.
 
+Two that are often laid side by side answer different questions. `dla` parts the logit of one token into what the heads moved from each
+source straight into the stream that is read here, in logits, of either sign: what speaks for that token and what against. `alti` follows all
+layers, and says how much of the whole vector at the position goes back to each source, whatever it predicts, in shares that are never
+negative. In both the first token often takes much: heads that find nothing to attend to park their weight there, an *attention sink*,
+which says little about the prediction; where it takes nearly all, a warning says so.
+
 "Needs": `T` a trace, `W` the weights. "Cost" counts T tokens, L layers, H heads, width d.
 
 """

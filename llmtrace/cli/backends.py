@@ -139,6 +139,6 @@ def show(found: Plugins) -> None:
     if found.broken:
         line()
     for each in found.broken:
-        line(
-            f"broken plugin: {' '.join(filter(None, (each.plugin, 'of', each.owner, each.version)))}: {each.reason}: {each.fix}"
-        )
+        reason = each.reason.rstrip(".")
+        fix = "" if reason.endswith(each.fix) else f": {each.fix}"
+        line(f"broken plugin: {' '.join(filter(None, (each.plugin, 'of', each.owner, each.version)))}: {reason}{fix}")

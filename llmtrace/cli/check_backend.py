@@ -43,7 +43,7 @@ EVERY = 25
 def check_backend(name: str, families: tuple[str, ...], tests: tuple[str, ...], timeout: float, out: Out) -> int:
     """Hold the installed backend NAME to the conformance kit, on tiny models of several families that are made for it.
 
-    The table is Markdown, for a README: ✓ passed, ✗ failed, – not claimed, and the kind of a declared gap. Exits 1 if a test failed; a
+    The table is Markdown, for a README: ✓ passed, ✗ failed, – left out (an ability that it does not claim), and the kind of a declared gap. Exits 1 if a test failed; a
     gap whose test passes has failed. Needs pytest. The directory's own tests and settings are not looked at.
     """
     from llmtrace.cli.output import answer, say
@@ -97,9 +97,9 @@ def show(found: Check) -> None:
 
 
 def page(found: Check) -> Iterator[str]:
-    """The table, what failed and why, the gaps with their reasons, and what it was found on."""
+    """The table, what failed and why, the gaps with their reasons, why something was left out, and what it was found on."""
     yield from _table(found)
-    for outcome, title in (("failed", "Failed:"), ("gap", "Gaps:")):
+    for outcome, title in (("failed", "Failed:"), ("gap", "Gaps:"), ("skipped", "Left out:")):
         reasons: dict[str, list[str]] = {}
         for each in found.outcomes:
             if each.outcome == outcome:
@@ -139,7 +139,5 @@ def _several(tests: list[str]) -> str:
 
 def _counted(found: Check) -> str:
     counts = found.counts
-    more = [f"{counts['gap']} gaps"] * bool(counts["gap"]) + [f"{counts['skipped']} not claimed"] * bool(
-        counts["skipped"]
-    )
+    more = [f"{counts['gap']} gaps"] * bool(counts["gap"]) + [f"{counts['skipped']} left out"] * bool(counts["skipped"])
     return ", ".join([f"{counts['passed']} passed", f"{counts['failed']} failed", *more, f"{found.seconds:.0f} s"])

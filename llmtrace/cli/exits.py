@@ -84,7 +84,8 @@ def _usage(error: click.ClickException) -> str:
     """Click's message, with the way to the command's help."""
     ctx = getattr(error, "ctx", None)
     help_line = f" `{ctx.command_path} --help` tells more." if ctx is not None else ""
-    return error.format_message().rstrip(".") + "." + help_line
+    said = error.format_message().rstrip(".")
+    return said + ("" if said.endswith(("?", "!", "?)")) else ".") + help_line
 
 
 def quietly() -> int:

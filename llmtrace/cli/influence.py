@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from llmtrace.cli.options import (
@@ -105,9 +103,9 @@ def _pages(html: str | None, save: str | None, viewer: str | None) -> dict[str, 
             raise click.UsageError("--viewer says how --save FILE is written, and there is no --save.")
         return pages
     if viewer is None:
-        suffixes = {each.suffix: name for name, each in plugins().viewers.items()}
-        viewer = suffixes.get(Path(save).suffix)
+        viewer = plugins().viewer_of(save)
         if viewer is None:
+            suffixes = dict.fromkeys(each.suffix for each in plugins().viewers.values())
             raise click.UsageError(
                 f"No viewer writes {save!r}: end it in {', '.join(suffixes)}, or name one with --viewer."
             )

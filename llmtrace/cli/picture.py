@@ -65,11 +65,12 @@ def gather(
 
 
 def write(picture: Picture, file: str, viewer: str) -> None:
-    """Write one file, by a viewer. Raises `TraceFileError`, and leaves an older file as it was."""
+    """Write one file, by a viewer. Raises `TraceFileError` and `PluginError`, and leaves an older file as it was."""
     from llmtrace.plugins import plugins
     from llmtrace.view.files import write as write_file
+    from llmtrace.view.viewer import rendered
 
-    write_file(file, plugins().viewer(viewer).render(picture.influences, picture.lens))
+    write_file(file, rendered(plugins().viewer(viewer), picture.influences, picture.lens))
 
 
 def show(picture: Picture) -> None:

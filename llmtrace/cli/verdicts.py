@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from llmtrace.schema.steps import any_layer
-from llmtrace.verifying import ABSENT, reason_of
+from llmtrace.verifying import ABSENT, not_judged, reason_of
+from llmtrace.view.signals import pattern
 
 if TYPE_CHECKING:
     from llmtrace.schema.verify import LocalError
@@ -43,7 +44,8 @@ def show(verdicts: Verdicts, every: bool) -> None:
 def headline(verdicts: Verdicts) -> str:
     """The verdict in one line, with how much it does not speak about."""
     bad, judged, left = verdicts.violated, len(verdicts.judged), verdicts.left_out
-    unjudged = f"; {len(left)} captured signals could not be judged, from {left[0]} on" if left else ""
+    first = f": {left[0]}" if len(left) == 1 else f", from {left[0]} on" if left else ""
+    unjudged = f"; {not_judged(len(left))}{first}" if left else ""
     if bad:
         return f"violated: {len(bad)} of {judged} judged sites, first {_sentence(bad[0])}{unjudged}"
     rest = len(verdicts.sites) - judged - len(left)
@@ -54,17 +56,19 @@ def headline(verdicts: Verdicts) -> str:
 def _show_rest(verdicts: Verdicts) -> None:
     from llmtrace.cli.output import line
 
-    reasons: dict[tuple[str, str], Counter[str]] = {}
+    of_kind = Counter(any_layer(each.site) for each in verdicts.sites)
+    reasons: dict[tuple[str, str], dict[str, list[str]]] = {}
     for each in verdicts.sites:
         if each.status in ("unchecked", "unavailable"):
-            reasons.setdefault((each.status, _reason(each)), Counter())[any_layer(each.site)] += 1
+            kinds = reasons.setdefault((each.status, _reason(each)), {})
+            kinds.setdefault(any_layer(each.site), []).append(each.site)
     if reasons:
         line()
     for (status, reason), kinds in reasons.items():
         if reason == ABSENT:
-            line(f"{ABSENT}: {kinds.total()} sites")
+            line(f"{ABSENT}: {sum(map(len, kinds.values()))} sites")
         else:
-            line(f"{status}: {_listed(kinds)}: {reason}")
+            line(f"{status}: {_listed(kinds, of_kind)}: {reason}")
 
 
 def _reason(each: LocalError) -> str:
@@ -75,10 +79,13 @@ def _reason(each: LocalError) -> str:
     return re.sub(own, lambda found: f"{found[1]}It " if found[1] else "it ", said)
 
 
-def _listed(kinds: Counter[str]) -> str:
-    """Kinds of sites that have one reason, each with its number; of many kinds the first."""
-    named = [kind + (f" ({count})" if count > 1 else "") for kind, count in kinds.items()]
-    rest = sum(list(kinds.values())[KINDS:])
+def _listed(kinds: Mapping[str, list[str]], of_kind: Mapping[str, int]) -> str:
+    """Kinds of sites that have one reason, each with its number, and its layers where they are not all; of many kinds the first."""
+    named = [
+        (kind if len(sites) == of_kind[kind] else pattern(sites)) + (f" ({len(sites)})" if len(sites) > 1 else "")
+        for kind, sites in kinds.items()
+    ]
+    rest = sum(map(len, list(kinds.values())[KINDS:]))
     return ", ".join(named[:KINDS]) + (f" and {rest} more sites" if rest else "")
 
 

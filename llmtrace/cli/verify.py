@@ -70,4 +70,4 @@ def _of_trace(opening: Opening, source: str | None, out: Out) -> Verdicts:
     with open_origin(trace, source, backend=opening.backend, preset=opening.preset, options=opening.settings) as origin:
         for note in origin.notes:
             say(out, f"note: {note}")
-        return verify_trace(origin.trace, (origin.missing,) if origin.missing else ())
+        return verify_trace(origin.trace, (origin.missing,) if origin.missing else (), name=opening.model)

@@ -13,6 +13,7 @@ from llmtrace.errors import (
     UnsupportedModelError,
     without_weights,
 )
+from llmtrace.influence.calling import Called
 from llmtrace.influence.logit_lens import lens_sites
 from llmtrace.influence.method import Method, Task
 from llmtrace.model import Model
@@ -40,7 +41,8 @@ def refusal(model: Model, method: Method) -> LLMTraceError | None:
     aim = tokens[0] if method.aims else None
     try:
         check_ability(model, method)
-        fold = method.fold(Task(model.equations, tokens, 0, aim, None, tokens if method.predictions else ()))
+        task = Task(model.equations, tokens, 0, aim, None, tokens if method.predictions else ())
+        fold = Called(method, task, plugins())
         model.plan(tokens, select(*fold.sites))
     except (CapabilityError, SignalUnavailableError, UnsupportedModelError) as error:
         return error

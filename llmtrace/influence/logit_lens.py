@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
+from llmtrace.errors import SchemaViolationError
 from llmtrace.influence.method import Task
 from llmtrace.influence.readout import Readout
 from llmtrace.influence.standing import standing
@@ -92,10 +93,17 @@ class LensFold:
         """Keep the position's logits."""
         self._logits = ends["logits"][self._task.position].astype(np.float64)
 
+    @np.errstate(invalid="ignore", over="ignore")  # what is not finite is an error, never a warning
     def lens(self, model: ModelInfo, tokenizer: Tokenizer | None, target: Token, top: int) -> Lens:
-        """The record, with the ranks of a target; call after `finish`."""
+        """The record, with the ranks of a target; call after `finish`. Raises `SchemaViolationError` for a point that holds NaN."""
         task = self._task
         found = self._readout.logits(np.stack([self._streams[site] for site in self._points]))
+        broken = np.isnan(found).any(-1) | ~np.isfinite(found.max(-1))
+        if broken.any():
+            raise SchemaViolationError(
+                f"What {self._points[int(broken.argmax())]} of {model.source} would predict holds NaN or infinity: the model is broken. "
+                "`llmtrace verify` finds where."
+            )
         readings = tuple(
             _reading(site, row, target.id, tokenizer, top) for site, row in zip(self._points, found, strict=True)
         )

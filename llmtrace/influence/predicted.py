@@ -31,12 +31,12 @@ class Predicted:
         """Nothing within a layer predicts."""
 
     def finish(self, ends: Signals) -> None:
-        """Raises `SchemaViolationError` for logits that hold NaN."""
+        """Raises `SchemaViolationError` for logits that hold NaN or infinity; -inf is a masked token."""
         logits = ends["logits"]
-        if np.isnan(logits).any():
-            row = int(np.isnan(logits).any(-1).argmax())
+        if (broken := np.isnan(logits).any(-1) | ~np.isfinite(logits.max(-1))).any():
             raise SchemaViolationError(
-                f"The logits of {self._model.info.source} hold NaN from position {row} on: the model is broken."
+                f"The logits of {self._model.info.source} hold NaN or infinity from position {int(broken.argmax())} on: the model is "
+                "broken. `llmtrace verify` finds where."
             )
         self.tokens = tuple(token_of(int(id), self._model.tokenizer) for id in logits.argmax(-1))
         self._logits = logits[self._position].astype(np.float64)

@@ -13,10 +13,11 @@ from typing import SupportsIndex
 import numpy as np
 from attrs import evolve
 
-from llmtrace.errors import PromptError, SchemaViolationError
+from llmtrace.errors import PromptError
+from llmtrace.influence.calling import Called, checked
 from llmtrace.influence.fitness import check_ability, check_foil, check_top
 from llmtrace.influence.logit_lens import Lens, LensFold
-from llmtrace.influence.method import Answer, InfluenceFold, Method, Task
+from llmtrace.influence.method import Answer, Method, Task
 from llmtrace.influence.predicted import Predicted
 from llmtrace.influence.record import Influence
 from llmtrace.model import Model, Prompt
@@ -32,7 +33,7 @@ ABSORBED = 0.9
 def influence(
     model: Model,
     prompt: Prompt,
-    methods: Sequence[str] = ("alti",),
+    methods: Sequence[str | Method] = ("alti",),
     position: int = -1,
     target: str | int | None = None,
     foil: str | int | None = None,
@@ -40,13 +41,12 @@ def influence(
     """How strongly the prediction at `position` depends on each source token, by each of several methods in one pass.
 
     `target` is an exact token string or id (None: the predicted token), `foil` another one whose logit is subtracted. Both are for
-    methods that aim; the others answer the same whatever they are, and a foil that no method takes is refused. Raises
-    `UnknownMethodError`, `PromptError` for a position, target or foil that cannot be used, `CapabilityError` where a method reads
+    methods that aim; the others answer the same whatever they are, and a foil that no method takes is refused. A method is named, or
+    given as its row. Raises `UnknownMethodError`, `PluginError` for what a method does wrong, `PromptError` for a position, target or foil that cannot be used, `CapabilityError` where a method reads
     weights and the backend does not, `UnsupportedModelError` where a method does not speak about such a model, and
     `SignalUnavailableError`.
     """
-    rows = [plugins().method(name) for name in methods]
-    return _run(model, rows, prompt, position, target, foil, None)[0]
+    return _run(model, _rows(methods), prompt, position, target, foil, None)[0]
 
 
 def lens(model: Model, prompt: Prompt, position: int = -1, target: str | int | None = None, top: int = 5) -> Lens:
@@ -57,15 +57,18 @@ def lens(model: Model, prompt: Prompt, position: int = -1, target: str | int | N
 def picture(
     model: Model,
     prompt: Prompt,
-    methods: Sequence[str] = ("alti",),
+    methods: Sequence[str | Method] = ("alti",),
     position: int = -1,
     target: str | int | None = None,
     foil: str | int | None = None,
     top: int = 5,
 ) -> tuple[list[Influence], Lens]:
     """Several methods and the logit lens in one pass: what a viewer shows. Raises as `influence` does."""
-    rows = [plugins().method(name) for name in methods]
-    return _with_lens(_run(model, rows, prompt, position, target, foil, top))
+    return _with_lens(_run(model, _rows(methods), prompt, position, target, foil, top))
+
+
+def _rows(methods: Sequence[str | Method]) -> list[Method]:
+    return [plugins().method(each) if isinstance(each, str) else checked(each) for each in methods]
 
 
 def _with_lens(found: tuple[list[Influence], Lens | None]) -> tuple[list[Influence], Lens]:
@@ -106,7 +109,7 @@ def _run(
     aimed = Task(model.equations, tokens, place, aim, other, predicted.tokens)
     aimless = evolve(aimed, target=None, foil=None)
     tasks = [aimed if method.aims else aimless for method in methods]
-    folds = [method.fold(task) for method, task in zip(methods, tasks, strict=True)]
+    folds = [Called(method, task, plugins()) for method, task in zip(methods, tasks, strict=True)]
     reading = None if top is None else LensFold(aimless)
     together: list[Fold] = [*folds, *([reading] if reading else []), *([] if early else [predicted])]
     model.fold(ids, together)
@@ -119,15 +122,11 @@ def _run(
     return answers, reading.lens(model.info, model.tokenizer, wanted or predicted.tokens[place], top)
 
 
+@np.errstate(invalid="ignore", over="ignore")  # what is not finite is an error or a note, never a warning
 def _influence(
-    model: Model, method: Method, task: Task, fold: InfluenceFold, predicted: Predicted, named: Token | None
+    model: Model, method: Method, task: Task, fold: Called, predicted: Predicted, named: Token | None
 ) -> Influence:
     answer = fold.answer()
-    if answer.scores.shape != (len(task.tokens),) or not np.isfinite(answer.scores).all():
-        raise SchemaViolationError(
-            f"The method {method.name} answered with scores of shape {list(answer.scores.shape)} or with NaN or infinite values for a "
-            f"prompt of {len(task.tokens)} tokens: the capture holds such values (`llmtrace verify` finds where), or the method is broken."
-        )
     share, absorbing = _absorbed(answer, task)
     best = predicted.tokens[task.position]
     target = named or best

@@ -1,7 +1,7 @@
-"""For who writes a backend, and for LLMTrace's own tests: the conformance kit, tiny seeded models, and the hand-built one whose answers are
-known.
+"""For who writes a plugin, and for LLMTrace's own tests: the conformance kit for backends, checks for influence methods and viewers, tiny
+seeded models, and the hand-built one whose answers are known.
 
-`BackendConformance` needs pytest (`pip install "llmtrace-core[testing]"`), the models do not.
+`BackendConformance` needs pytest (`pip install "llmtrace-core[testing]"`), all else does not.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ from llmtrace.testing.model import TinyModel, tiny_model
 
 if TYPE_CHECKING:
     from llmtrace.testing.conformance import BackendConformance
+    from llmtrace.testing.plugins import check_method, check_viewer
 
-__all__ = ["BackendConformance", "TinyModel", "tiny_model"]
+__all__ = ["BackendConformance", "TinyModel", "check_method", "check_viewer", "tiny_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the kit, and with it pytest, when it is first asked for."""
+    """Import the kit, and with it pytest, when it is first asked for; and the checks."""
+    if name in ("check_method", "check_viewer"):
+        from llmtrace.testing import plugins
+
+        return getattr(plugins, name)
     if name != "BackendConformance":
         raise AttributeError(f"module 'llmtrace.testing' has no attribute {name!r}")
     from llmtrace.testing.conformance import BackendConformance

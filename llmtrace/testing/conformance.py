@@ -21,13 +21,23 @@ from llmtrace.testing.kit.isolation import IsolationKit
 from llmtrace.testing.kit.leaving import LeavingKit
 from llmtrace.testing.kit.neutral import NeutralKit
 from llmtrace.testing.kit.together import TogetherKit
+from llmtrace.testing.kit.tokenizing import TokenizingKit
 
-YOURS = {"backend", "families", "gaps", "source", "name_of", "patience"}
+YOURS = {"backend", "families", "gaps", "source", "name_of", "patience", "text", "variants"}
 """What a subclass may set or override."""
 
 
 class BackendConformance(
-    EquationsKit, DeliveryKit, HonestyKit, NeutralKit, IsolationKit, LeavingKit, TogetherKit, EditingKit, FaultsKit
+    EquationsKit,
+    DeliveryKit,
+    HonestyKit,
+    NeutralKit,
+    IsolationKit,
+    LeavingKit,
+    TogetherKit,
+    EditingKit,
+    TokenizingKit,
+    FaultsKit,
 ):
     """Every test of the kit. Set `backend`; override `source` if the backend opens no checkpoint directories; declare `gaps`.
 

@@ -21,6 +21,7 @@ from attrs import field, frozen
 
 from llmtrace.errors import LLMTraceError, OptionError, PluginLoadError, suggest
 from llmtrace.plugins import KITS, plugins
+from llmtrace.testing.failing import SourceFailed, place_of
 
 if TYPE_CHECKING:
     from llmtrace.testing.conformance import BackendConformance
@@ -83,6 +84,8 @@ class Teller:
         self.out = out
         self.here = re.escape(str(Path(order.directory, MODELS))) + r"[/\\](kit\d+[/\\])?"
         """What the path of every model begins with, and nobody needs to read."""
+        self.package = ""
+        """The plugin's."""
         self.worst: dict[str, Any] = {}
         """What is known of the test that is running."""
 
@@ -106,6 +109,7 @@ class Teller:
         except LLMTraceError as error:
             self.tell("refused", error=type(error).__name__, message=str(error))
             pytest.exit("refused", returncode=2)
+        self.package = kit.backend.__module__.partition(".")[0]
         module = types.ModuleType(MODULE)
         vars(module)["TestBackend"] = kit
         sys.modules[MODULE] = module
@@ -130,7 +134,7 @@ class Teller:
         report = yield
         seconds = self.worst["seconds"] + report.duration
         if self.worst["outcome"] != "failed" and not report.passed:
-            self.worst = _judged(report, call)
+            self.worst = _judged(report, call, self.package)
             self.worst["message"] = re.sub(self.here, "", self.worst["message"])[:LONGEST]
         self.worst["seconds"] = seconds
         return report
@@ -159,8 +163,8 @@ def _asked(item: pytest.Item, order: Order) -> bool:
     )
 
 
-def _judged(report: pytest.TestReport, call: pytest.CallInfo[None]) -> dict[str, Any]:
-    """What became of a test that did not simply pass."""
+def _judged(report: pytest.TestReport, call: pytest.CallInfo[None], package: str) -> dict[str, Any]:
+    """What became of a test that did not simply pass; `package` is the plugin's."""
     reason = getattr(report, "wasxfail", None)
     if report.skipped and reason is not None:
         kind, _, why = reason.partition(": ")
@@ -176,8 +180,9 @@ def _judged(report: pytest.TestReport, call: pytest.CallInfo[None]) -> dict[str,
             "message": _first(f"passes, and is declared a gap ({said}): delete the gap"),
         }
     error = call.excinfo.value
-    name = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-    return {"outcome": "failed", "kind": "", "message": _first(f"{name}{error}") or type(error).__name__}
+    name = "" if isinstance(error, (AssertionError, SourceFailed)) else f"{type(error).__name__}: "
+    message = (_first(f"{name}{error}") or type(error).__name__)[: LONGEST - 100]
+    return {"outcome": "failed", "kind": "", "message": message + place_of(error, package)}
 
 
 def _first(text: str) -> str:

@@ -45,7 +45,9 @@ def group(signals: Sequence[Signal]) -> Group:
     axes = " ".join(axis if axis == str(size) else f"{axis}={size}" for axis, size in sizes)
     provenance = str(first.provenance) if len(signals) == 1 else any_layer(str(first.provenance))
     held = sum(signal.bytes for signal in signals)
-    return Group(_pattern(signals), axes, str(first.dtype), held, provenance, words(first.precision))
+    return Group(
+        pattern([signal.site for signal in signals]), axes, str(first.dtype), held, provenance, words(first.precision)
+    )
 
 
 def words(precision: Precision) -> str:
@@ -54,12 +56,16 @@ def words(precision: Precision) -> str:
     return ", ".join(filter(None, [precision.storage, sums, precision.functions]))
 
 
-def _pattern(signals: Sequence[Signal]) -> str:
-    site = signals[0].site
-    if len(signals) == 1:
-        return site
-    layers = [int(signal.site.split(".")[1]) for signal in signals]
-    return re.sub(r"^blocks\.\d+\.", f"blocks.{{{runs(layers)}}}.", site)
+def pattern(sites: Sequence[str]) -> str:
+    """The pattern that names sites which differ in their layer only.
+
+    >>> pattern(["blocks.0.attn.q", "blocks.1.attn.q"]), pattern(["embed"])
+    ('blocks.{0..1}.attn.q', 'embed')
+    """
+    if len(sites) == 1:
+        return sites[0]
+    layers = [int(site.split(".")[1]) for site in sites]
+    return re.sub(r"^blocks\.\d+\.", f"blocks.{{{runs(layers)}}}.", sites[0])
 
 
 def runs(numbers: Iterable[int]) -> str:

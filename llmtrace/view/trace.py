@@ -43,9 +43,11 @@ def page_of_trace(trace: Trace, title: str | None = None) -> str:
         except SignalUnavailableError as error:
             notes.append(f"No pattern of layer {layer}: {error}")
     tokens = [{"id": token.id, "text": token.text, "bytes": token.bytes} for token in trace.tokens]
+    facts = pack.facts({"model": asdict(trace.model)})
     content: dict[str, Any] = {
         "kind": "trace",
-        "facts": pack.facts({"model": asdict(trace.model)}),
+        "facts": [*pack.safe([[kind, ", ".join(what)] for kind, what in trace.changes.items()]), *facts],
+        "edits": pack.safe([str(edit) for edit in trace.edits]),
         "source": pack.safe(trace.model.source),
         "warnings": pack.safe(list(trace.model.notes)),
         "tokens": pack.tokens(tokens),
@@ -55,7 +57,11 @@ def page_of_trace(trace: Trace, title: str | None = None) -> str:
         "notes": pack.safe(notes),
         "signals": pack.safe([{**asdict(group), "bytes": f"{group.bytes:,}"} for group in groups(trace)]),
     }
-    return fill(content, title or f"Trace of {len(tokens)} tokens · {Path(trace.model.source).name}")
+    return fill(
+        content,
+        title
+        or f"{'Edited trace' if trace.edits else 'Trace'} of {len(tokens)} tokens · {Path(trace.model.source).name}",
+    )
 
 
 def save_trace_page(path: str | Path, trace: Trace, title: str | None = None) -> None:

@@ -165,3 +165,9 @@ def test_output_that_its_encoding_cannot_say_is_escaped():
 
 def test_a_module_call_and_the_entry_point_are_the_same_command():
     assert process("--version").stdout == f"llmtrace, version {llmtrace.__version__}\n"
+
+
+def test_a_suggestion_of_clicks_ends_in_one_mark(cli):
+    error = cli("trace", "builtin:induction", "a", "--devic", "cpu").error
+    assert "'--device'? `llmtrace trace --help` tells more." in error.replace("app", "llmtrace")
+    assert "?." not in error

@@ -87,22 +87,37 @@ def test_a_config_without_weights(cli, checkpoint, backend):
     assert "pip" not in error
 
 
+WHERE = {
+    "model.embed_tokens.weight": ((0, 2), "embed"),  # a row that the prompt does not hold may pad another
+    "model.layers.1.self_attn.q_proj.weight": ((3, 5), "blocks.1.attn.q"),
+    "model.layers.1.self_attn.v_proj.weight": ((3, 5), "blocks.1.attn.v"),
+    "lm_head.weight": ((3, 5), "logits"),
+}
+
+
 @every_backend
-def test_weights_with_nan_are_said_by_every_command_and_violate(cli, checkpoint, backend):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", WHERE)
+@pytest.mark.filterwarnings("error")
+def test_weights_that_are_not_finite_are_said_by_every_command_and_violate(cli, checkpoint, backend, name, value):
+    """They are values, never a backend that mixes prompts up, and no warning of NumPy's reaches anyone."""
     from safetensors.numpy import load_file, save_file
 
     tensors = load_file(checkpoint / "model.safetensors")
-    tensors["model.layers.1.self_attn.v_proj.weight"][3, 5] = float("nan")
+    tensors[name][WHERE[name][0]] = value
     save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    for command, code in (("info", 0), ("trace", 0), ("verify", 1)):
+    for command, codes in (("info", {0}), ("trace", {0}), ("lens", {0, 2}), ("influence", {2}), ("verify", {1})):
         prompt = [PROMPT] if command != "info" else []
         run = cli(command, checkpoint, *prompt, "--backend", backend, "--json")
-        assert run.code == code
+        assert run.code in codes, run.err
         (note,) = [line for line in run.err.splitlines() if line.startswith("note: ")]
         assert "NaN" in note
-        assert any(where in note for where in ("blocks.1.attn.W_V", "layers.1.self_attn.v_proj.weight"))
-        assert any("NaN" in each for each in run.document["notes"])
-    assert run.document["first_violated"] == "blocks.1.attn.v"
+        assert name in note or "blocks.1.attn.W_" in note or "embed.W_E" in note or "unembed.W_U" in note
+        if run.code == 2:
+            assert "hold NaN or infin" in run.error
+        elif command != "lens":
+            assert any("NaN" in each for each in run.document["notes"])
+    assert run.document["first_violated"] == WHERE[name][1]
 
 
 @every_backend
@@ -164,7 +179,10 @@ def test_code_that_a_checkpoint_brings_is_not_run(cli, checkpoint, backend, tmp_
     config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
     (checkpoint / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (checkpoint / "evil.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'owned')!r})\n", encoding="utf-8")
-    assert "evil" in cli("info", checkpoint, "--backend", backend).error
+    error = cli("info", checkpoint, "--backend", backend).error
+    assert "config.json" in error
+    assert "'evil'" in error
+    assert "its own code (evil.py), which LLMTrace never runs" in error
     assert not (tmp_path / "owned").exists()
 
 

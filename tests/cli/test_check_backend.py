@@ -63,7 +63,7 @@ def test_a_sound_backend_passes_and_the_answer_is_a_table(check):
         f"| {'every equation holds':35} | ✓     |",
         "| replayed signals are taken as given | –     |",
     }
-    assert "toy passes this part of the conformance kit: 1 passed, 0 failed, 1 not claimed" in done.stdout
+    assert "toy passes this part of the conformance kit: 1 passed, 0 failed, 1 left out" in done.stdout
     assert "llmtrace-toy 1.0, numpy" in lines[-1]
     assert "holding toy to the conformance kit" in done.stderr
     assert "Traceback" not in done.stderr
@@ -116,6 +116,76 @@ def test_an_error_is_told_with_its_name_and_without_the_place_of_the_model(check
         in done.stdout
     )
     assert "Not one test passed, so nothing is known of toy." in done.stdout
+
+
+@pytest.mark.parametrize("test", ["conversions", "runs repeat"])
+def test_an_exception_of_the_plugin_is_told_with_its_line(check, test):
+    spoiled = SPOILED.format(act="[][0]")
+    if test == "conversions":
+        spoiled = "def open(source, options):\n    [][0]\nStranger.open = staticmethod(open)\n"
+    done = check(spoiled, *LLAMA, "--test", test, "--json")
+    ((_, _, message),) = outcomes(done).values()
+    module = check.place.parent / "site" / "llmtrace_toy.py"
+    line = 1 + module.read_text().splitlines().index("    [][0]")
+    assert "IndexError: list index out of range" in message
+    assert message.endswith(f" (llmtrace_toy.py:{line})")
+
+
+def test_an_error_that_the_plugin_raised_on_purpose_or_the_kit_found_has_no_line(check):
+    done = check(SPOILED.format(act="raise BackendError('no driver')"), *LLAMA, "--test", "repeat", "--json")
+    assert outcomes(done)["test_runs_repeat", "llama"][2] == "BackendError: no driver"
+
+
+def test_a_family_gap_does_not_hide_a_broken_source(check):
+    kit = KIT.format(gaps="{'mixtral': Gap('upstream', 'no experts')}").replace(
+        "        gaps =",
+        """        def source(self, tiny, directory):
+            if tiny.family == 'mixtral':
+                {error}
+            return tiny.directory
+        gaps =""",
+    )
+    narrowed = ("--family", "mixtral", "--family", "llama", "--test", "conversions", "--json")
+    done = check(kit.replace("{error}", "return {}['experts']"), *narrowed)
+    outcome, _, message = outcomes(done)["test_conversions_say_how", "mixtral"]
+    assert (done.returncode, outcome) == (1, "failed")
+    assert message.startswith("the kit's own `source` failed for the family mixtral")
+    assert "KeyError: 'experts'" in message
+    assert "raise NotImplementedError (llmtrace_toy.py:" in message
+
+
+def test_a_family_that_the_format_cannot_say_is_a_gap(check):
+    kit = KIT.format(gaps="{'mixtral': Gap('upstream', 'no experts')}").replace(
+        "        gaps =",
+        """        def source(self, tiny, directory):
+            if tiny.family == 'mixtral':
+                raise NotImplementedError('no experts')
+            return tiny.directory
+        gaps =""",
+    )
+    done = check(kit, "--family", "mixtral", "--family", "llama", "--test", "conversions", "--json")
+    assert done.returncode == 0, done.stdout
+    assert outcomes(done)["test_conversions_say_how", "mixtral"] == ("gap", "upstream", "no experts")
+
+
+def test_what_is_left_out_is_told_with_the_reason(check):
+    done = check("", "--test", "tokenizer")
+    assert "Left out:" in done.stdout
+    assert "- the tokenizer gives back the text: the session of toy has no tokenizer" in done.stdout
+
+
+def test_an_ability_that_is_not_claimed_is_left_out_and_said(check):
+    done = check("", *LLAMA, "--test", "every equation", "--test", "replayed")
+    assert "- replayed signals are taken as given (llama): toy does not claim the capability 'replay'" in done.stdout
+
+
+def test_what_the_core_refuses_names_the_backend(check):
+    twice = "request.cuts and observer.signal('embed', request.cuts['embed'].apply(__import__('numpy').zeros((len(request.tokens), 64), 'float64')))"
+    done = check(SPOILED.format(act=twice), *LLAMA, "--test", "every equation", "--json")
+    assert (
+        "SchemaViolationError: The backend toy handed over embed twice"
+        in outcomes(done)["test_every_equation_holds", "llama"][2]
+    )
 
 
 def test_who_is_held_to_nothing_has_not_passed(check):

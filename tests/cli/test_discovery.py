@@ -60,6 +60,14 @@ def test_a_model_is_opened_all_the_same(tmp_path, case):
     )
 
 
+def test_what_to_do_is_told_once(tmp_path):
+    folder = install(tmp_path / "site", "llmtrace-ill", CASES["a name that is taken"][0])
+    done = llmtrace("backends", path=(folder,), cwd=tmp_path)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("broken plugin:")]
+    assert line.endswith("which is used: uninstall one of them")
+    assert line.count("uninstall") == 1
+
+
 def test_damaged_metadata_spoils_nothing(tmp_path):
     folder = install(tmp_path / "site", "llmtrace-ill", "raise RuntimeError('ill')")
     (folder / "llmtrace_ill-1.0.dist-info" / "METADATA").unlink()

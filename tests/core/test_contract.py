@@ -92,7 +92,7 @@ def test_a_spec_that_contradicts_itself_is_refused_and_says_whose_it_is():
         )
         s.spec = attrs.evolve(s.spec, blocks=(attrs.evolve(block, branches=branches), *s.spec.blocks[1:]))
 
-    refused("The spec that the backend fake gives .* activation 'swish'", swish, error=ModelOpenError)
+    refused("The backend fake gives .* activation 'swish'", swish, error=ModelOpenError)
 
     def heads(s):
         block = s.spec.blocks[0]

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 import llmtrace
 from llmtrace import edits
-from llmtrace.data import embedded
 from llmtrace.errors import (
     EditNotSupportedError,
     OptionError,
@@ -24,10 +23,11 @@ from llmtrace.errors import (
 from llmtrace.model import Model
 from llmtrace.plugins import plugins
 from llmtrace.schema.steps import steps
+from tests.builtin import induction
 from tests.specs import SPECS, FakeSession, equations, specs
 
 IDS = [3, 1, 4, 1, 5]
-INDUCTION = "a f e b o d c a f e b o d c"
+INDUCTION = [0, *("_abcdefghijklmno".index(letter) for letter in "afebodcafebodc")]
 
 
 def loss(model, *changes) -> float:
@@ -45,8 +45,8 @@ def loss(model, *changes) -> float:
 )
 class TestTheHandBuiltCircuit:
     @pytest.fixture
-    def model(self, backend):
-        with llmtrace.open(embedded("induction"), backend=backend) as model:
+    def model(self, backend, tmp_path):
+        with llmtrace.open(induction(backend, tmp_path), backend=backend) as model:
             yield model
 
     def test_it_predicts_the_second_copy(self, model):
@@ -67,7 +67,7 @@ class TestTheHandBuiltCircuit:
 
     def test_a_prompt_among_many_is_edited_as_it_is_alone(self, model):
         cut = [llmtrace.ablate("blocks.1.attn.z_post", heads=[0], tokens=[-1])]
-        prompts = ["a b", INDUCTION, "a b c a"]
+        prompts = [[0, 1, 2], INDUCTION, [0, 1, 2, 3, 1]]
         together = model.trace_many(prompts, capture="logits", edits=cut)
         for prompt, trace in zip(prompts, together, strict=True):
             alone = model.trace(prompt, capture="logits", edits=cut)["logits"].array
@@ -255,7 +255,8 @@ class TestWhatCannotBe:
     def test_an_edit_on_a_backend_that_edits_nothing(self):
         with pytest.raises(
             EditNotSupportedError,
-            match=r"embed cannot be edited on the backend fake, which edits nothing.*--backend reference",
+            match=r"embed cannot be edited on the backend fake, which edits nothing\. The reference backend edits every site of a "
+            r"checkpoint directory \(config\.json and safetensors\): llmtrace\.open\(directory, backend=\"reference\"\)\.$",
         ):
             Model(FakeSession(equations(SPECS["sequential"]))).trace(IDS, edits=[llmtrace.ablate("embed")])
 
@@ -265,6 +266,38 @@ class TestWhatCannotBe:
             EditNotSupportedError, match=r"blocks\.0\.attn\.q cannot be edited .*which edits blocks\.L\.attn\.v\."
         ):
             model.trace(IDS, edits=[llmtrace.ablate("blocks.0.attn.q")])
+
+    def test_an_edit_of_a_heads_result_points_to_what_it_is_made_of(self):
+        class Mixed(FakeSession):
+            editable = ("blocks.0.attn.z_post",)
+
+        with pytest.raises(EditNotSupportedError, match=r"Edit blocks\.0\.attn\.z_post, with the same heads"):
+            Model(Mixed(equations(SPECS["sequential"]))).trace(
+                IDS, edits=[llmtrace.ablate("blocks.0.attn.result", heads=[1])]
+            )
+
+    @pytest.mark.parametrize("make", [edits.add, edits.scale, edits.replace])
+    def test_a_finite_edit_that_the_type_cannot_hold(self, make):
+        step = equations(SPECS["sequential"]).steps["blocks.0.resid_pre"]
+        array = np.full(step.shape(3), 2, np.float32)
+        (change,) = edits.changes([make("blocks.0.resid_pre", 1e39)], {step.site: step}, 3)[step.site]
+        with pytest.raises(
+            OptionError,
+            match=r"\(blocks\.0\.resid_pre, 1e\+39\): it makes blocks\.0\.resid_pre larger than float32 can hold",
+        ):
+            change.apply(array)
+        assert (array == 2).all()
+
+    @pytest.mark.filterwarnings("error")
+    def test_but_infinity_that_was_asked_for_or_there_before_is_no_error(self):
+        step = equations(SPECS["sequential"]).steps["blocks.0.resid_pre"]
+        array = np.full(step.shape(3), np.inf, np.float32)
+        for edit in (edits.add(step.site, 1e39), edits.replace(step.site, np.inf), edits.scale(step.site, 1e39)):
+            edits.changes([edit], {step.site: step}, 3)[step.site][0].apply(array)
+        assert np.isinf(array).all()
+
+    def test_an_edit_shows_no_operand_but_its_shape(self):
+        assert repr(edits.add("embed", np.zeros((3, 64)))) == "<Edit add(embed, [3 64])>"
 
 
 class Editing(FakeSession):

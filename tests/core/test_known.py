@@ -112,3 +112,10 @@ def test_of_signals_with_the_same_rows_those_are_named_that_are_read_across_them
 def test_what_is_missing_besides_is_named_too():
     said = refusal(record(select(AT + "q", channels=[0]), session=FakeSession), AT + "scores")
     assert "missing" in said and f"{AT}q was recorded in part only (channels 0): record it whole" in said
+
+
+def test_what_was_not_captured_is_said_with_what_to_capture():
+    trace = record(AT + "rot_q", session=FakeSession)
+    assert refusal(trace, AT + "scores") == (
+        f"{AT}scores cannot be derived: {AT}rot_k was not captured: add it, or {AT}k, to capture=."
+    )

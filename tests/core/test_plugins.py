@@ -205,6 +205,10 @@ def test_a_malformed_backend_is_reported_as_broken_and_takes_no_other_with_it(pl
         ("llmtrace_influence_methods", viewer("bad"), "is no `llmtrace.influence.method.Method`"),
         ("llmtrace_influence_methods", method("Bad!"), "has the name 'Bad!'"),
         ("llmtrace_influence_methods", method("bad", needs=("T",)), r"has `needs` \('T',\), which is no text"),
+        ("llmtrace_influence_methods", method("bad", needs="Q"), "has `needs` 'Q': .* T .* W"),
+        ("llmtrace_influence_methods", method("bad", needs="TW"), "has `needs` 'TW'"),
+        ("llmtrace_influence_methods", method("bad", aims="no"), "has `aims` 'no', which is neither True nor False"),
+        ("llmtrace_influence_methods", method("bad", predictions=1), "has `predictions` 1, which is neither"),
         ("llmtrace_influence_methods", method("bad", completeness=3), "has `completeness` 3"),
         ("llmtrace_influence_methods", method("bad", contract="none"), "`contract` that is no `Contract`"),
         ("llmtrace_influence_methods", method("bad", fold=None), "a `fold` that cannot be called"),
@@ -233,6 +237,21 @@ def test_a_hook_that_does_not_exist_is_an_error_and_no_silence(plugin):
     found = load((plugin("typo", llmtrace_backend=[backend("alpha")]),))
     assert "llmtrace_backend" in str(found.errors[0])
     assert found.backends["typo"].status == "broken"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("llmtrace_backend", "llmtrace_backends"),
+        ("llmtrace_viewer", "llmtrace_viewers"),
+        ("llmtrace_influence_method", "llmtrace_influence_methods"),
+        ("llmtrace_conformence", "llmtrace_conformance"),
+    ],
+)
+def test_a_misspelt_hook_is_offered_the_near_one(plugin, typed, meant):
+    (error,) = load((plugin("typo", **{typed: []}),)).errors
+    assert f"unknown hook {typed!r}" in str(error)
+    assert str(error).endswith(f"Did you mean {meant}?")
 
 
 def test_a_hook_may_answer_with_nothing(plugin):
@@ -376,6 +395,45 @@ def test_a_name_that_is_taken_is_listed_with_both(plugin):
     assert "'heat'" in broken.reason
     assert "fake_plugin_a" in broken.reason
     assert broken.fix == "uninstall one of them"
+
+
+@pytest.mark.parametrize("suffix", [".html", ".HTML"])
+def test_a_suffix_that_is_taken_stays_with_the_first_and_the_second_is_listed_and_can_be_named(plugin, suffix):
+    core = EntryPoint("viewers", "llmtrace.view.plugin", "llmtrace")
+    vars(core)["dist"] = type("Core", (), {"name": "llmtrace-core", "version": "0"})
+    entry = of_a_distribution(
+        plugin("a", llmtrace_viewers=[viewer("mine", suffix=suffix), viewer("own", suffix=".md")])
+    )
+    found = load((entry, core))
+    assert [found.viewer_of(file) for file in ("c.html", "C.HTML", "c.txt", "d/c.md", "c.png", "html")] == [
+        "html", "html", "text", "own", None, None,
+    ]  # fmt: skip
+    assert found.viewer("mine").suffix == suffix
+    (error,) = found.errors
+    assert isinstance(error, DuplicateBackendError)
+    (broken,) = found.broken
+    assert (broken.plugin, broken.distribution, broken.hook) == ("a", "llmtrace-ill", "llmtrace_viewers")
+    for words in ("'mine'", "llmtrace-ill", "'html' of llmtrace.view.plugin of llmtrace-core"):
+        assert words in broken.reason
+    assert broken.fix == "choose it with --viewer mine, or uninstall one of them"
+    with pytest.raises(UnknownMethodError) as refused:
+        found.viewer("theirs")
+    assert "is broken" not in str(refused.value)
+
+
+def test_a_longer_suffix_is_nearer(plugin):
+    found = load((plugin("a", llmtrace_viewers=[viewer("page", suffix=".html"), viewer("heat", suffix=".heat.html")]),))
+    assert found.errors == ()
+    assert (found.viewer_of("x.heat.html"), found.viewer_of("x.html")) == ("heat", "page")
+
+
+def test_it_is_known_which_distribution_brought_a_method_or_a_viewer(plugin):
+    entry = of_a_distribution(
+        plugin("a", llmtrace_viewers=[viewer("heat")], llmtrace_influence_methods=[method("sum")])
+    )
+    found = load((entry,))
+    assert found.owner("viewer", "heat") == found.owner("influence method", "sum") == "llmtrace-ill"
+    assert found.owner("viewer", "sum") == "an unknown distribution"
 
 
 def test_a_sound_plugin_is_not_listed_as_broken(plugin):

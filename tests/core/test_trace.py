@@ -51,7 +51,8 @@ def test_what_is_recorded_is_not_derived_again():
 def test_what_does_not_suffice_is_refused_by_the_names_of_what_is_missing():
     trace = record(patterns=["blocks.0.attn.rot_q"])
     with pytest.raises(
-        SignalUnavailableError, match=r"blocks\.0\.attn\.pattern .*missing.* blocks\.0\.attn\.(scores|rot_k|W_K)"
+        SignalUnavailableError,
+        match=r"^blocks\.0\.attn\.pattern .*: blocks\.0\.attn\.scores was not captured: add it, or blocks\.0\.attn\.rot_k",
     ):
         trace["blocks.0.attn.pattern"]
 
@@ -66,14 +67,16 @@ def test_a_derivation_stays_within_one_block():
     trace = record(patterns=["blocks.0.resid_pre"], session=WeighedSession)
     assert "blocks.0.mlp.post" in trace
     assert "blocks.0.resid_post" in trace
-    with pytest.raises(SignalUnavailableError, match=r"blocks\.1\.resid_post .*missing"):
+    with pytest.raises(
+        SignalUnavailableError, match=r"^blocks\.1\.resid_post .*: blocks\.1\.resid_mid was not captured"
+    ):
         trace["blocks.1.resid_post"]
 
 
 def test_a_derivation_does_not_run_the_model_from_its_tokens():
     trace = record(patterns=["logits"], session=WeighedSession)
     assert "embed" in trace
-    with pytest.raises(SignalUnavailableError, match="missing"):
+    with pytest.raises(SignalUnavailableError, match=r"blocks\.0\.ln1\.out was not captured"):
         trace["blocks.0.attn.q"]
 
 

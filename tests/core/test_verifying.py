@@ -5,6 +5,7 @@ import pytest
 
 import llmtrace
 from llmtrace.availability import availability
+from llmtrace.cli.verdicts import show
 from llmtrace.errors import ModelOpenError, SignalUnavailableError
 from llmtrace.model import Model
 from llmtrace.origin import open_origin
@@ -107,3 +108,27 @@ def test_another_model_is_refused_by_the_weight_that_differs(saved):
     other = attrs.evolve(saved, spec=attrs.evolve(saved.spec, vocab=15))
     with pytest.raises(ModelOpenError, match=r"is another model.*embed\.W_E has shape \[16, 64\]"), open_origin(other):
         pass
+
+
+def test_one_signal_that_was_edited_is_one_and_named(capsys):
+    with llmtrace.open("builtin:induction") as model:
+        trace = model.trace("a b c", edits=[llmtrace.ablate("blocks.1.attn.z_post", heads=[1])])
+    verdicts = verify_trace(trace)
+    assert verdicts.notes[-1] == (
+        "1 captured signal could not be judged, because blocks.1.attn.z_post was taken as given or edited, not computed"
+    )
+    show(verdicts, every=False)
+    out = capsys.readouterr().out
+    assert "1 captured signal could not be judged: blocks.1.attn.z_post" in out.splitlines()[0]
+    assert "\nunchecked: blocks.1.attn.z_post: was taken as given or edited, not computed\n" in out
+
+
+def test_a_trace_that_nothing_can_be_checked_of_is_named_and_told_what_to_record():
+    with llmtrace.open("builtin:induction") as model:
+        trace = model.trace("a b c", capture="blocks.*.attn.{q,k}")
+    with pytest.raises(
+        SignalUnavailableError,
+        match=r"^Nothing could be checked in qk\.trace \(a trace of builtin:induction\): .* Record also "
+        r"blocks\.\*\.ln1\.out \(--capture\), or all sites\.$",
+    ):
+        verify_trace(trace, name="qk.trace")

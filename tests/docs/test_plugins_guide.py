@@ -14,10 +14,15 @@ import numpy as np
 import pytest
 
 from llmtrace import hookspecs, protocol
-from llmtrace.influence.method import Method
+from llmtrace.influence.logit_lens import Lens, Reading
+from llmtrace.influence.method import Answer, InfluenceFold, Method, Task
+from llmtrace.influence.record import Contract, Influence
+from llmtrace.influence.standing import Standing
 from llmtrace.model import Model
 from llmtrace.opening import choose
 from llmtrace.plugins import Plugins, load
+from llmtrace.testing import check_method, check_viewer
+from llmtrace.trace import Token
 from llmtrace.view.viewer import Viewer
 from tests.docs.documents import ROOT, headings
 
@@ -71,6 +76,36 @@ def test_the_section_of_a_hook_explains_every_field_of_what_it_returns(heading: 
     assert [name for name in names if f"`{name}" not in section] == []
 
 
+@pytest.mark.parametrize(
+    ("heading", "record"),
+    [
+        ("llmtrace_influence_methods", Task),
+        ("llmtrace_influence_methods", Answer),
+        ("llmtrace_influence_methods", InfluenceFold),
+        ("llmtrace_viewers", Contract),
+        ("llmtrace_viewers", Influence),
+        ("llmtrace_viewers", Lens),
+        ("llmtrace_viewers", Reading),
+        ("llmtrace_viewers", Standing),
+        ("llmtrace_viewers", Token),
+    ],
+)
+def test_the_section_of_a_hook_explains_every_field_of_what_it_is_given_and_answers(heading: str, record: type) -> None:
+    text = GUIDE.read_text(encoding="utf-8")
+    section = text[text.index(f"### `{heading}`") :].partition("\n### ")[0]
+    prose = re.sub(r"```.*?```", "", section, flags=re.DOTALL)
+    names = [field.name for field in attrs.fields(record)] if attrs.has(record) else members(record)
+    assert names
+    assert [name for name in names if not re.search(rf"`{name}\b", prose)] == []
+
+
+def test_the_guides_methods_and_viewers_pass_the_checks_that_it_offers(installed: Plugins) -> None:
+    for method in installed.methods.values():
+        check_method(method)
+    for viewer in installed.viewers.values():
+        check_viewer(viewer)
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typing.Iterator[Plugins]:
     """The guide's own definitions as a module that an entry point names."""
@@ -103,7 +138,7 @@ def test_the_guides_plugin_loads_and_brings_all_three_kinds(installed: Plugins) 
     assert installed.errors == ()
     assert (set(installed.backends), set(installed.methods), set(installed.viewers)) == (
         {"toy"},
-        {"last_pattern"},
+        {"last_pattern", "last_direct"},
         {"csv"},
     )
 

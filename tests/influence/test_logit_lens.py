@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmtrace.errors import OptionError
+from llmtrace.errors import OptionError, SchemaViolationError
 from llmtrace.influence import lens
+from llmtrace.model import Model
+from tests.specs import FakeSession
 
 
 def probabilities(logits):
@@ -67,3 +69,23 @@ def test_equal_logits_are_ordered_by_id(hand):
     assert [token.id for token, _ in first.top] == list(range(16))
     assert (first.target_rank, first.target_ranks) == (6, (1, 16))
     assert "target rank 1-16" in repr(found)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.filterwarnings("error")
+def test_a_point_that_is_not_finite_is_an_error_though_the_logits_are(hand, value):
+    class Broken(FakeSession):
+        def __init__(self):
+            self.__dict__ |= vars(hand.session)
+
+        def run(self, request, observer):
+            class Swap:
+                layer_done = observer.layer_done
+
+                def signal(self, site, array):
+                    observer.signal(site, np.full_like(array, value) if site == "blocks.0.resid_mid" else array)
+
+            hand.session.run(request, Swap())
+
+    with pytest.raises(SchemaViolationError, match=r"What blocks\.0\.resid_mid of .* would predict holds NaN"):
+        lens(Model(Broken()), "a b c")

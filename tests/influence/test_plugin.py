@@ -15,6 +15,7 @@ from llmtrace.hookspecs import hookimpl
 from llmtrace.influence import Answer, Contract, Method, influence
 from llmtrace.influence.plugin import llmtrace_influence_methods
 from llmtrace.plugins import load, plugins
+from llmtrace.testing import check_method
 
 
 class LastResid:
@@ -52,6 +53,11 @@ def test_every_row_says_what_it_means():
         assert row.cost
         assert set(row.needs.split()) <= {"T", "W"}
         assert (row.completeness is None) == (row.name == "attention")
+
+
+@pytest.mark.parametrize("row", llmtrace_influence_methods(), ids=lambda row: row.name)
+def test_every_row_passes_the_check_that_strangers_are_given(row):
+    check_method(row, gap=1e-9)
 
 
 @pytest.fixture
@@ -93,7 +99,7 @@ def test_a_stranger_that_answers_nonsense_is_named(hand, strangers):
             return Answer(np.full(6, np.nan))
 
     strangers(attrs.evolve(ROW, fold=Nonsense))
-    with pytest.raises(SchemaViolationError, match="The method norms answered"):
+    with pytest.raises(SchemaViolationError, match=r"The influence method norms of .* answered"):
         influence(hand, "a b c a b", ("norms",))
 
 

@@ -261,7 +261,7 @@ def test_logits_that_hold_nan_are_refused(hand):
 
             self._session.run(request, Swap())
 
-    with pytest.raises(SchemaViolationError, match="hold NaN from position 4"):
+    with pytest.raises(SchemaViolationError, match="hold NaN or infinity from position 4"):
         influence(Model(Broken(hand.session)), PROMPT, ("rollout",))
 
 

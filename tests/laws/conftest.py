@@ -3,16 +3,16 @@
 import pytest
 
 import llmtrace
-from llmtrace.data import embedded
+from tests.builtin import induction
 
 
 @pytest.fixture
-def small_model():
+def small_model(tmp_path):
     """Opens the embedded model with a backend by name; skips a backend that does not open it."""
 
     def open_with(name):
         try:
-            return llmtrace.open(embedded("induction"), backend=name)
+            return llmtrace.open(induction(name, tmp_path), backend=name)
         except llmtrace.LLMTraceError as error:
             pytest.skip(f"{name} does not open the embedded model: {error}")
 

@@ -14,7 +14,7 @@ from llmtrace.families.checkpoint import open_checkpoint
 from llmtrace.reference.plugin import ReferenceBackend
 from llmtrace.reference.session import ReferenceSession
 from llmtrace.selection import Cut
-from llmtrace.trace import ModelInfo
+from llmtrace.trace import ModelInfo, Token
 
 
 @frozen
@@ -23,6 +23,19 @@ class HonestOptions:
 
     threads: int = 1
     """Makes no difference."""
+
+
+class Letters:
+    """A token for each printable character of ASCII, and one that begins a text."""
+
+    def encode(self, text, *, special=True):
+        return [0] * special + [ord(letter) - 31 for letter in text]
+
+    def token(self, id):
+        return Token(id, "<s>" if id == 0 else chr(id + 31))
+
+    def find(self, text):
+        return next((id for id in range(96) if self.token(id).text == text), None)
 
 
 class HonestSession(ReferenceSession):
@@ -88,4 +101,5 @@ class Honest:
     def open(cls, source, options):
         checkpoint = open_checkpoint(Path(source))
         info = ModelInfo(source=source, backend=cls.name, runtime=cls.runtime, weights="float32")
-        return cls.session(checkpoint.spec, dict(checkpoint.weights), checkpoint.stored, "float32", info)
+        weights = dict(checkpoint.weights)
+        return cls.session(checkpoint.spec, weights, checkpoint.stored, "float32", info, Letters())

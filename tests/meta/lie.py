@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
@@ -21,6 +22,8 @@ class Lie:
     """The test that must fail, with its family if it has one."""
     says: str
     """A pattern that its message must match: the site or the fault."""
+    variants: Mapping[str, Mapping[str, Any]] = {}
+    """Further options that its kit names."""
 
     @property
     def name(self) -> str:

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from tests.meta import wrong_backends, wrong_delivery, wrong_edits, wrong_honesty, wrong_sessions, wrong_values
+from tests.meta import (
+    wrong_backends,
+    wrong_delivery,
+    wrong_edits,
+    wrong_honesty,
+    wrong_sessions,
+    wrong_tokens,
+    wrong_values,
+)
 
 LIES = [
     lie
-    for module in (wrong_values, wrong_delivery, wrong_honesty, wrong_edits, wrong_sessions, wrong_backends)
+    for module in (
+        wrong_values,
+        wrong_delivery,
+        wrong_honesty,
+        wrong_edits,
+        wrong_sessions,
+        wrong_tokens,
+        wrong_backends,
+    )
     for lie in module.LIES
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from llmtrace.testing import BackendConformance
 from tests.meta.honest import Honest
 from tests.meta.lies import LIES
@@ -10,9 +12,10 @@ from tests.meta.lies import LIES
 class TestHonest(BackendConformance):
     backend = Honest
     patience = 5.0
+    variants: ClassVar = {"two threads": {"threads": "2"}}
 
 
 for _lie in LIES:
     globals()[f"Test{_lie.name}"] = type(f"Test{_lie.name}", (BackendConformance,), {
-        "backend": _lie.backend, "patience": 0.3, "__module__": __name__,
+        "backend": _lie.backend, "patience": 0.3, "variants": _lie.variants, "__module__": __name__,
     })  # fmt: skip

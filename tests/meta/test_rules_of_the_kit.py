@@ -10,6 +10,7 @@ import pytest
 from llmtrace.errors import OptionError
 from llmtrace.testing import BackendConformance
 from llmtrace.testing.conformance import tests as laws
+from llmtrace.testing.kit.base import beyond
 from llmtrace.testing.model import FAMILIES
 from tests.meta.honest import Honest
 from tests.meta.inner import judge_file
@@ -66,6 +67,7 @@ def test_what_the_tests_are_given_cannot_be_replaced(name):
 
 def test_what_is_the_authors_may_be_set_also_in_a_base_class_of_his_own():
     own = {"backend": Honest, "gaps": {}, "source": lambda self, tiny, directory: tiny.directory, "patience": 1.0}
+    own |= {"text": "abc", "variants": {}}
     base = type("Base", (BackendConformance,), own)
     assert type("Sub", (base,), {"helper": 1}).patience == 1.0
 
@@ -225,26 +227,53 @@ class TestAbsent(BackendConformance):
     assert "TestThere: not one" not in done.stdout
 
 
-def test_a_backend_whose_module_imports_its_runtime_is_caught(tmp_path, monkeypatch):
-    info = tmp_path / "eager_runtime-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: eager-runtime\nVersion: 1.0\n")
-    (info / "top_level.txt").write_text("eager_runtime\n")
-    (info / "RECORD").write_text("eager_runtime.py,,\n")
-    (tmp_path / "eager_runtime.py").write_text("VERSION = '1.0'\n")
-    (tmp_path / "eager_plugin.py").write_text(
-        "import eager_runtime\nfrom tests.meta.honest import Honest\n\n"
-        "class Eager(Honest):\n    runtime = 'Eager'\n    distributions = ('eager-runtime',)\n"
+SOURCE = """
+class TestConverts(BackendConformance):
+    backend = Honest
+    gaps = {{"mixtral": Gap("upstream", "its format has no experts")}}
+
+    def source(self, tiny, directory):
+        if tiny.family == "mixtral":
+            raise {error}
+        return tiny.directory
+"""
+
+
+def test_a_family_that_the_format_cannot_say_is_a_gap_where_source_says_so(suite):
+    file = suite(SOURCE.format(error="NotImplementedError('no experts')"))
+    code, outcomes = judge_file(file, "-k", "conversions_say_how and (mixtral or llama)")
+    assert code == pytest.ExitCode.OK
+    assert outcomes.call("test_conversions_say_how[mixtral]").wasxfail == "upstream: its format has no experts"
+
+
+def test_a_source_that_breaks_is_no_gap(suite):
+    file = suite(SOURCE.format(error="KeyError('experts')"))
+    code, outcomes = judge_file(file, "-k", "conversions_say_how and (mixtral or llama)")
+    assert code == pytest.ExitCode.TESTS_FAILED
+    said = outcomes.call("test_conversions_say_how[mixtral]")
+    assert said.failed
+    assert "the kit's own `source` failed for the family mixtral" in said.longrepr.reprcrash.message
+    assert (
+        "KeyError: 'experts'; for a family that the format cannot say, raise NotImplementedError" in said.longreprtext
     )
-    file = tmp_path / "test_eager.py"
-    file.write_text(
-        "from eager_plugin import Eager\nfrom llmtrace.testing import BackendConformance\n\n"
-        "class TestEager(BackendConformance):\n    backend = Eager\n"
+
+
+def test_a_kit_whose_every_family_is_a_gap_says_so(suite):
+    file = suite("""
+class TestNone(BackendConformance):
+    backend = Honest
+    gaps = dict.fromkeys(BackendConformance.families, Gap("ours", "later"))
+""")
+    _, outcomes = judge_file(file, "-k", "closing_ends")
+    (said,) = [each for reports in outcomes.reports.values() for each in reports if each.failed]
+    assert "every family is a gap, so there is no model to look at" in said.longreprtext
+
+
+def test_only_what_is_beyond_the_limit_is_listed_in_dataflow_order():
+    away = {"logits": 3.0, "noise": 1e-7, "q": 0.1, "z": 2.0} | {f"s{place}": 1.0 for place in range(4)}
+    order = ["noise", "q", "z", "s0", "s1", "s2", "s3", "logits"]
+    assert beyond(away, 1e-6, order) == (
+        "q: 1.0e-01, z: 2.0e+00, s0: 1.0e+00, s1: 1.0e+00, s2: 1.0e+00 and 2 more (rounding explains 1.0e-06)"
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in ("eager_runtime", "eager_plugin"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    _, outcomes = judge_file(file, "-k", "runtime_is_not_imported or what_plugins_are")
-    assert outcomes.call("test_the_backend_is_what_plugins_are").passed
-    said = outcomes.call("test_the_runtime_is_not_imported_before_a_model_is_opened")
-    assert "eager_runtime is imported before a model is opened" in said.longrepr.reprcrash.message
+    assert beyond({"q": float("nan")}, 1e-6, order).startswith("q: nan")
+    assert beyond(away, 5.0, order) == ""

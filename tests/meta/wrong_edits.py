@@ -242,6 +242,8 @@ LIES = [
     Lie("an edit is made and not handed over", EditsUnseen, MADE, r"zero\(embed.*embed is not what"),
     Lie("one editable site cannot be edited", Editable, MADE, r"blocks\.0\.attn\.scores is not what"),
     Lie("edits are claimed and no site is editable", NothingEditable, MADE, r"edits are claimed, and no site is editable"),
+    Lie("the same, several edits at once", NothingEditable, GONE, r"edits are claimed, and no site is editable"),
+    Lie("the same, several prompts at once", NothingEditable, EDITED, r"edits are claimed, and no site is editable"),
     Lie("padding leaks", Padded, TOGETHER, r"prompt 0 of 4, 3 tokens: blocks"),
     Lie("all prompts are cut as the first", CutsOfTheFirst, TOGETHER, r"prompt 1 of 4, .*: the shape of \S+"),
     Lie("observers get each other's prompts", OthersObserver, TOGETHER, r"prompt 0 of 4, 3 tokens: the shape of embed"),

@@ -144,6 +144,18 @@ class KeepsSignals(HonestSession):
         super().close()
 
 
+class KeepsLast(HonestSession):
+    """What the last run handed over stays until the next."""
+
+    def run(self, request, observer):
+        self.last = {}
+        super().run(request, observer)
+
+    def hand(self, site, array):
+        self.last[site] = array
+        return array
+
+
 class KeepsWeights(HonestSession):
     """Every model that was ever opened stays in memory."""
 
@@ -223,6 +235,7 @@ LIES = [
     Lie("a file stays open", KeepsFile, LEAKS, r"files are still open"),
     Lie("a thread stays", KeepsThread, LEAKS, r"threads are still running"),
     Lie("signals stay in memory", KeepsSignals, LEAKS, r"runs that hand over .* took"),
+    Lie("the last run's signals stay", KeepsLast, "test_nothing_handed_over_is_kept", r"still keeps embed"),
     Lie("weights stay in memory", KeepsWeights, "test_closed_models_take_no_memory", r"opened and closed .* took"),
     Lie("a file appears beside the model", WritesBeside, AROUND, r"model\.cache"),
     Lie("the process's random numbers are seeded", Ambient, AROUND, r"random numbers"),

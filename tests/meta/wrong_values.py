@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import evolve
+from attrs import evolve, frozen
 
-from tests.meta.honest import HonestSession
+from tests.meta.honest import Honest, HonestSession
 from tests.meta.lie import Lie
 
 
@@ -69,6 +69,53 @@ class ShortMemory(HonestSession):
         return array[:1].repeat(len(array), 0) if site == "logits" and len(array) > 32 else array
 
 
+class ShortMemoryInside(HonestSession):
+    """The same, and it shows before the logits."""
+
+    def hand(self, site, array):
+        wrong = ("blocks.1.attn.z", "blocks.1.resid_post", "ln_final.out", "logits")
+        return array[:1].repeat(len(array), 0) if site in wrong and len(array) > 32 else array
+
+
+class LogitsAlone(HonestSession):
+    """The same, and the logits are all that it offers."""
+
+    def __init__(self, *all):
+        super().__init__(*all)
+        self.offers = {"logits": self.offers["logits"]}
+
+    def hand(self, site, array):
+        return array[:1].repeat(len(array), 0) if len(array) > 32 else array
+
+
+class SaysHalf(HonestSession):
+    """A file of float32 is called one of bfloat16."""
+
+    def __init__(self, *all):
+        super().__init__(*all)
+        self.stored = dict.fromkeys(self.stored, "BF16")
+
+
+@frozen
+class Kernels:
+    kernel: str = "plain"
+
+
+class WrongKernel(Honest):
+    """Under an option that neither preset has, queries come in another order."""
+
+    options = Kernels
+
+    @classmethod
+    def preset(cls, preset):
+        return Kernels()
+
+    @classmethod
+    def open(cls, source, options):
+        cls.session = HeadsReversed if options.kernel == "tiled" else HonestSession
+        return super().open(source, options)
+
+
 def block(spec, **changes):
     """The spec with its blocks' attention changed."""
     return tuple(
@@ -122,6 +169,7 @@ class OneWeightIsAnother(HonestSession):
 
 
 EQUATIONS, REFERENCE = "test_every_equation_holds", "test_signals_are_the_references"
+FULL = "test_one_token_and_a_full_context_run[llama]"
 LIES = [
     Lie("heads in reverse order", HeadsReversed, f"{EQUATIONS}[llama]", r"blocks\.0\.attn\.q is off"),
     Lie("[head, token] read as [token, head]", HeadsBeforeTokens, f"{EQUATIONS}[llama]", r"blocks\.0\.attn\.q is off"),
@@ -130,9 +178,14 @@ LIES = [
     Lie("the stream before a block as that after it", StreamBefore, f"{EQUATIONS}[gpt_neox]", r"blocks\.0\.resid_post is off"),
     Lie("q without its rotation as rot_q", QueriesNotTurned, f"{EQUATIONS}[gpt_neox]", r"blocks\.0\.attn\.rot_q is off"),
     Lie("other experts than those chosen", OtherExperts, f"{EQUATIONS}[mixtral]", r"expert_index is off.*other experts"),
-    Lie("another model's numbers, in themselves consistent", Consistent, f"{REFERENCE}[llama]", r"blocks\.1\.mlp"),
+    Lie("another model's numbers, in themselves consistent", Consistent, f"{REFERENCE}[llama]", r"from the reference: blocks\.1\.mlp\.\w+: \S+, .* and \d+ more \(rounding explains \d\S+\)"),
     Lie("its weights are not the file's", Consistent, "test_weights_are_the_files[llama]", r"blocks\.1\.mlp\.W_in is not the file's"),
-    Lie("long prompts go wrong", ShortMemory, "test_one_token_and_a_full_context_run[llama]", r"on a prompt of 64 tokens"),
+    Lie("long prompts go wrong", ShortMemory, FULL, r"on a prompt of 64 tokens, the logits are \d\S+ away from the reference's \(rounding explains \d\S+\); no other signal is"),
+    Lie("long prompts go wrong inside", ShortMemoryInside, FULL, r"64 tokens, .*; the first signal that is: blocks\.1\.attn\.z\b"),
+    Lie("long prompts go wrong, and nothing else is shown", LogitsAlone, FULL, r"64 tokens, .*; hand out the signals before them"),
+    Lie("weights are called bfloat16", SaysHalf, "test_weights_are_the_files[llama]", r"stored as BF16, and holds numbers that are no BF16"),
+    Lie("an option goes wrong", WrongKernel, "test_variants_hold_too", r"with the options tiles, blocks\.0\.attn\.q is off",
+        {"usual": {"kernel": "plain"}, "tiles": {"kernel": "tiled"}}),
     Lie("another scale of scores in the spec", WrongScale, f"{EQUATIONS}[llama]", r"blocks\.0\.attn\.scores is off"),
     Lie("another epsilon in the spec", WrongEpsilon, f"{EQUATIONS}[mistral]", r"ln_final\.\w+ is off"),
     Lie("a longer context than the model's", WrongContext, "test_the_spec_is_the_models[llama]", r"context.* 128"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def test_the_skeleton_passes_its_own_linter_formatter_and_type_checker(tmp_path,
 
 def test_it_imports_only_what_the_guide_promises(tmp_path):
     for path in new_backend("toy", tmp_path).directory.rglob("*.py"):
-        for module, names in taken(path):
+        for module, names in taken(ast.parse(path.read_text("utf-8"))):
             assert module in PROMISED, f"{path.name}: {module}"
             assert not PROMISED[module] or set(names) <= PROMISED[module], f"{path.name}: {module}: {names}"
 
@@ -139,15 +140,23 @@ def test_when_open_is_written_the_sites_are_next_and_then_the_run(toy, tmp_path)
     filled(directory, "open.py", '    where = "`load`', load)
     (message,) = messages("runs repeat", "every equation")[0]
     assert "does not offer the logits" in message
-    sites = 'SITES: Mapping[str, str] = {"logits": "logits", "embed": "embed", "ln": "ln_final.out", "{L}": "blocks.{L}.resid_post"}\n'
+    sites = """SITES: Mapping[str, str] = {
+    "logits": "logits", "embed": "embed", "ln": "ln_final.out", "{L}": "blocks.{L}.resid_post",
+    "{L}.qkv": "blocks.{L}.attn.q blocks.{L}.attn.k blocks.{L}.attn.v", "{L}.z": "blocks.{L}.attn.z",
+}
+"""
     filled(directory, "sites.py", "SITES: Mapping[str, str] = {}\n", sites)
     (message,) = messages("runs repeat", "every equation")[0]
     assert "run is not written yet" in message
     assert "`forward` of llmtrace_toy/session.py" in message
     forward = """    from llmtrace.testing.kit.running import watch
     seen = watch(model, tokens).arrays
-    native = {name: site for name, site in sites(len(model.spec.blocks)).items()}
-    return {name: seen[site] for name, site in native.items()}
+    import numpy as np
+    from llmtrace_toy.sites import sites
+    return {
+        name: np.concatenate([seen[site].reshape(len(tokens), -1) for site in each], axis=1) if len(each) > 1 else seen[each[0]]
+        for name, each in sites(len(model.spec.blocks)).items()
+    }
 
 """
     filled(directory, "session.py", '    where = "`forward`', forward)

@@ -72,3 +72,10 @@ def test_long_lists_and_long_cells_are_shortened():
     assert rows == notebook.SHOWN < len(signals)
     assert f"… {len(signals) - rows + 1} more rows" in markup
     assert "x" * 200 not in Reader(markup).text
+
+
+def test_an_edited_trace_says_so():
+    with llmtrace.open("builtin:induction") as model:
+        edited = model.trace("a b", edits=[llmtrace.ablate("blocks.0.attn.z_post", heads=[1])])
+    assert "; edited: zero(blocks.0.attn.z_post, heads=1)" in repr(edited)
+    assert "edited: zero(blocks.0.attn.z_post, heads=1)" in Reader(edited._repr_html_()).text

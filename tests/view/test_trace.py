@@ -5,6 +5,7 @@ import base64
 import numpy as np
 import pytest
 
+import llmtrace
 from llmtrace.errors import TraceFileError
 from llmtrace.selection import select
 from llmtrace.view import trace as view
@@ -106,3 +107,13 @@ def test_groups_hold_every_signal_and_byte_once(trace):
 def test_runs_of_numbers_are_drawn_together():
     assert runs([0, 1, 2, 5, 7, 8]) == "0..2,5,7..8"
     assert runs([3]) == "3"
+
+
+def test_an_edited_trace_says_so_in_its_title_its_heading_and_its_facts(model):
+    edited = model.trace("a b c", edits=[llmtrace.ablate("blocks.0.attn.z_post", heads=[1])])
+    html = view.page_of_trace(edited)
+    page = content(html)
+    assert "<title>Edited trace of 4 tokens" in html
+    assert page["edits"] == ["zero(blocks.0.attn.z_post, heads=1)"]
+    assert ["edited", "zero(blocks.0.attn.z_post, heads=1)"] in page["facts"]
+    assert "Edited" not in view.page_of_trace(model.trace("a b c")).split("</title>")[0]

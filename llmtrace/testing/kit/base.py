@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,10 +18,13 @@ from llmtrace.contract import check_contract
 from llmtrace.model import Model
 from llmtrace.protocol import Gap, Preset, TraceBackend
 from llmtrace.settings import settings
+from llmtrace.testing.failing import SourceFailed
 from llmtrace.testing.model import FAMILIES, TinyModel, tiny_model
 
 OTHER_SEED = 1
 """Of the model that stands beside another of its family."""
+LISTED = 5
+"""So many sites are named where more are at fault."""
 
 
 @frozen
@@ -41,18 +44,32 @@ class Bench:
         mark = place / "source"
         if not mark.exists():
             place.mkdir(parents=True, exist_ok=True)
-            mark.write_text(str(self.kit.source(tiny, place)), encoding="utf-8")
+            mark.write_text(str(self._converted(tiny, place)), encoding="utf-8")
         return mark.read_text(encoding="utf-8")
 
-    def open(self, tiny: TinyModel, preset: Preset = "exact") -> Model:
+    def _converted(self, tiny: TinyModel, place: Path) -> str | Path:
+        """Raises `SourceFailed`, and `NotImplementedError` as it is: so a kit says what its format cannot."""
+        try:
+            return self.kit.source(tiny, place)
+        except NotImplementedError:
+            raise
+        except Exception as error:
+            raise SourceFailed(
+                f"the kit's own `source` failed for the family {tiny.family}, so nothing was tried: {type(error).__name__}: {error}; for a "
+                "family that the format cannot say, raise NotImplementedError"
+            ) from error
+
+    def open(self, tiny: TinyModel, preset: Preset = "exact", options: Mapping[str, Any] = {}) -> Model:
         """A session of its own, held to the contract. The caller closes it."""
-        return open_with(self.kit.backend, self.source(tiny), preset)
+        return open_with(self.kit.backend, self.source(tiny), preset, options)
 
 
-def open_with(backend: type[TraceBackend], source: str, preset: Preset = "exact") -> Model:
+def open_with(
+    backend: type[TraceBackend], source: str, preset: Preset = "exact", options: Mapping[str, Any] = {}
+) -> Model:
     """Open as `llmtrace.open` does, without looking for plugins and without a probe."""
     with calling(backend.name, "open"):
-        session = backend.open(source, settings(backend, preset, {}))
+        session = backend.open(source, settings(backend, preset, options))
     check_contract(session, backend)
     return Model(session, "named")
 
@@ -84,9 +101,15 @@ class Kit:
 
     patience: ClassVar[float] = 20.0
     """Seconds that closing a tiny model may take."""
+    text: ClassVar[str] = "the cat sat on the mat"
+    """ASCII, without a blank at either end: what a tokenizer is asked to encode. One of few letters, or one whose tokens are words
+    without the blanks between them, needs another."""
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Further settings to hold, by a name of your own: options that are laid over `exact`."""
 
     def source(self, tiny: TinyModel, directory: Path) -> str | Path:
-        """What the backend opens the model by: its directory, unless overridden to convert it into files in `directory`."""
+        """What the backend opens the model by: its directory, unless overridden to convert it into files in `directory`. Raises
+        `NotImplementedError` for a family that the format cannot say, which a gap then declares; any other exception is a failure."""
         return tiny.directory
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -118,15 +141,17 @@ class Kit:
     @pytest.fixture
     def one(self, bench: Bench) -> TinyModel:
         """A single model, for what does not depend on the family: the first that has no gap."""
-        return bench.tiny(next(family for family in self.families if family not in self.gaps))
+        family = next((family for family in self.families if family not in self.gaps), None)
+        assert family is not None, "every family is a gap, so there is no model to look at"
+        return bench.tiny(family)
 
     @pytest.fixture
     def opened(self, bench: Bench) -> Iterator[Callable[..., Model]]:
         """Opens a model in a session of its own, closed at the end of the test."""
         with ExitStack() as stack:
 
-            def open(tiny: TinyModel, preset: Preset = "exact") -> Model:
-                return stack.enter_context(bench.open(tiny, preset))
+            def open(tiny: TinyModel, preset: Preset = "exact", options: Mapping[str, Any] = {}) -> Model:
+                return stack.enter_context(bench.open(tiny, preset, options))
 
             yield open
 
@@ -137,7 +162,21 @@ def claims(backend: type[TraceBackend], ability: str) -> None:
         pytest.skip(f"{backend.name} does not claim the capability {ability!r}")
 
 
-def worst(errors: Mapping[str, float]) -> str:
-    """The worst few of several errors, in words."""
-    order: list[Any] = sorted(errors, key=lambda site: -errors[site])
-    return ", ".join(f"{site}: {errors[site]:.1e}" for site in order[:5])
+def beyond(away: Mapping[str, float], limit: float, order: Iterable[str]) -> str:
+    """The sites that are further away than the limit, in dataflow order, so that the first is where it began; empty where none is.
+
+    >>> beyond({"c": 0.5, "b": 2e-8, "a": 0.25}, 1e-6, "abc")
+    'a: 2.5e-01, c: 5.0e-01 (rounding explains 1.0e-06)'
+    """
+    found = [f"{site}: {away[site]:.1e}" for site in order if site in away and not away[site] <= limit]
+    more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    return f"{', '.join(found[:LISTED])}{more} (rounding explains {limit:.1e})" if found else ""
+
+
+def prompt_of(tokens: int) -> str:
+    """In words.
+
+    >>> prompt_of(1), prompt_of(12)
+    ('a prompt of 1 token', 'a prompt of 12 tokens')
+    """
+    return f"a prompt of {tokens} token{'s' * (tokens != 1)}"

@@ -12,7 +12,7 @@ from llmtrace.protocol import SupportsEdits
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step
 from llmtrace.schema.verify import distance, token_axis
-from llmtrace.testing.kit.base import Kit, claims, worst
+from llmtrace.testing.kit.base import Kit, beyond, claims
 from llmtrace.testing.kit.neutral import Refuses, refused
 from llmtrace.testing.kit.running import Watch, changed, explained, reference, watch, whole
 from llmtrace.testing.model import TinyModel
@@ -44,11 +44,12 @@ class EditingKit(Kit):
                 found, expected = _edited(model, tiny, edit).arrays, _edited(other, tiny, edit).arrays
                 # an edit may leave experts tied: their numbers may differ then, and nothing that follows from them
                 away = {site: distance(found[site], expected[site], axis[site])[0] for site in found if site in axis}
-                assert max(away.values()) <= explained(model.session), f"under {edit}: {worst(away)}"
+                others = beyond(away, explained(model.session), axis)
+                assert not others, f"under {edit}: {others}"
                 alone = _edited(model, tiny, edit, ["logits"]).arrays["logits"]
                 moved = distance(alone, expected["logits"])[0]
                 assert moved <= explained(model.session), (
-                    f"under {edit}, with nothing else asked for: logits: {moved:.1e}"
+                    f"under {edit}, with nothing else asked for: logits: {moved:.1e} (rounding explains {explained(model.session):.1e})"
                 )
 
     def test_edits_of_one_run_act_together_and_are_gone_after_it(self, model: Model, tiny: TinyModel) -> None:
@@ -56,8 +57,8 @@ class EditingKit(Kit):
         stopped theirs."""
         claims(self.backend, "edits")
         untouched = watch(model.session, tiny.tokens).arrays
-        sites = [site for site in editable(model) if site in model.session.offers]
-        site = sites[0]
+        sites = editable(model)
+        site = next((site for site in sites if site in untouched), sites[0])
         edits = [
             add(site, 1.0),
             scale(site, 2.0, tokens=[1]),
@@ -65,16 +66,20 @@ class EditingKit(Kit):
             scale(sites[len(sites) // 2], 1.5),
         ]
         plan = changes(edits, model.equations.steps, len(tiny.tokens))
-        expected = untouched[site].copy()
-        for change in plan[site]:
-            change.apply(expected)
         seen = watch(model.session, tiny.tokens, edits=plan).arrays
         words = ", ".join(map(str, edits))
-        assert _near(seen[site], expected), f"under {words}, {site} is not what they make of it"
+        if site in untouched:
+            expected = untouched[site].copy()
+            for change in plan[site]:
+                change.apply(expected)
+            assert _near(seen[site], expected), f"under {words}, {site} is not what they make of it"
         with reference(tiny) as other:
             logits = watch(other.session, tiny.tokens, edits=plan).arrays["logits"]
         moved = distance(seen["logits"], logits)[0]
-        assert moved <= explained(model.session), f"under {words}, the logits are {moved:.1e} away from the reference's"
+        limit = explained(model.session)
+        assert moved <= limit, (
+            f"under {words}, the logits are {moved:.1e} away from the reference's (rounding explains {limit:.1e})"
+        )
         others = changed(untouched, watch(model.session, tiny.tokens).arrays)
         assert not others, f"in the next run, {others}"
         refused(model, tiny, Refuses(len(untouched) // 2), plan)
@@ -83,15 +88,16 @@ class EditingKit(Kit):
 
 
 def editable(model: Model) -> list[str]:
-    """In dataflow order."""
+    """In dataflow order; not none, where edits are claimed."""
     there = model.session.editable if isinstance(model.session, SupportsEdits) else ()
-    return [site for site in model.equations.steps if site in there]
+    sites = [site for site in model.equations.steps if site in there]
+    assert sites, "edits are claimed, and no site is editable"
+    return sites
 
 
 def _edits(model: Model, tiny: TinyModel) -> Iterator[tuple[Edit, str]]:
     """One edit of each editable site, the operations in turn, cut in turn to a head, some tokens, or not at all."""
     sites = editable(model)
-    assert sites, "edits are claimed, and no site is editable"
     random = np.random.default_rng(0)
     for place, site in enumerate(sites):
         step = model.equations.steps[site]

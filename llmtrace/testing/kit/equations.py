@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import pytest
 
 from llmtrace.errors import LLMTraceError, PromptError
 from llmtrace.model import Model
 from llmtrace.schema.precision import ROUNDOFF
 from llmtrace.schema.verify import distance, token_axis
-from llmtrace.testing.kit.base import Kit, claims, worst
+from llmtrace.testing.kit.base import Bench, Kit, beyond, claims, prompt_of
+from llmtrace.testing.kit.kinds import are, kind_of
 from llmtrace.testing.kit.running import explained, logits, reference, watch
 from llmtrace.testing.model import TinyModel
 
@@ -36,15 +38,7 @@ class EquationsKit(Kit):
 
     def test_every_equation_holds(self, model: Model, tiny: TinyModel) -> None:
         """Under `exact`, each captured signal is its equation applied to the signals captured before it, at every prompt length."""
-        judged = 0
-        for length in LENGTHS:
-            for error in model.verify(tiny.tokens[:length]):
-                assert error.status != "violated", (
-                    f"{error.site} is off by {error.relative_error:.1e} (rounding explains {error.tolerance:.1e}) on a prompt of "
-                    f"{length} tokens. {error.reason}"
-                )
-                judged += error.status == "holds"
-        assert judged > len(LENGTHS), "nothing but the logits could be judged: hand out weights, and more signals"
+        _hold(model, tiny)
 
     def test_the_shipped_preset_gives_the_models_logits(self, one: TinyModel, opened: Callable[..., Model]) -> None:
         """`shipped` opens too, and its logits are the reference's within the rounding that it declares."""
@@ -58,16 +52,23 @@ class EquationsKit(Kit):
 
     def test_signals_are_the_references(self, model: Model, tiny: TinyModel) -> None:
         """Each signal, and the logits, agree with the reference backend's: what two mistakes that cancel would hide."""
-        found = watch(model.session, tiny.tokens).arrays
-        with reference(tiny) as other:
-            expected = watch(other.session, tiny.tokens).arrays
-        axis = {site: token_axis(step) for site, step in model.equations.steps.items()}
-        away = {site: distance(found[site], expected[site], axis[site])[0] for site in found}
-        limit = explained(model.session)
-        assert max(away.values()) <= limit, f"more than {limit:.1e} away from the reference: {worst(away)}"
+        _agree(model, tiny)
+
+    def test_variants_hold_too(self, one: TinyModel, bench: Bench) -> None:
+        """Under each set of options that the kit names in `variants`, every equation holds and signals are the reference's."""
+        if not self.variants:
+            pytest.skip("the kit names no further options (`variants`)")
+        for name, options in self.variants.items():
+            with bench.open(one, "exact", options) as model:
+                try:
+                    _hold(model, one)
+                    _agree(model, one)
+                except AssertionError as error:
+                    raise AssertionError(f"with the options {name}, {error}") from error
 
     def test_weights_are_the_files(self, model: Model, tiny: TinyModel) -> None:
-        """Weights have their schema names and shapes, and the values in the file."""
+        """Weights have their schema names and shapes, the values in the file, and no finer ones than the type has in which they are said
+        to be stored."""
         claims(self.backend, "weights")
         session = reference(tiny)
         weights, stored = model.weights, getattr(model.session, "stored")  # noqa: B009  the ability's protocol has it
@@ -78,6 +79,11 @@ class EquationsKit(Kit):
             found, expected = np.asarray(weights[name], np.float64), np.asarray(session.weights[name], np.float64)
             limit = 2 * ROUNDOFF.get(stored[name], ROUNDOFF["float16"])
             assert distance(found, expected)[0] <= limit, f"{name} is not the file's"
+            kind = kind_of(stored[name])
+            # norm weights are as multiplied, and some files hold them less one
+            assert kind is None or are(kind, found) or (found.ndim == 1 and are(kind, found - 1)), (
+                f"{name} is said to be stored as {stored[name]}, and holds numbers that are no {stored[name]}"
+            )
 
     def test_one_token_and_a_full_context_run(self, model: Model, tiny: TinyModel) -> None:
         """A prompt of one token and one that fills the context give the reference's logits; one over the context is a `PromptError`."""
@@ -86,10 +92,53 @@ class EquationsKit(Kit):
             with reference(tiny) as other:
                 expected = other.trace(tokens, capture="logits")["logits"].array
             found = model.trace(tokens, capture="logits")["logits"].array
-            assert distance(found, expected)[0] <= explained(model.session), f"on a prompt of {len(tokens)} tokens"
+            away, limit = distance(found, expected)[0], explained(model.session)
+            assert away <= limit, (
+                f"on {prompt_of(len(tokens))}, the logits are {away:.1e} away from the reference's (rounding explains {limit:.1e}); "
+                f"{_cause(model, tiny, tokens, limit)}"
+            )
         if model.spec.context is not None:
             try:
                 model.trace([*full, 0], capture="logits")
             except PromptError:
                 return
             raise AssertionError("a prompt over the context was run")
+
+
+def _hold(model: Model, tiny: TinyModel) -> None:
+    """Every equation, at every length."""
+    judged = 0
+    for length in LENGTHS:
+        for error in model.verify(tiny.tokens[:length]):
+            assert error.status != "violated", (
+                f"{error.site} is off by {error.relative_error:.1e} (rounding explains {error.tolerance:.1e}) on {prompt_of(length)}"
+                f"{': it ' * bool(error.reason)}{error.reason}"
+            )
+            judged += error.status == "holds"
+    assert judged > len(LENGTHS), "nothing but the logits could be judged: hand out weights, and more signals"
+
+
+def _agree(model: Model, tiny: TinyModel) -> None:
+    """All that is handed out is the reference's."""
+    others = _away(model, tiny, tiny.tokens, explained(model.session))
+    assert not others, f"away from the reference: {others}"
+
+
+def _away(model: Model, tiny: TinyModel, tokens: Sequence[int], limit: float) -> str:
+    """Which signals are not the reference's, in words."""
+    found = watch(model.session, tokens).arrays
+    with reference(tiny) as other:
+        expected = watch(other.session, tokens).arrays
+    axis = {site: token_axis(step) for site, step in model.equations.steps.items()}
+    away = {site: distance(found[site], expected[site], axis[site])[0] for site in found}
+    return beyond(away, limit, axis)
+
+
+def _cause(model: Model, tiny: TinyModel, tokens: Sequence[int], limit: float) -> str:
+    """Where the logits may have gone wrong, as far as the signals before them tell."""
+    if len(model.session.offers) == 1:
+        return "hand out the signals before them, and test_every_equation_holds names the first that is off"
+    first = _away(model, tiny, tokens, limit).partition(":")[0]
+    if first in ("", "logits"):
+        return "no other signal is, so look at what makes the logits, and at a run in which nothing else is asked for"
+    return f"the first signal that is: {first}"

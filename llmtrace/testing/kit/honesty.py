@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import ml_dtypes
 import numpy as np
 
 from llmtrace.model import Model
 from llmtrace.schema.precision import BYTES, Precision
-from llmtrace.schema.sites import Array
 from llmtrace.testing.kit.base import Kit
+from llmtrace.testing.kit.kinds import TYPES, are
 from llmtrace.testing.kit.running import watch
 from llmtrace.testing.model import TinyModel
 
 ENOUGH = 64
 """So many numbers cannot all be rounded by chance as another type, or another computation, would round them."""
-TYPES: Mapping[str, type] = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 MODEST = 1e-3
 """The least share of the declared rounding that the worst of several signals must show. An honest one shows a tenth; float32 that is
 declared as a 16-bit type, a ten-thousandth."""
@@ -58,11 +57,11 @@ class HonestyKit(Kit):
             if precision.storage not in BYTES or not equation.sums or equation.integer or values.size < ENOUGH:
                 continue  # what is no sum of products (a look-up, a copy) may have few bits by nature
             for coarser in _coarser(precision):
-                assert not _are(coarser, values), (
+                assert not are(coarser, values), (
                     f"{site} is declared as {precision.storage} and every number of it is a {np.dtype(coarser).name}"
                 )
             if precision.storage in TYPES:
-                assert _are(TYPES[precision.storage], values), f"{site} holds numbers that are no {precision.storage}"
+                assert are(TYPES[precision.storage], values), f"{site} holds numbers that are no {precision.storage}"
 
     def test_no_coarser_rounding_is_declared_than_there_is(self, model: Model, tiny: TinyModel) -> None:
         """Declared rounding shows: one of the signals that share a precision is off by a thousandth of what it explains, or more. A
@@ -89,12 +88,6 @@ class HonestyKit(Kit):
             assert not (gap and site in model.session.offers), f"{site} is offered and has a gap"
             assert gap is None or gap.reason.strip(), f"the gap at {site} has no reason"
         assert "logits" in model.session.offers, "the logits are not offered"
-
-
-def _are(kind: type, values: Array) -> bool:
-    """Whether all of the numbers are of a type."""
-    with np.errstate(over="ignore"):
-        return np.array_equal(values.astype(kind).astype(np.float64), values)
 
 
 def _coarser(precision: Precision) -> Iterator[type]:

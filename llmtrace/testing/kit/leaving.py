@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -16,6 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from llmtrace.model import Model
+from llmtrace.protocol import Request
+from llmtrace.schema.sites import Array
 from llmtrace.testing.kit.base import Bench, Kit
 from llmtrace.testing.kit.running import watch, whole
 from llmtrace.testing.model import TinyModel
@@ -50,6 +54,18 @@ class LeavingKit(Kit):
             grown = _growth(lambda: watch(model.session, tokens, cuts), ROUNDS)
         assert grown < ROUNDS * handed / 2, f"{ROUNDS} runs that hand over {handed:,} bytes each took {grown:,} more"
 
+    def test_nothing_handed_over_is_kept(self, one: TinyModel, opened: Callable[..., Model]) -> None:
+        """What a run handed over is gone when the run is over, unless it is memory that every run uses again. (Of memory that is not
+        NumPy's own, and of copies, nothing can be seen here.)"""
+        model = opened(one)
+        first, second = _Traces(), _Traces()
+        for seen in (first, second):
+            model.session.run(Request(one.tokens, whole(model.session, len(one.tokens))), seen)
+        gc.collect()
+        used_again = {id(owner) for _, owner in first.alive()}
+        left = [site for site, owner in second.alive() if id(owner) not in used_again]
+        assert not left, f"after the run, the session still keeps {', '.join(left[:5])}"
+
     def test_closed_models_take_no_memory(self, one: TinyModel, bench: Bench) -> None:
         """A model that was closed is gone, with its weights."""
         size = sum(weight.nbytes for weight in one.weights.values())
@@ -71,6 +87,28 @@ class LeavingKit(Kit):
         assert (found := _difference(files, _files(place))) == "", f"among the model's files, {found} changed"
         for what, before in process.items():
             assert (found := _difference(before, now[what])) == "", f"{what}: {found} changed"
+
+
+class _Traces:
+    """An observer that holds on to nothing, and knows what of it others hold."""
+
+    def __init__(self) -> None:
+        self.owners: list[tuple[str, weakref.ref[Array]]] = []
+
+    def signal(self, site: str, array: Array) -> None:
+        """Of a view, the array whose memory it is."""
+        owner: object = array
+        while isinstance(owner, np.ndarray) and owner.base is not None:
+            owner = owner.base
+        if isinstance(owner, np.ndarray):
+            self.owners.append((site, weakref.ref(owner)))
+
+    def layer_done(self, layer: int) -> None:
+        """Nothing."""
+
+    def alive(self) -> Iterator[tuple[str, Array]]:
+        """What is still there."""
+        return ((site, owner) for site, ref in self.owners if (owner := ref()) is not None)
 
 
 def _come_and_go(bench: Bench, tiny: TinyModel) -> None:

@@ -4,6 +4,7 @@
 function tracePage(root, trace) {
   const heading = el("h1", {}, "What was recorded of ", el("span", { text: `${trace.tokens.length} tokens` }));
   root.append(heading);
+  if (trace.edits.length) root.append(el("p", { class: "message" }, el("b", { text: "Edited: " }), "this run was changed on its way, by ", el("code", { text: trace.edits.join(", ") })));
   const patterns = trace.patterns.map((layer) => ({ ...layer, rows: layer.heads.map((data) => unpackTriangle({ data, queries: trace.queries, units: trace.units }, trace.tokens.length)) }));
   if (patterns.length) root.append(patternView(trace, patterns));
   else root.append(tokenList(trace.tokens));
