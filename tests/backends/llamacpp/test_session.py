@@ -138,3 +138,18 @@ class TestSmolLM2:
     def test_its_record_says_that_the_weights_ran_packed(self, real):
         assert real.info.weights.endswith("packed") and real.info.weights.startswith("Q4_1")
         assert real.info.settings["cache"] == "f16"
+
+    def test_its_known_heads_are_found_in_the_patterns(self, real):
+        """Induction and previous-token heads, as measured with transformers on the same weights."""
+        period = 25
+        half = np.random.default_rng(0).integers(1000, real.spec.vocab - 1000, period)
+        trace = real.trace([int(token) for token in np.tile(half, 2)], capture="blocks.*.attn.{rot_q,rot_k}")
+        rows = np.arange(period, 2 * period)
+        induction, previous = {}, {}
+        for layer in range(len(real.spec.blocks)):
+            for head, pattern in enumerate(trace[f"blocks.{layer}.attn.pattern"].array):
+                induction[layer, head] = pattern[rows, rows - period + 1].mean()
+                previous[layer, head] = pattern[np.arange(1, 2 * period), np.arange(2 * period - 1)].mean()
+        assert set(sorted(induction, key=induction.get)[-3:]) == {(18, 6), (17, 3), (17, 4)}
+        assert set(sorted(previous, key=previous.get)[-2:]) == {(16, 0), (11, 1)}
+        assert min(induction[18, 6], previous[16, 0]) > 0.8
