@@ -137,7 +137,11 @@ SIGNATURES: Mapping[str, tuple[Any, tuple[Any, ...]]] = {
     "ggml_set_input": (None, (_P,)),
 }
 """Function to its result and arguments; all are needed."""
-OPTIONAL: Mapping[str, tuple[Any, tuple[Any, ...]]] = {"ggml_commit": (_T, ()), "ggml_version": (_T, ())}
+OPTIONAL: Mapping[str, tuple[Any, tuple[Any, ...]]] = {
+    "ggml_commit": (_T, ()),
+    "ggml_version": (_T, ()),
+    "ggml_quantize_chunk": (_S, (_I, _P, _P, c.c_int64, c.c_int64, c.c_int64, _P)),
+}
 """Functions that only some builds have: they say which build it is."""
 
 

@@ -20,6 +20,7 @@ from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import needed
 from llmtrace.spec import Attention, Linear, Llama3, LongRope, Mixer, ModelSpec, Moe, Rotary, Yarn
 from llmtrace_llamacpp.architectures import ARCHITECTURES
+from llmtrace_llamacpp.library import load
 from llmtrace_llamacpp.names import table
 from llmtrace_llamacpp.rope import LONG, ONE, SHORT
 from llmtrace_llamacpp.weights import TURNED, as_pairs
@@ -54,9 +55,10 @@ class Model(Protocol):
 
 
 def write_gguf(model: Model, path: str | Path, kind: str = "F32") -> Path:
-    """Write a model as a GGUF file, its matrices of the storage type `kind` (one that the package gguf makes); returns the path.
+    """Write a model as a GGUF file, its matrices of the storage type `kind`; returns the path. What the package gguf cannot pack (K-quants,
+    imatrix types), ggml does.
 
-    Raises `UnsupportedModelError` for a model that llama.cpp has no architecture for.
+    Raises `UnsupportedModelError` for a model that llama.cpp has no architecture for, or whose rows are no whole blocks of the type.
     """
     spec, path = model.spec, Path(path)
     if spec.family not in ARCHITECTURE_OF:
@@ -73,7 +75,7 @@ def write_gguf(model: Model, path: str | Path, kind: str = "F32") -> Path:
         _vocabulary(writer, spec.vocab)
         for tensor, array in _tensors(model, name):
             one = gguf.GGMLQuantizationType[kind if array.ndim > 1 and not tensor.endswith(PLAIN) else "F32"]
-            writer.add_tensor(tensor, gguf.quantize(array, one), raw_dtype=one)
+            writer.add_tensor(tensor, _quantised(array, one), raw_dtype=one)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -82,6 +84,26 @@ def write_gguf(model: Model, path: str | Path, kind: str = "F32") -> Path:
     finally:
         half.unlink(missing_ok=True)
     return path
+
+
+def _quantised(array: Array, kind: Any) -> Array:
+    """The blocks of a tensor [… bytes]."""
+    try:
+        found: Array = gguf.quantize(array, kind)
+        return found
+    except NotImplementedError:
+        pass
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    width = array.shape[-1]
+    if width % block:
+        raise UnsupportedModelError(f"Rows of {width} numbers are no whole blocks of {block}, as {kind.name} has them.")
+    rows = np.ascontiguousarray(array.reshape(-1, width), np.float32)
+    packed = np.zeros((len(rows), width // block * size), np.uint8)
+    weights = np.ones(width, np.float32)  # an importance matrix, which some types need: all channels alike
+    load().api.ggml_quantize_chunk(
+        int(kind), rows.ctypes.data, packed.ctypes.data, 0, len(rows), width, weights.ctypes.data
+    )
+    return packed.reshape(*array.shape[:-1], -1)
 
 
 def _add(writer: Any, key: str, value: Any) -> None:

@@ -89,6 +89,35 @@ def test_quantised_kernels_hold_within_what_rounding_their_operands_explains(ope
     assert worst > 0.02, "what is declared as rounding does not show"
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "Q2_K",
+        "Q3_K",
+        "Q4_K",
+        "Q5_K",
+        "Q6_K",
+        "IQ4_NL",
+        "IQ4_XS",
+        "IQ3_S",
+        "IQ3_XXS",
+        "IQ2_S",
+        "IQ2_XS",
+        "IQ2_XXS",
+        "IQ1_S",
+        "IQ1_M",
+    ],
+)
+def test_k_quants_and_imatrix_types_hold_too(opened, kind):
+    model = opened("of whole blocks", kind=kind)
+    assert model.session.stored["blocks.0.attn.W_Q"] == kind
+    verdicts = model.verify(TOKENS)
+    assert [
+        (error.site, error.relative_error, error.tolerance) for error in verdicts if error.status == "violated"
+    ] == []
+    assert sum(error.status == "holds" for error in verdicts) > 10 * len(model.spec.blocks)
+
+
 def test_logits_with_and_without_capture_are_the_same_bits(opened):
     for preset in ("exact", "shipped"):
         model = opened("llama", preset)

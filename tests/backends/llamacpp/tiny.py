@@ -56,6 +56,10 @@ MODELS = {
     "yarn": ("llama", {"rope_scaling": YARN}),
     "llama 3": ("llama", {"rope_scaling": LLAMA3}),
     "longrope": ("phi3", {"rope_scaling": LONG, "original_max_position_embeddings": 512}),
+    "of whole blocks": (
+        "llama",
+        {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64, "attention_bias": False, "mlp_bias": False},
+    ),
 }
 """What llama.cpp opens: without the biases and norms of the kit's models that no published file of the architecture has."""
 
