@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [--rounds N] [--json FILE] [imports | equations | tracing …]`."""
+"""`python -m tests.benchmarks [--rounds N] [--json FILE] [imports | equations | tracing | llamacpp …]`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from pathlib import Path
 
 import attrs
 
-from tests.benchmarks import equations, imports, tracing
+from tests.benchmarks import equations, imports, llamacpp, tracing
 from tests.benchmarks.paired import Ratio
 
-GROUPS = {"imports": imports.measure, "equations": equations.measure, "tracing": tracing.measure}
+GROUPS = {
+    "imports": imports.measure,
+    "equations": equations.measure,
+    "tracing": tracing.measure,
+    "llamacpp": llamacpp.measure,
+}
 
 
 def main() -> None:

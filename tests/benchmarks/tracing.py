@@ -19,7 +19,7 @@ SELECTIONS: dict[str, Capture] = {
 }
 
 
-class _Nobody:
+class Nobody:
     """Looks at each signal and keeps none."""
 
     def signal(self, site, array) -> None:
@@ -54,6 +54,6 @@ def measure(rounds: int, lengths: tuple[int, ...] = (16, 128)) -> list[Ratio]:
                 variants = {"bare forward": forward, "transformers: hidden states": states}
                 for name, capture in SELECTIONS.items():
                     variants[name] = lambda ids=ids, capture=capture: model.trace(ids, capture=capture)
-                variants["stream: everything, kept by nobody"] = lambda ids=ids: model.stream(ids, _Nobody())
+                variants["stream: everything, kept by nobody"] = lambda ids=ids: model.stream(ids, Nobody())
                 found += paired(f"{label}, {length} tokens", variants, rounds)
     return found
