@@ -15,7 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from attrs import field, frozen
+from numpy.typing import NDArray
 
 from llmtrace.errors import ModelOpenError, shown
 
@@ -90,6 +92,12 @@ class Header:
         for tensor in self.tensors.values():
             amount[tensor.kind] = amount.get(tensor.kind, 0) + math.prod(tensor.shape)
         return ", ".join(sorted(amount, key=lambda kind: -amount[kind]))
+
+    def packed(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of one tensor as they are stored [… bytes], slowest axis first: memory-mapped, and nothing is kept."""
+        info = self.tensors[name]
+        rows = info.shape[:0:-1]
+        return np.memmap(self.path, np.uint8, "r", self.start + info.offset, (*rows, info.size // math.prod(rows)))
 
     def array(self, key: str) -> list[Any]:
         """The elements of an array of the metadata: a vocabulary's tokens, say. Read from the file on each call.

@@ -116,9 +116,8 @@ def plan(
         for site in cuts
     }
     provenance |= {site: REPLAYED for site in replay if site in cuts}
-    provenance |= {
-        site: Provenance("converted", f"edited: {_words(edits, equations, site)}") for site in changed if site in cuts
-    }
+    words = _words(edits, equations)
+    provenance |= {site: Provenance("converted", f"edited: {words[site]}") for site in changed if site in cuts}
     precision = {site: session.offers[site].precision for site in asked}
     precision |= {site: _derived_precision(session, equations, site, rests) for site, rests in derived.items()}
     dtypes = {site: session.offers[site].dtype for site in asked} | {site: precision[site].storage for site in derived}
@@ -150,9 +149,13 @@ def _some(editable: Collection[str]) -> str:
     return ", ".join(kinds) if kinds else "nothing"
 
 
-def _words(edits: Sequence[Edit], equations: Equations, site: str) -> str:
-    """The edits that touch a site."""
-    return ", ".join(str(edit) for edit in edits if site in Selection((edit.pick,)).resolve(equations.steps))
+def _words(edits: Sequence[Edit], equations: Equations) -> dict[str, str]:
+    """The edits that touch each site that one touches."""
+    found: dict[str, list[str]] = {}
+    for edit in edits:
+        for site in Selection((edit.pick,)).resolve(equations.steps):
+            found.setdefault(site, []).append(str(edit))
+    return {site: ", ".join(said) for site, said in found.items()}
 
 
 def _derived_precision(session: TraceSession, equations: Equations, site: str, rests: tuple[str, ...]) -> Precision:

@@ -67,10 +67,8 @@ def verify(
     look: Look = equations.looking(fitting)
     layer: int | None = None
     for site, step in equations.steps.items():
-        if step.layer not in (
-            layer,
-            None,
-        ):  # what was computed on the way is kept for one block, not for the whole model
+        if step.layer not in (layer, None):
+            # what was computed on the way is kept for one block, not for the whole model
             look, layer = equations.looking(fitting), step.layer
         if site not in captured or not (wanted is None or site in wanted):
             continue

@@ -66,11 +66,6 @@ class NativeModel:
             raise ModelOpenError(f"{path} has no vocabulary, not even its size: it cannot be run. Convert it again.")
         self._bytes_missing: frozenset[int] | None = None
 
-    @classmethod
-    def open(cls, path: str | Path, *, library: Library | None = None, gpu_layers: int = 0) -> NativeModel:
-        """As the constructor."""
-        return cls(path, library=library, gpu_layers=gpu_layers)
-
     @property
     def description(self) -> str:
         """What llama.cpp calls it: `llama 135M Q4_1`."""

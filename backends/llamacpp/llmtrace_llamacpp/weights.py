@@ -29,9 +29,7 @@ TURNED = ("attn_q.weight", "attn_k.weight", "attn_q.bias", "attn_k.bias")
 class Packed:
     """One tensor in the file, with the shape and type that it will have; `numpy.asarray` reads it, and nothing is kept."""
 
-    path: Path
-    start: int
-    """Byte of the file where the tensors' data begin."""
+    header: Header
     info: TensorInfo
     heads: int = 0
     """In how many heads the converter moved the rows; 0: they stand as they should."""
@@ -52,14 +50,12 @@ class Packed:
         Raises `ModelOpenError` for a storage type that the package gguf cannot dequantise.
         """
         kind = gguf.GGMLQuantizationType[self.info.kind]
-        block, size = gguf.GGML_QUANT_SIZES[kind]
-        packed = (*self.shape[:-1], self.shape[-1] // block * size)
-        raw = np.memmap(self.path, np.uint8, "r", self.start + self.info.offset, packed)
+        raw = self.header.packed(self.info.name)
         try:
             array: Array = np.asarray(gguf.dequantize(raw, kind), np.float32)
         except NotImplementedError as error:
             raise ModelOpenError(
-                f"{self.info.name} in {self.path} is stored as {self.info.kind}, which the package gguf does not dequantise: update it."
+                f"{self.info.name} in {self.header.path} is stored as {self.info.kind}, which the package gguf does not dequantise: update it."
             ) from error
         whole = as_halves(array.reshape(self.shape), self.heads)
         return whole.astype(dtype or np.float32, copy=False)
@@ -102,7 +98,7 @@ def packed(header: Header, spec: ModelSpec) -> dict[str, Packed]:
     """Every tensor of the file, by its name there."""
     moved = ARCHITECTURES[header.architecture].permuted
     return {
-        name: Packed(header.path, header.start, info, _heads(spec, name) if moved and name.endswith(TURNED) else 0)
+        name: Packed(header, info, _heads(spec, name) if moved and name.endswith(TURNED) else 0)
         for name, info in header.tensors.items()
     }
 

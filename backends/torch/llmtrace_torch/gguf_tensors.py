@@ -6,7 +6,6 @@ For architectures whose tensors transformers' reader undoes one at a time; those
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import gguf
@@ -42,9 +41,7 @@ ONE_BY_ONE = (
 class Packed:
     """One tensor in the file, with the shape and type that it will have; `numpy.asarray` reads it."""
 
-    path: Path
-    start: int
-    """Byte of the file where the tensors' data begin."""
+    header: Header
     info: TensorInfo
     undo: Any
     """What transformers' reader does to it."""
@@ -62,9 +59,7 @@ class Packed:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """Read it, undo the packing, and undo what the conversion to GGUF did to it."""
         kind = gguf.GGMLQuantizationType[self.info.kind]
-        block, size = gguf.GGML_QUANT_SIZES[kind]
-        packed = (*self.shape[:-1], self.shape[-1] // block * size)
-        raw = np.memmap(self.path, np.uint8, "r", self.start + self.info.offset, packed)
+        raw = self.header.packed(self.info.name)
         array = np.asarray(gguf.dequantize(raw, kind), np.float32)
         undone: Array = self.undo.process(array, self.info.name).weights
         return undone.astype(dtype or np.float32, copy=False)
@@ -82,7 +77,7 @@ def packed(spec: ModelSpec, family: Family, header: Header, config: Any) -> dict
     if not set(names.values()) <= set(header.tensors):
         return None
     undo = reader(config=config.to_dict())
-    return {native: Packed(header.path, header.start, header.tensors[name], undo) for native, name in names.items()}
+    return {native: Packed(header, header.tensors[name], undo) for native, name in names.items()}
 
 
 def _names(spec: ModelSpec, family: Family, architecture: Any) -> Mapping[str, str]:

@@ -61,7 +61,7 @@ def file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(file):
-    with NativeModel.open(file) as opened:
+    with NativeModel(file) as opened:
         yield opened
 
 
