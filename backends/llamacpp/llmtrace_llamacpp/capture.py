@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from llmtrace.protocol import Observer, Request
 from llmtrace.schema.steps import Step, stage_of
 from llmtrace_llamacpp.graph import Graph, Vertex
 from llmtrace_llamacpp.node import Node
+from llmtrace_llamacpp.pieces import Pieces, changed, concerns
 from llmtrace_llamacpp.signals import put, signal
 from llmtrace_llamacpp.sites import Place
 
@@ -23,7 +24,9 @@ class Looker:
         self._at: dict[int, int] = {}
 
     def wants(self, index: int, node: Node) -> bool:
-        """Write it down."""
+        """Write it down, once: a second run of the graph is the same."""
+        if node.run:
+            return False
         reads = tuple(self._at.get(source.address, source.name) for source in node.sources if source is not None)
         self._vertices.append(Vertex(index, node.op, node.name, node.shape, node.op_params, reads))
         self._at[node.address] = index
@@ -39,7 +42,10 @@ class Looker:
 
 
 class Capture:
-    """A watcher that hands a request's signals to an observer, and makes its edits."""
+    """A watcher that hands a request's signals to an observer, and makes its edits.
+
+    Of a prompt that needs several runs of the graph, what is wanted is held until the last one, and handed over then.
+    """
 
     def __init__(
         self,
@@ -49,27 +55,28 @@ class Capture:
         request: Request,
         observer: Observer,
         blocks: int,
+        runs: Sequence[range],
     ) -> None:
+        """`runs` are the positions that each run of the graph computes."""
         self._graph = graph
         self._places = places
         self._steps = steps
         self._request = request
         self._observer = observer
+        self._runs = runs
         self._blocks = blocks
         self._done = 0
+        self._held: dict[str, Pieces] = {}
         self._wanted: dict[int, list[str]] = {}
-        for (
-            site,
-            place,
-        ) in (
-            places.items()
-        ):  # in dataflow order: where two sites are one vertex, an edit of the second leaves the first
+        # in dataflow order: where two sites are one vertex, an edit of the second leaves the first
+        for site, place in places.items():
             if site in request.edits or (site in request.cuts and site != "logits"):
                 self._wanted.setdefault(place.vertex, []).append(site)
 
     def wants(self, index: int, node: Node) -> bool:
         """Only what was asked for is looked at."""
-        if index not in self._wanted:
+        sites = self._wanted.get(index)
+        if sites is None or not any(self._matters(site, node.run) for site in sites):
             return False
         if node.op != self._graph.vertices[index].op:
             raise BackendError(
@@ -78,22 +85,37 @@ class Capture:
             )
         return True
 
+    def _matters(self, site: str, run: int) -> bool:
+        return (
+            run == len(self._runs) - 1
+            or site in self._request.edits
+            or concerns(self._request.cuts[site], self._steps[site], self._runs[run])
+        )
+
     def ready(self, index: int, node: Node) -> None:
         """Hand over, and change, what is here."""
-        array = node.read()
-        tokens = len(self._request.tokens)
+        array, rows, tokens = node.read(), self._runs[node.run], len(self._request.tokens)
         for site in self._wanted[index]:
             place, step = self._places[site], self._steps[site]
-            value = signal(array, place, step, tokens)
+            value = signal(array, place, step, rows)
             if site in self._request.edits:
-                value = value.copy()
-                for change in self._request.edits[site]:
-                    change.apply(value)
-                put(value, array, place, step)
+                value = changed(value, rows, step, tokens, tuple(self._request.edits[site]))
+                put(value, array, place, step, rows)
                 node.write(array)
             if site in self._request.cuts and site != "logits":
-                self._reach(stage_of(site, self._blocks))
-                self._observer.signal(site, self._request.cuts[site].apply(value))
+                self._hand(site, value, node.run)
+
+    def _hand(self, site: str, value: np.ndarray, run: int) -> None:
+        """Over to the observer, or into what is held for it."""
+        cut, step = self._request.cuts[site], self._steps[site]
+        last = run == len(self._runs) - 1
+        if len(self._runs) > 1:
+            if site not in self._held:
+                self._held[site] = Pieces.empty(cut, step, len(self._request.tokens), value.dtype)
+            self._held[site].put(value, self._runs[run])
+        if last:
+            self._reach(stage_of(site, self._blocks))
+            self._observer.signal(site, self._held.pop(site).array if len(self._runs) > 1 else cut.apply(value))
 
     def finish(self, logits: Callable[[], np.ndarray]) -> None:
         """Close what is left, and hand over the logits if they were asked for."""

@@ -1,5 +1,5 @@
 """A context of llama.cpp: a model's cache and its graph under some settings. **Decode**: one forward pass over a prompt, from position
-0, with nothing from before.
+0, with nothing from before. **Batch**: what the library takes in one call; **run**: what its graph computes at once.
 """
 
 from __future__ import annotations
@@ -70,12 +70,23 @@ class Context:
         holder.add(pointer)
         self._free = weakref.finalize(self, holder.drop, pointer)
         self.n_batch: int = min(int(api.llama_n_batch(pointer)), settings.n_ctx, batch)
-        """The longest prompt that it takes."""
+        """Tokens in one call of the library."""
         self.n_ubatch: int = int(api.llama_n_ubatch(pointer))
-        """Tokens of a run of the graph."""
+        """Tokens in one run of the graph."""
         if not api.llama_get_memory(pointer):
             self.close()
             raise ModelOpenError(f"{path} has no cache of keys and values in llama.cpp: it does not continue a text.")
+
+    def runs(self, tokens: int) -> tuple[range, ...]:
+        """The positions that each run of the graph computes, for a prompt of so many tokens."""
+        return tuple(
+            range(first, min(first + self.n_ubatch, batch.stop))
+            for batch in self._batches(tokens)
+            for first in range(batch.start, batch.stop, self.n_ubatch)
+        )
+
+    def _batches(self, tokens: int) -> tuple[range, ...]:
+        return tuple(range(first, min(first + self.n_batch, tokens)) for first in range(0, tokens, self.n_batch))
 
     def decode(self, tokens: Sequence[int], watcher: Watcher | None = None) -> Array:
         """The logits [token, vocab] of one pass over the tokens, float32, a copy. What the watcher raises is raised, unchanged.
@@ -102,9 +113,9 @@ class Context:
             raise PromptError("A prompt needs at least one token.")
         if not np.issubdtype(ids.dtype, np.integer):
             raise PromptError(f"Token ids are integers, not {ids.dtype}.")
-        if ids.size > self.n_batch:
+        if ids.size > self.settings.n_ctx:
             raise PromptError(
-                f"The prompt has {ids.size} tokens, and the context of {self._path} takes {self.n_batch}."
+                f"The prompt has {ids.size} tokens, and the context of {self._path} takes {self.settings.n_ctx}."
             )
         wrong = ids[(ids < 0) | (ids >= self._n_vocab)]
         if wrong.size:
@@ -112,40 +123,52 @@ class Context:
         return ids.astype(np.int32)
 
     def _decode(self, ids: Array, watcher: Watcher | None) -> Array:
-        api, calls, count = self._api, self._calls, len(ids)
+        api, calls, runs = self._api, self._calls, len(self.runs(len(ids)))
         api.llama_memory_clear(api.llama_get_memory(self._pointer), c.c_bool(True))
+        logits = np.empty((len(ids), self._n_vocab), np.float32)
+        with calls.watched_by(watcher):
+            for batch in self._batches(len(ids)):
+                self._compute(ids, batch)
+                logits[batch.start : batch.stop] = self._logits(len(batch))
+        if watcher is not None and calls.runs != runs:
+            raise BackendError(
+                f"llama.cpp ran its graph for {self._path} {calls.runs} times, not {runs}: this build splits prompts in a way that "
+                "this version does not know. Use another, or a prompt that fits n_ubatch."
+            )
+        return logits
+
+    def _compute(self, ids: Array, positions: range) -> None:
+        """One call of the library, after those for the positions before."""
+        api, count = self._api, len(positions)
         batch = api.llama_batch_init(count, 0, 1)
         if not batch.token or not batch.seq_id:
             raise BackendError(f"llama.cpp has no memory for a batch of {count} tokens.")
         try:
             batch.n_tokens = count
-            for name, values in (("token", ids), ("pos", np.arange(count, dtype=np.int32))):
+            places = np.arange(positions.start, positions.stop, dtype=np.int32)
+            for name, values in (("token", ids[positions.start : positions.stop]), ("pos", places)):
                 c.memmove(getattr(batch, name), values.ctypes.data, 4 * count)
             for i in range(count):
                 batch.n_seq_id[i] = 1
                 batch.seq_id[i][0] = 0
                 batch.logits[i] = 1  # all: else the last block is computed for the wanted rows only
             log.forget()
-            with calls.watched_by(watcher):
-                status = api.llama_decode(self._pointer, batch)
+            status = api.llama_decode(self._pointer, batch)
         finally:
             api.llama_batch_free(batch)
-        if calls.error is not None:
-            raise calls.taken()
+        if self._calls.error is not None:
+            raise self._calls.taken()
         if status:
             raise BackendError(
                 f"llama.cpp could not decode {count} tokens of {self._path} (status {status}): {log.last_words()}."
             )
-        runs = -(-count // self.n_ubatch)
-        if watcher is not None and calls.runs != runs:
-            raise BackendError(
-                f"llama.cpp ran its graph for {self._path} {calls.runs} times, not {runs}: this build splits prompts in a way that "
-                "this version does not know. Use another, or a prompt that fits n_ubatch."
-            )
-        logits = api.llama_get_logits(self._pointer)
-        if not logits:
+
+    def _logits(self, count: int) -> Array:
+        """Of the last call: the library's own memory."""
+        found = self._api.llama_get_logits(self._pointer)
+        if not found:
             raise BackendError(f"llama.cpp has no logits for {self._path}: it is not a model that continues a text.")
-        return np.ctypeslib.as_array(logits, (count, self._n_vocab)).copy()
+        return np.ctypeslib.as_array(found, (count, self._n_vocab))
 
     def close(self) -> None:
         """Release the cache. Closing twice is allowed; closing from within a watcher is a `BackendError`."""

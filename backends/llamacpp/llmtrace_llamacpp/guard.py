@@ -26,6 +26,7 @@ from llmtrace.errors import (
     shown,
 )
 from llmtrace.gguf_header import Header
+from llmtrace.gguf_split import parts_beside
 from llmtrace_llamacpp.abi import AbiError
 from llmtrace_llamacpp.library import Library, load
 from llmtrace_llamacpp.native import ContextSettings, NativeModel, Node
@@ -79,25 +80,26 @@ def check(header: Header) -> None:
 
 
 def admit(path: str | Path, library: Library, *, timeout: float | None = None) -> None:
-    """Open the file in a process of its own and run it on two tokens; once for each file and library that this process meets.
+    """Open the file in a process of its own and run it on two tokens; once for each file and library that this process meets. Of a
+    file that was split, all parts count; they are found by the name of the first, so a link keeps the name that it has.
 
     `timeout` is in seconds; None is a minute and more for large files. Raises what that process raised, `ModelOpenError` with the
     assertion if it died or did not end, and `AbiError` if the library never called back.
     """
     path = Path(path)
     try:
-        resolved = path.resolve()
-        status = resolved.stat()
+        parts = [(each.resolve(), each.stat()) for each in parts_beside(path)]
     except OSError as error:
-        raise ModelOpenError(f"{path} cannot be read: {error.strerror}.") from error
-    key = (resolved, status.st_size, status.st_mtime_ns, library.paths)
+        raise ModelOpenError(f"{error.filename or path} cannot be read: {error.strerror}.") from error
+    key = (*((real, status.st_size, status.st_mtime_ns) for real, status in parts), library.paths)
     if key in _admitted:
         return
-    seconds = BASE_SECONDS + status.st_size / BYTES_PER_SECOND if timeout is None else timeout
+    size = sum(status.st_size for _, status in parts)
+    seconds = BASE_SECONDS + size / BYTES_PER_SECOND if timeout is None else timeout
     libraries = os.pathsep.join(map(str, library.paths))
     try:
         done = subprocess.run(  # noqa: S603  # our own interpreter and module; the path is an argument
-            [sys.executable, "-P", "-m", "llmtrace_llamacpp.guard", str(resolved), libraries],
+            [sys.executable, "-P", "-m", "llmtrace_llamacpp.guard", str(path.absolute()), libraries],
             stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
@@ -170,7 +172,7 @@ def _try(path: str, libraries: str) -> None:
         if model.has_tokenizer:
             model.tokenize("a b", special=True, parse_special=True)
         counting = _Counting()
-        context.decode([0, model.n_vocab - 1][: context.n_batch], counting)
+        context.decode([0, model.n_vocab - 1][: context.settings.n_ctx], counting)
         if not counting.shown:
             raise AbiError(
                 f"{library.name} computes without calling back: nothing can be traced with it. Name another with the option library."

@@ -19,7 +19,11 @@ class LlamaCppOptions:
     threads: int | None = field(default=None, validator=optional([ge(1), le(MOST_THREADS)]))
     """Threads that compute; None: as many as there are processors."""
     context: int | None = field(default=None, validator=optional([ge(1), le(MOST_CONTEXT)]))
-    """The longest prompt, where it is to be shorter than the model's own."""
+    """Tokens that there is room for, as llama.cpp's `-c`: the longest prompt; None: as many as each prompt has, up to the model's own."""
+    batch: int = field(default=2048, validator=[ge(1), le(MOST_CONTEXT)])
+    """Tokens that llama.cpp is given at once, as its `-b`."""
+    micro_batch: int = field(default=512, validator=[ge(1), le(MOST_CONTEXT)])
+    """Tokens that its graph computes at once, as its `-ub`: of a longer prompt, what is recorded is held until the last ones."""
     gpu_layers: int = field(default=0, validator=ge(-1))
     """Blocks that an accelerator computes, where the library has one; -1: all."""
     library: str | None = None

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from llmtrace import hookimpl
 from llmtrace.protocol import Fit, Preset, TraceBackend, TraceSession
+from llmtrace_llamacpp.embedded import file_of
 from llmtrace_llamacpp.options import LlamaCppOptions
 
 
@@ -20,9 +21,11 @@ class LlamaCppBackend:
     capabilities: ClassVar[tuple[str, ...]] = ("weights", "edits")
 
     @staticmethod
-    def probe(source: str, path: Path | None) -> Fit | None:  # noqa: ARG004  (the protocol's signature)
-        """A file that begins as a GGUF does: the runtime's own format."""
-        if path is None or not path.is_file():
+    def probe(source: str, path: Path | None) -> Fit | None:
+        """A file that begins as a GGUF does: the runtime's own format. Of an embedded model there is one here, made of the core's."""
+        if path is None:
+            return "converting" if file_of(source) else None
+        if not path.is_file():
             return None
         try:
             with path.open("rb") as file:
@@ -33,7 +36,9 @@ class LlamaCppBackend:
     @staticmethod
     def preset(preset: Preset) -> LlamaCppOptions:
         """`exact` computes attention in float32, `shipped` as llama.cpp does by itself."""
-        return LlamaCppOptions(flash_attn="off", cache="f32") if preset == "exact" else LlamaCppOptions()
+        if preset == "exact":
+            return LlamaCppOptions(flash_attn="off", cache="f32", micro_batch=2048)
+        return LlamaCppOptions()
 
     @staticmethod
     def open(source: str, options: LlamaCppOptions) -> TraceSession:

@@ -1,4 +1,4 @@
-"""One open GGUF file. A run is one decode from an empty cache, in one run of the graph."""
+"""One open GGUF file. A run is one decode from an empty cache."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ from llmtrace_llamacpp.offers import gaps, offers
 from llmtrace_llamacpp.options import LlamaCppOptions
 from llmtrace_llamacpp.settings import ContextSettings
 from llmtrace_llamacpp.sites import places
+from llmtrace_llamacpp.stretch import edges, roomy
 from llmtrace_llamacpp.weights import GgufFile
-
-STEP = 256
-"""Contexts are made for so many tokens, or a multiple: llama.cpp's cache is no finer."""
 
 
 class LlamaCppSession:
@@ -41,6 +39,7 @@ class LlamaCppSession:
         self._options = options
         self._steps = steps(file.spec)
         self._blocks = len(file.spec.blocks)
+        self._edges = edges(file.spec)
         self._context: Context | None = None
         self._lock = threading.Lock()
         looker = Looker()
@@ -57,7 +56,8 @@ class LlamaCppSession:
         """One forward pass. An exception of the observer stops it and is passed on."""
         with self._lock:
             context = self._context_for(len(request.tokens))
-            capture = Capture(self._graph, self._places, self._steps, request, observer, self._blocks)
+            runs = context.runs(len(request.tokens))
+            capture = Capture(self._graph, self._places, self._steps, request, observer, self._blocks, runs)
             asked = request.edits or any(site != "logits" for site in request.cuts)
             logits = context.decode(request.tokens, capture if asked else None)
             capture.finish(lambda: logits)
@@ -67,15 +67,16 @@ class LlamaCppSession:
         self._model.close()
 
     def _context_for(self, tokens: int) -> Context:
-        """A context that is long enough; the last one is kept."""
-        longest = self.spec.context or tokens
-        length = min(-(-tokens // STEP) * STEP, longest)
-        if self._context is None or self._context.settings.n_ctx < length:
+        """A context that has room, and computes as one of just that size would; the last one is kept."""
+        length = self._options.context or min(roomy(tokens), self.spec.context or roomy(tokens))
+        if self._context is None or not self._serves(self._context.settings.n_ctx, length):
             if self._context is not None:
                 self._context.close()
             self._context = self._model.context(
                 ContextSettings(
                     n_ctx=length,
+                    n_batch=self._options.batch,
+                    n_ubatch=self._options.micro_batch,
                     threads=self._options.threads or os.cpu_count() or 1,
                     flash_attn=self._options.flash_attn,
                     type_k=self._options.cache,
@@ -84,3 +85,7 @@ class LlamaCppSession:
                 )
             )
         return self._context
+
+    def _serves(self, there: int, length: int) -> bool:
+        """Whether a context of one size computes what one of another would, and has the room."""
+        return there >= length and not any(roomy(length) <= edge < roomy(there) for edge in self._edges)

@@ -27,7 +27,7 @@ class ContextSettings:
     n_ctx: int = field(default=512, validator=_number(MOST_CONTEXT))
     """The longest prompt; the library's cache is longer, by up to 255."""
     n_batch: int | None = field(default=None, validator=validators.optional(_number(MOST_CONTEXT)))
-    """Tokens in one call of the library; None: `n_ctx`. A longer prompt is refused."""
+    """Tokens in one call of the library; None: `n_ctx`."""
     n_ubatch: int | None = field(default=None, validator=validators.optional(_number(MOST_CONTEXT)))
     """Tokens in one run of the graph; None: `n_batch`."""
     threads: int = field(default=1, validator=_number(MOST_THREADS))

@@ -12,21 +12,21 @@ from llmtrace.schema.steps import Step
 from llmtrace_llamacpp.sites import Place
 
 
-def signal(array: Array, place: Place, step: Step, tokens: int) -> Array:
-    """The whole signal, from what a vertex holds. A view where it can be."""
-    value = _view(array, place, step, tokens)
+def signal(array: Array, place: Place, step: Step, rows: range) -> Array:
+    """A signal's rows, from what a vertex holds of them; keys up to the last row. A view where it can be."""
+    value = _view(array, place, step, rows)
     if place.pairs:
         value = _moved(value, (-1, 2))
     return value / np.float32(place.divisor) if place.divisor != 1.0 else value
 
 
-def put(value: Array, array: Array, place: Place, step: Step) -> None:
-    """The other way round: write a whole signal into the array of its vertex."""
+def put(value: Array, array: Array, place: Place, step: Step, rows: range) -> None:
+    """The other way round: write a signal's rows into the array of its vertex."""
     if place.divisor != 1.0:
         value = value * np.float32(place.divisor)
     if place.pairs:
         value = _moved(value, (2, -1))
-    _view(array, place, step, len(value) if step.axes[0] == "token" else value.shape[1])[...] = value
+    _view(array, place, step, rows)[...] = value
 
 
 def recipe(place: Place) -> str:
@@ -41,11 +41,11 @@ def recipe(place: Place) -> str:
     return ", ".join(words for is_so, words in done if is_so)
 
 
-def _view(array: Array, place: Place, step: Step, tokens: int) -> Array:
-    sizes = dict(step.sizes) | {"token": tokens, "query": tokens}
-    padded = array.size // (sizes["head"] * tokens) if place.axes.endswith("key") else 0
+def _view(array: Array, place: Place, step: Step, rows: range) -> Array:
+    sizes = dict(step.sizes) | {"token": len(rows), "query": len(rows)}
+    padded = array.size // (sizes["head"] * len(rows)) if place.axes.endswith("key") else 0
     native = array.reshape(stored_shape(place.axes, sizes | {"key": padded}))
-    native = native[..., :tokens] if padded else native
+    native = native[..., : rows.stop] if padded else native
     return arrange(native, place.axes, step.axes, step.sizes, place.piece)
 
 
