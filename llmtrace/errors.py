@@ -66,6 +66,10 @@ class PromptError(LLMTraceError):
     """A prompt, position or target that cannot be used: empty, over the context, an unknown id, not one token."""
 
 
+class ChatTemplateError(PromptError):
+    """A model's chat template is not there, is broken, does what it may not, or does not take these messages."""
+
+
 class SignalUnavailableError(LLMTraceError):
     """The site exists but cannot be had here. `gap` is whose it is: *ours*, *upstream* or *impossible*."""
 

@@ -21,6 +21,9 @@ from llmtrace.tokens import Tokenizer, encode_prompt, token_of
 from llmtrace.trace import ModelInfo, Token, Trace
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from llmtrace.chat import Messages
     from llmtrace.influence.logit_lens import Lens
     from llmtrace.influence.record import Influence
     from llmtrace.schema.verify import LocalError
@@ -71,6 +74,17 @@ class Model:
     def tokens(self, prompt: Prompt) -> tuple[Token, ...]:
         """A prompt as tokens. Raises `PromptError`."""
         return encode_prompt(prompt, self.tokenizer, self.spec.vocab, self.spec.context)
+
+    def chat(self, messages: Messages, *, system: str | None = None, date: datetime | None = None) -> tuple[int, ...]:
+        """A conversation as a prompt, written out by the model's own chat template, up to where the model's answer begins.
+
+        `messages` is what a user says, or a list of `{"role": …, "content": …}`; `date` is what a template that asks for one is told.
+        The prompt is token ids, since the template has put in what begins a text: `model.trace(model.chat("Hi"))`. Raises
+        `ChatTemplateError` where the model has no template, or one that cannot be used; `llmtrace.chat.chat` tells its text too.
+        """
+        from llmtrace.chat import chat
+
+        return chat(self.tokenizer, messages, system=system, date=date).tokens
 
     def trace(
         self,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llmtrace.cli.options import Asked
+from llmtrace.cli.options import Asked, Out
+from llmtrace.cli.output import say
 
 if TYPE_CHECKING:
     from llmtrace.model import Model
@@ -21,7 +22,11 @@ def read_prompt(asked: Asked) -> str | list[int]:
         raise click.UsageError("Give one prompt: PROMPT, --tokens or --prompt-file.")
     if not given:
         raise click.UsageError("A prompt is missing: give PROMPT, --tokens 5,17,3 or --prompt-file FILE.")
+    if asked.system is not None and not asked.chat:
+        raise click.UsageError("--system goes with --chat.")
     if asked.tokens is not None:
+        if asked.chat:
+            raise click.UsageError("--chat writes a text out, and --tokens are ids already: give one of them.")
         return list(asked.tokens)
     text = _read(asked.prompt_file) if asked.prompt_file is not None else asked.prompt or ""
     try:
@@ -29,6 +34,18 @@ def read_prompt(asked: Asked) -> str | list[int]:
     except UnicodeEncodeError as error:
         raise click.UsageError("The prompt is not valid UTF-8.") from error
     return text
+
+
+def written_out(model: Model, prompt: str | list[int], asked: Asked, out: Out) -> str | list[int]:
+    """The prompt, by the model's chat template where that was asked for. Raises `ChatTemplateError`, `CapabilityError`."""
+    if not asked.chat or not isinstance(prompt, str):
+        return prompt
+    from llmtrace.chat import chat
+
+    found = chat(model.tokenizer, prompt, system=asked.system)
+    if found.dated:
+        say(out, "note: the chat template writes today's date into the prompt; SOURCE_DATE_EPOCH=SECONDS sets the day")
+    return list(found.tokens)
 
 
 def _read(name: str) -> str:

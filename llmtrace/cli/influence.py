@@ -67,7 +67,7 @@ def influence(
 
     `llmtrace backends` lists the methods. What a score means, and what the method holds fixed, is printed with it.
     """
-    from llmtrace.cli.asking import read_prompt, read_token
+    from llmtrace.cli.asking import read_prompt, read_token, written_out
     from llmtrace.cli.destination import check_destination
     from llmtrace.cli.opening import open_model
     from llmtrace.cli.output import answer, say
@@ -84,7 +84,9 @@ def influence(
         check_destination(file)
     with open_model(opening, out) as model:
         aim, other = read_token(model, "target", target, target_id), read_token(model, "foil", foil, foil_id)
-        found = gather(model, prompt, method, position, aim, other, wide=bool(pages), out=out)
+        found = gather(
+            model, written_out(model, prompt, asked, out), method, position, aim, other, wide=bool(pages), out=out
+        )
     for file, name in pages.items():
         write(found, file, name)
         say(out, f"wrote {file}")

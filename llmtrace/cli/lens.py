@@ -37,14 +37,14 @@ def lens(
     out: Out,
 ) -> None:
     """Read MODEL's last steps, final norm and unembedding, into each point of the residual stream, at one position of PROMPT."""
-    from llmtrace.cli.asking import read_prompt, read_token
+    from llmtrace.cli.asking import read_prompt, read_token, written_out
     from llmtrace.cli.opening import open_model
     from llmtrace.cli.output import answer
 
     prompt = read_prompt(asked)
     with open_model(opening, out) as model:
         aim = read_token(model, "target", target, target_id)
-        found = model.lens(prompt, position=position, target=aim, top=top)
+        found = model.lens(written_out(model, prompt, asked, out), position=position, target=aim, top=top)
         answer(out, found.to_json, lambda: show(found))
 
 

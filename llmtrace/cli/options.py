@@ -38,16 +38,18 @@ class Opening:
 
 @frozen
 class Asked:
-    """The prompt, in whichever of its three forms."""
+    """The prompt, in whichever of its three forms, and whether it is what a user says in a chat."""
 
     prompt: str | None
     tokens: tuple[int, ...] | None
     prompt_file: str | None
+    chat: bool
+    system: str | None
 
     @property
     def given(self) -> bool:
         """Whether there is one."""
-        return (self.prompt, self.tokens, self.prompt_file) != (None, None, None)
+        return (self.prompt, self.tokens, self.prompt_file, self.system) != (None, None, None, None) or self.chat
 
 
 @frozen
@@ -102,6 +104,8 @@ def asked_options() -> Callable[[F], F]:
             "--prompt-file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
             help="Read the prompt from a file, or from standard input (-); the newline that ends the last line is not part of it.",
         ),
+        click.option("--chat", is_flag=True, help="The prompt is what a user says: write it out by the model's chat template."),
+        click.option("--system", metavar="TEXT", help="With --chat, the system's message before it."),
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def trace(
 
     Lists the recorded signals; --save keeps their values in one file, which `llmtrace.load`, verify and view read.
     """
-    from llmtrace.cli.asking import read_prompt
+    from llmtrace.cli.asking import read_prompt, written_out
     from llmtrace.cli.destination import check_destination
     from llmtrace.cli.opening import is_saved, open_model
     from llmtrace.cli.output import answer, say
@@ -68,7 +68,7 @@ def trace(
         check_destination(save)
     with open_model(opening, out) as model:
         selection = select(*(capture or ("**",)), heads=heads, channels=channels, tokens=token_index)
-        found = model.trace(prompt, capture=selection, max_bytes=max_bytes)
+        found = model.trace(written_out(model, prompt, asked, out), capture=selection, max_bytes=max_bytes)
         if save is not None:
             found.save(save)
             hint = "" if is_saved(save) else "; verify and view take it once its name ends in .trace"

@@ -48,12 +48,13 @@ def verify(opening: Opening, asked: Asked, origin: str | None, every: bool, out:
 
 
 def _of_model(opening: Opening, asked: Asked, out: Out) -> Verdicts:
-    from llmtrace.cli.asking import read_prompt
+    from llmtrace.cli.asking import read_prompt, written_out
     from llmtrace.cli.opening import open_model
     from llmtrace.verifying import verify_model
 
+    prompt = read_prompt(asked) if asked.given else None
     with open_model(opening, out) as model:
-        return verify_model(model, read_prompt(asked) if asked.given else None)
+        return verify_model(model, None if prompt is None else written_out(model, prompt, asked, out))
 
 
 def _of_trace(opening: Opening, source: str | None, out: Out) -> Verdicts:

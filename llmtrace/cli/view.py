@@ -64,12 +64,12 @@ def default_page(source: str) -> str:
 
 
 def _run(opening: Opening, asked: Asked, max_bytes: int | None, out: Out) -> Trace:
-    from llmtrace.cli.asking import read_prompt
+    from llmtrace.cli.asking import read_prompt, written_out
     from llmtrace.cli.opening import open_model
 
     prompt = read_prompt(asked)
     with open_model(opening, out) as model:
-        return model.trace(prompt, max_bytes=max_bytes)
+        return model.trace(written_out(model, prompt, asked, out), max_bytes=max_bytes)
 
 
 def document(trace: Trace, page: str) -> dict[str, Any]:

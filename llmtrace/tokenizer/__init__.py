@@ -10,8 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
+
 from llmtrace.errors import ModelOpenError
 from llmtrace.tokenizer import words
+from llmtrace.tokenizer.template import chat_template
 from llmtrace.tokens import Tokenizer
 
 __all__ = ["open_tokenizer"]
@@ -22,7 +25,7 @@ FIX = "Fetch it again, or remove it to prompt by token ids."
 def open_tokenizer(directory: str | Path) -> tuple[Tokenizer | None, str]:
     """The tokenizer of a checkpoint directory, or None and a note that says why there is none.
 
-    Raises `ModelOpenError` for a `tokenizer.json` that is not one.
+    Raises `ModelOpenError` for a `tokenizer.json` that is not one. It brings the directory's chat template.
     """
     path = Path(directory) / "tokenizer.json"
     if not path.is_file():
@@ -30,13 +33,14 @@ def open_tokenizer(directory: str | Path) -> tuple[Tokenizer | None, str]:
         found = f" ({others[0]} alone is not read)" if others else ""
         return None, f"There is no tokenizer.json{found}: prompts are token ids."
     data = _read(path)
+    chat = chat_template(path.parent)
     if words.reads(data):
-        return words.WordTokenizer.from_json(data, path), ""
+        return evolve(words.WordTokenizer.from_json(data, path), chat_template=chat), ""
     try:
         from llmtrace.tokenizer import hf
     except ImportError:
         return None, f"{path.name} needs the library tokenizers (pip install tokenizers): prompts are token ids."
-    return hf.open_hf(path), ""
+    return evolve(hf.open_hf(path), chat_template=chat), ""
 
 
 def _read(path: Path) -> dict[str, Any]:

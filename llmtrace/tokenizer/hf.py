@@ -5,13 +5,15 @@ library.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tokenizers
 from attrs import frozen
 
+from llmtrace.chat import ChatTemplate
 from llmtrace.errors import ModelOpenError
+from llmtrace.spans import check
 from llmtrace.tokenizer.spelling import Spelling, pieces, read, spelling_of
 from llmtrace.trace import Token
 
@@ -27,7 +29,7 @@ def open_hf(path: Path) -> HfTokenizer:
         ) from error
     inner.no_truncation()
     inner.no_padding()
-    return HfTokenizer.of(inner)
+    return HfTokenizer.of(inner, str(path))
 
 
 @frozen(eq=False)
@@ -38,16 +40,27 @@ class HfTokenizer:
     added: Mapping[int, str]
     """Id to text of the added tokens: these are spelled as they are."""
     spelling: Spelling
+    file: str = "the model"
+    """Where it stands, for messages."""
+    chat_template: ChatTemplate | None = None
+    """How a conversation is written out, where the directory says."""
 
     @classmethod
-    def of(cls, inner: tokenizers.Tokenizer) -> HfTokenizer:
-        """One that the library has opened already; it is not changed."""
+    def of(cls, inner: tokenizers.Tokenizer, file: str = "the model") -> HfTokenizer:
+        """One that the library has opened already, from `file`; it is not changed."""
         added = {id: str(token.content) for id, token in inner.get_added_tokens_decoder().items()}
-        return cls(inner, added, spelling_of(json.loads(inner.to_str())))
+        return cls(inner, added, spelling_of(json.loads(inner.to_str())), file)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids, with or without those that the post-processor adds."""
-        return list(self.inner.encode(text, add_special_tokens=special).ids)
+        """Token ids, with or without those that the post-processor adds. Raises as `check`."""
+        ids = list(self.inner.encode(text, add_special_tokens=special).ids)
+        self.check(text, ids)
+        return ids
+
+    def check(self, text: str, ids: Sequence[int]) -> None:
+        """Raise `PromptError` where a byte-level vocabulary that changes no text lacks a byte of this one, which is then left out."""
+        if self.spelling == "bytes" and self.inner.normalizer is None:
+            check([self.token(id) for id in ids], text, self.added, self.file)
 
     def find(self, text: str) -> int | None:
         """The id of the token whose exact text this is, also where encoding would put a space in front."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from attrs import frozen
 
+from llmtrace.chat import ChatTemplate
 from llmtrace.errors import ModelOpenError, PromptError, shown, suggest
 from llmtrace.trace import Token
 
@@ -54,6 +55,8 @@ class WordTokenizer:
     """Ids that the template puts before the text."""
     after: tuple[int, ...] = ()
     """Ids that it puts after."""
+    chat_template: ChatTemplate | None = None
+    """How a conversation is written out, where the directory says."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], path: Path) -> WordTokenizer:

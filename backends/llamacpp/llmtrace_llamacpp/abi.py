@@ -94,6 +94,7 @@ SIGNATURES: Mapping[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_model_has_encoder": (_B, (_P,)),
     "llama_model_has_decoder": (_B, (_P,)),
     "llama_model_desc": (_I, (_P, _T, _S)),
+    "llama_model_meta_val_str": (_I, (_P, _T, _T, _S)),
     "llama_vocab_type": (c.c_int, (_P,)),
     "llama_vocab_n_tokens": (_I, (_P,)),
     "llama_vocab_get_text": (_T, (_P, _I)),

@@ -6,10 +6,12 @@ import ctypes as c
 import os
 import threading
 import weakref
+from functools import cached_property
 from pathlib import Path
 
 from llmtrace.errors import ModelOpenError, OptionError, PromptError, UnsupportedModelError
 from llmtrace_llamacpp import log
+from llmtrace_llamacpp.alphabet import BLANK, spelled
 from llmtrace_llamacpp.context import Context
 from llmtrace_llamacpp.holder import Holder
 from llmtrace_llamacpp.layout import GPU_LAYERS, Place, patch
@@ -24,6 +26,8 @@ NO_VOCABULARY = 0
 """`llama_vocab_type` of a file without a tokenizer."""
 BY_BYTES = (1, 4)
 """Vocabularies (SentencePiece and unigram) whose tokenizer ends the process when it needs a byte that has no token."""
+BYTE_LEVEL = 2
+"""The one whose tokenizer leaves such a byte out, and does not say so: `LlamaCppTokenizer` does."""
 MOST_GPU_LAYERS = 1 << 20
 
 
@@ -64,7 +68,6 @@ class NativeModel:
         if self.n_vocab < 1:
             self.close()
             raise ModelOpenError(f"{path} has no vocabulary, not even its size: it cannot be run. Convert it again.")
-        self._bytes_missing: frozenset[int] | None = None
 
     @property
     def description(self) -> str:
@@ -73,11 +76,27 @@ class NativeModel:
         self._api.llama_model_desc(self._open(), buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace")
 
+    def metadata(self, key: str) -> str | None:
+        """One value of the file's metadata, as text; None for a key that it has not. Bytes that are no UTF-8 become U+FFFD."""
+        room = 256
+        for _ in range(2):
+            buffer = c.create_string_buffer(room)
+            length = self._api.llama_model_meta_val_str(self._open(), key.encode(), buffer, room)
+            if length < room:
+                return None if length < 0 else buffer.raw[:length].decode("utf-8", "replace")
+            room = length + 1
+        return None
+
+    @property
+    def vocabulary(self) -> int:
+        """Its kind, as `llama_vocab_type` counts them."""
+        self._open()
+        return int(self._api.llama_vocab_type(self._vocab))
+
     @property
     def has_tokenizer(self) -> bool:
         """Whether the file says how text becomes tokens."""
-        self._open()
-        return bool(self._api.llama_vocab_type(self._vocab) != NO_VOCABULARY)
+        return self.vocabulary != NO_VOCABULARY
 
     @property
     def bos(self) -> int | None:
@@ -100,6 +119,10 @@ class NativeModel:
         """Whether the file asks for `eos` after a prompt."""
         self._open()
         return bool(self._api.llama_vocab_get_add_eos(self._vocab))
+
+    def lacks(self, byte: int) -> bool:
+        """Whether no token of the vocabulary is this one byte."""
+        return byte in self._missing
 
     def is_control(self, token: int) -> bool:
         """Whether a token is a mark rather than text. Raises `PromptError` if there is no such token."""
@@ -189,21 +212,19 @@ class NativeModel:
 
     def _check_bytes(self, raw: bytes) -> None:
         """Raise `PromptError` for a text that the library's tokenizer could not survive."""
-        if self._api.llama_vocab_type(self._vocab) not in BY_BYTES:
-            return
-        if self._bytes_missing is None:
-            self._bytes_missing = self._find_missing()
-        lacking = self._bytes_missing.intersection(raw + "\u2581".encode())  # spaces become that sign
-        if lacking:
+        lacking = self._missing.intersection(raw + BLANK.encode()) if self.vocabulary in BY_BYTES else ()
+        if lacking:  # blanks become that sign
             raise PromptError(
                 f"The vocabulary of {self.path} has no token for the byte {min(lacking):#04x}, which the prompt may need: give token "
                 "ids instead."
             )
 
-    def _find_missing(self) -> frozenset[int]:
-        """Bytes that have neither a token `<0x41>` nor one that is the character itself."""
+    @cached_property
+    def _missing(self) -> frozenset[int]:
+        """Bytes that have neither a token `<0x41>` nor one that is the byte itself, as this kind of vocabulary writes it."""
         missing = set(range(256))
-        names = {f"<0x{byte:02X}>".encode(): byte for byte in missing} | {bytes([byte]): byte for byte in missing}
+        names = {f"<0x{byte:02X}>".encode(): byte for byte in missing}
+        names |= {spelled(b).encode() if self.vocabulary == BYTE_LEVEL else bytes([b]): b for b in missing}
         for token in range(self.n_vocab):
             missing.discard(names.get(self._api.llama_vocab_get_text(self._vocab, token), -1))
             if not missing:

@@ -13,14 +13,14 @@ import transformers
 from attrs import evolve, frozen
 from transformers import PreTrainedModel
 
-from llmtrace.errors import ModelOpenError, OptionError
+from llmtrace.errors import ModelOpenError, OptionError, UnsupportedModelError
 from llmtrace.families import family as family_of
 from llmtrace.families import spec_of
 from llmtrace.families.checkpoint import PICKLES, open_checkpoint
 from llmtrace.families.native import Family
 from llmtrace.families.weights import weights_from
 from llmtrace.fingerprint import fingerprint
-from llmtrace.gguf_header import read_header
+from llmtrace.gguf_split import read_whole
 from llmtrace.schema.sites import Array
 from llmtrace.spec import ModelSpec
 from llmtrace.trace import ModelInfo
@@ -109,7 +109,12 @@ def _gguf(source: str, path: Path) -> Source:
         raise ModelOpenError(
             f"{source} is a pickle, which can run code, so it is not opened: convert it to safetensors."
         )
-    header = read_header(path)
+    header = read_whole(path)
+    if len(header.paths) > 1:
+        raise UnsupportedModelError(
+            f"{source} is the first of {len(header.paths)} parts, and transformers reads GGUF files of one: join them with llama.cpp's "
+            "gguf-split --merge, or open it with the backend llamacpp, which reads them all."
+        )
     try:
         from llmtrace_torch.gguf_tensors import packed  # it needs the package gguf, which a directory does not
     except ImportError as error:

@@ -15,6 +15,9 @@ from llmtrace_torch.options import PRESETS, TorchOptions
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 """`name` or `organisation/name`."""
 
+WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf"})
+"""Suffixes of files that transformers has, or had, weights in."""
+
 
 class TorchBackend:
     """Opens transformers checkpoints: a directory, the name of a model on the hub, or a GGUF file, which is dequantised."""
@@ -27,7 +30,9 @@ class TorchBackend:
 
     @staticmethod
     def probe(source: str, path: Path | None) -> Fit | None:
-        """A directory with a `config.json` that names its `model_type`, a file that begins as GGUF, or what looks like a hub id."""
+        """A directory with a `config.json` that names its `model_type`, a file that begins as GGUF, or what looks like a hub id. A directory
+        without weights is another runtime's, if one knows what it holds.
+        """
         if path is None:
             return (
                 "native"
@@ -35,7 +40,9 @@ class TorchBackend:
                 else None
             )
         if path.is_dir():
-            return "native" if _model_type(path / "config.json") else None
+            if not _model_type(path / "config.json"):
+                return None
+            return "native" if any(file.suffix in WEIGHTS for file in path.iterdir()) else "converting"
         return "converting" if _begins(path, b"GGUF") else None
 
     @staticmethod

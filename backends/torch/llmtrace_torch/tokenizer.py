@@ -8,6 +8,7 @@ from typing import Any
 
 import transformers
 
+from llmtrace.chat import ChatTemplate
 from llmtrace.tokenizer.hf import HfTokenizer
 from llmtrace.trace import Token
 from llmtrace_torch.gguf_model import alone
@@ -28,8 +29,18 @@ FILES = (
 class TransformersTokenizer:
     """Text to ids as transformers has it, which may change what the file says (`add_bos_token`, …)."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, file: str = "") -> None:
         self._inner = inner
+        self._file = file
+        """What it was opened from."""
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """The model's chat template: the default one, where there are several."""
+        found = self._inner.chat_template
+        text = found.get("default") if isinstance(found, dict) else found
+        marks = {name: str(mark) for name, mark in self._inner.special_tokens_map.items() if not isinstance(mark, list)}
+        return ChatTemplate(text, self._file, marks) if isinstance(text, str) and text else None
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of a text, with or without the special tokens that the tokenizer adds by itself."""
@@ -45,9 +56,15 @@ class TransformersTokenizer:
 class FastTokenizer(TransformersTokenizer):
     """One that runs on the library `tokenizers`, so that its vocabulary can be read: nearly every tokenizer."""
 
-    def __init__(self, inner: Any) -> None:
-        super().__init__(inner)
-        self._spelled = HfTokenizer.of(inner.backend_tokenizer)
+    def __init__(self, inner: Any, file: str = "") -> None:
+        super().__init__(inner, file)
+        self._spelled = HfTokenizer.of(inner.backend_tokenizer, file or "the model")
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """As transformers has it. Raises `PromptError` where a byte of the text is in no token."""
+        ids = super().encode(text, special=special)
+        self._spelled.check(text, ids)
+        return ids
 
     def token(self, id: int) -> Token:
         """One token with its text, and its bytes where they are not valid UTF-8 alone. An id without an entry has the text ''."""
@@ -73,6 +90,6 @@ def open_tokenizer(
             inner = transformers.AutoTokenizer.from_pretrained(
                 directory, local_files_only=True, trust_remote_code=trust and not gguf, **where
             )
-        return (FastTokenizer if hasattr(inner, "backend_tokenizer") else TransformersTokenizer)(inner), ""
+        return (FastTokenizer if hasattr(inner, "backend_tokenizer") else TransformersTokenizer)(inner, str(source)), ""
     except Exception as error:  # a tokenizer may fail in any way; the model still takes token ids
         return None, f"its tokenizer cannot be opened ({type(error).__name__}: {error}): prompts are token ids"

@@ -24,6 +24,7 @@ from attrs import evolve
 from llmtrace.errors import BackendError, ModelOpenError, OptionError, PromptError
 from llmtrace_llamacpp.native import Context, ContextSettings, NativeModel, Node
 from tests.backends.llamacpp import tiny
+from tests.backends.llamacpp.vocabularies import SPECIAL, vocabulary
 
 SETTINGS = ContextSettings(n_ctx=32)
 TOKENS = (40, 16, 62, 1, 58, 42, 72, 19, 66, 35, 28, 69)
@@ -535,41 +536,6 @@ def test_what_is_no_file_or_no_model_is_refused_with_the_librarys_reason(tmp_pat
 def test_layers_on_an_accelerator_are_a_number_of_layers(file):
     with pytest.raises(OptionError, match="gpu_layers=-2"):
         NativeModel(file, gpu_layers=-2)
-
-
-def vocabulary(path: Path, kind: str, tokens: list[str]) -> Path:
-    """A model of one block with a vocabulary of choice; `none` has no tokens, only their number."""
-    import gguf
-
-    rng, width, count = np.random.default_rng(1), 32, len(tokens)
-    writer = gguf.GGUFWriter(path, "llama")
-    for add, value in (
-        (writer.add_context_length, 32), (writer.add_embedding_length, width), (writer.add_block_count, 1),
-        (writer.add_feed_forward_length, width), (writer.add_head_count, 2), (writer.add_head_count_kv, 2),
-        (writer.add_layer_norm_rms_eps, 1e-5), (writer.add_vocab_size, count), (writer.add_tokenizer_model, kind),
-    ):  # fmt: skip
-        add(value)
-    if kind != "none":
-        writer.add_token_list(tokens)
-        writer.add_token_scores([-float(i) for i in range(count)])
-        kinds = [2 if t == "<unk>" else 3 if t in ("<s>", "</s>") else 6 if t.startswith("<0x") else 1 for t in tokens]
-        writer.add_token_types(kinds)
-        writer.add_bos_token_id(1)
-        writer.add_eos_token_id(2)
-    shapes = {"token_embd": (count, width), "output": (count, width), "output_norm": (width,)}
-    shapes |= {f"blk.0.{name}": (width, width) for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
-    shapes |= {f"blk.0.ffn_{name}": (width, width) for name in ("gate", "up", "down")}
-    shapes |= {f"blk.0.{name}_norm": (width,) for name in ("attn", "ffn")}
-    for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", rng.standard_normal(shape).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-SPECIAL = ["<unk>", "<s>", "</s>"]
 
 
 def test_a_text_that_the_vocabulary_cannot_spell_is_refused_where_the_library_would_die(tmp_path):

@@ -176,3 +176,45 @@ def test_code_beside_a_tokenizer_is_neither_run_nor_asked_about(tmp_path, monkey
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on the terminal"))
     open_tokenizer(tmp_path)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_byte_that_the_vocabulary_lacks_is_named_and_not_left_out(tmp_path):
+    vocab = {letter: place for place, letter in enumerate(letter for letter in LETTERS if letter not in "zĊ")}
+    inner = Tokenizer(models.BPE(vocab, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    assert inner.encode("az").ids == inner.encode("a").ids, "the library itself says nothing"
+    tokenizer = saved(tmp_path, inner)
+    for opened in (tokenizer, open_by_core(tmp_path)[0]):
+        assert len(opened.encode("a b")) == 3
+        with pytest.raises(PromptError, match=f"vocabulary of {tmp_path}.* character 1, 'z'"):
+            opened.encode("az")
+        with pytest.raises(PromptError, match=r"cannot spell '\\n', at character 1"):
+            opened.encode("a\nb")
+
+
+def test_the_chat_template_is_the_directorys_the_same_by_both_readers(tmp_path, bytelevel):
+    assert bytelevel.chat_template is None
+    inner = bytelevel._inner
+    for template in ("{{ eos_token }}{{ messages[0].content }}", {"default": "{{ 1 }}", "tool_use": "{{ 2 }}"}):
+        inner.chat_template, inner.eos_token = template, "<eos>"
+        inner.save_pretrained(tmp_path)
+        found, core = open_tokenizer(tmp_path)[0].chat_template, open_by_core(tmp_path)[0].chat_template
+        assert found.text == core.text == (template if isinstance(template, str) else "{{ 1 }}")
+        assert found.marks["eos_token"] == core.marks["eos_token"] == "<eos>"
+        assert str(tmp_path) in found.file and str(tmp_path) in core.file
+    with pytest.raises(AttributeError):
+        bytelevel.chat_template = None
+
+
+def test_a_chat_is_what_transformers_makes_of_it(tmp_path, bytelevel):
+    pytest.importorskip("jinja2")
+    from llmtrace.chat import chat
+
+    inner = bytelevel._inner
+    inner.chat_template, inner.eos_token = "{{ eos_token }}{% for m in messages %}{{ m.content }}{% endfor %}", "<eos>"
+    inner.save_pretrained(tmp_path)
+    messages = [{"role": "user", "content": "an é"}]
+    theirs = inner.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    for tokenizer in (open_tokenizer(tmp_path)[0], open_by_core(tmp_path)[0]):
+        assert list(chat(tokenizer, messages).tokens) == theirs
