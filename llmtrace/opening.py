@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 
 from llmtrace.calling import calling
 from llmtrace.contract import check_contract
+from llmtrace.data import PREFIX, embedded
 from llmtrace.errors import ModelOpenError
 from llmtrace.model import Model
 from llmtrace.neutral import check_neutral
@@ -48,7 +49,8 @@ def open(
 ) -> Model:
     """Open a model for tracing.
 
-    `source` is a directory or file, or a hub id; a prefix may name the backend, as `backend` does. `options` are the backend's own
+    `source` is a directory or file, a hub id, or an embedded model (`builtin:induction`), which a named backend opens in its own format if
+    it brings that, else in the core's; a prefix may name the backend, as `backend` does. `options` are the backend's own
     settings (`llmtrace backends` lists them) and stand above those of the preset. With `check`, a short probe is run with and without
     capture, and a model whose logits move is refused.
 
@@ -57,8 +59,9 @@ def open(
     """
     choice = choose(str(source), backend)
     chosen = settings(choice.backend, preset, options or {})
+    place = _place(choice)
     with calling(choice.backend.name, "open"):
-        session = choice.backend.open(choice.source, chosen)
+        session = choice.backend.open(place, chosen)
     try:
         check_contract(session, choice.backend)
         if check:
@@ -69,6 +72,8 @@ def open(
         raise
     notes = (*session.info.notes, *filter(None, [choice.note]))
     info = evolve(session.info, preset=preset, options=as_text(chosen), notes=notes)
+    if place != choice.source:
+        info = evolve(info, source=choice.source)  # a name that is good on every machine
     return Model(session, choice.reason, info, warnings=choice.warnings)
 
 
@@ -117,6 +122,14 @@ def probed(source: str, found: Plugins | None = None) -> tuple[dict[str, Fit], t
         if fault:
             warnings.append(f"{name} is broken ({fault})")
     return fits, tuple(warnings)
+
+
+def _place(choice: Choice) -> str:
+    """What the backend is asked to open: for an embedded model whose name it does not know, having no file of its own, the directory."""
+    source = choice.source
+    if not source.startswith(PREFIX) or os.path.exists(source) or answer(choice.backend, source, None)[0]:
+        return source
+    return str(embedded(source))
 
 
 def _rank(entry: BackendEntry) -> tuple[int, str]:

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from llmtrace.cli.known import METHODS, Known, measured
 from llmtrace.cli.output import say
-from llmtrace.data import DEMO, embedded
+from llmtrace.data import DEMO, DEMO_MODEL, embedded
 from llmtrace.errors import LLMTraceError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def columns(only: tuple[str, ...], out: Out) -> Iterator[Column]:
 
     for name in only:
         plugins().backend(name)
-    with llmtrace.open(embedded("induction"), backend=REFERENCE, preset="exact") as model:
+    with llmtrace.open(DEMO_MODEL, backend=REFERENCE, preset="exact") as model:
         base = model.trace(DEMO.prompt)
         yield _column(model, None, base)
     for name in only or _others(out):
@@ -68,7 +68,7 @@ def columns(only: tuple[str, ...], out: Out) -> Iterator[Column]:
             continue
         try:
             say(out, f"running {name} …")
-            with llmtrace.open(embedded("induction"), backend=name, preset="exact") as model:
+            with llmtrace.open(DEMO_MODEL, backend=name, preset="exact") as model:
                 found = _column(model, model.trace(DEMO.prompt), base)
         except LLMTraceError as error:
             if only:
@@ -79,13 +79,13 @@ def columns(only: tuple[str, ...], out: Out) -> Iterator[Column]:
 
 
 def _others(out: Out) -> list[str]:
-    """Working backends that say they open the embedded model."""
+    """Working backends that say they open the embedded model: by its name, in their own format, or its directory."""
     from llmtrace.opening import probed
 
-    fits, warnings = probed(str(embedded("induction")))
-    for warning in warnings:
+    answers = [probed(source) for source in (DEMO_MODEL, str(embedded(DEMO_MODEL)))]
+    for warning in dict.fromkeys(each for _, warnings in answers for each in warnings):
         say(out, f"warning: {warning}")
-    return sorted(fits)
+    return sorted({name for fits, _ in answers for name in fits})
 
 
 def _column(model: Model, trace: Trace | None, base: Trace) -> Column:

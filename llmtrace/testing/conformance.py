@@ -14,6 +14,7 @@ from llmtrace.errors import OptionError
 from llmtrace.testing.kit.base import Kit
 from llmtrace.testing.kit.delivery import DeliveryKit
 from llmtrace.testing.kit.editing import EditingKit
+from llmtrace.testing.kit.embedded import EmbeddedKit
 from llmtrace.testing.kit.equations import EquationsKit
 from llmtrace.testing.kit.faults import FaultsKit
 from llmtrace.testing.kit.honesty import HonestyKit
@@ -37,6 +38,7 @@ class BackendConformance(
     TogetherKit,
     EditingKit,
     TokenizingKit,
+    EmbeddedKit,
     FaultsKit,
 ):
     """Every test of the kit. Set `backend`; override `source` if the backend opens no checkpoint directories; declare `gaps`.

@@ -110,7 +110,9 @@ def write_tiny(family: str, directory: Path, seed: int = 0, **overrides: Any) ->
     config = transformers.AutoConfig.for_model(family, **{**TINY[family], **overrides})
     generator = torch.Generator().manual_seed(seed)
     auto: Any = transformers.AutoModelForCausalLM
-    model = auto.from_config(config, dtype=torch.float32).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # the mean that a vector keeps may itself be random, as that of sinks is
+        model = auto.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         corrections = [buffer for name, buffer in model.named_buffers() if name.endswith("e_score_correction_bias")]
         for weight in [

@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 
 from llmtrace.cli.known import Known, known
-from llmtrace.data import DEMO
+from llmtrace.data import DEMO, DEMO_MODEL, embedded
 
 ARGS = ("demo", "--backend", "reference")
 
@@ -104,12 +104,18 @@ def beside(monkeypatch):
     from llmtrace.reference.options import ReferenceOptions
     from llmtrace.reference.plugin import ReferenceBackend
 
-    def install(wrong=None):
+    def install(wrong=None, opens=lambda source, path: True):
         class Single(ReferenceBackend):
             name = "single"
+            opened = []
+
+            @staticmethod
+            def probe(source, path):
+                return ReferenceBackend.probe(source, path) if opens(source, path) else None
 
             @staticmethod
             def open(source, options):
+                Single.opened.append(source)
                 session = ReferenceBackend.open(source, ReferenceOptions(dtype="float32"))
                 session.info = evolve(session.info, backend="single")
                 if wrong is not None:
@@ -137,6 +143,47 @@ def test_a_backend_beside_the_reference_is_measured_against_it(cli, beside, vali
     assert 1e-9 < single["relative_error"] < 1e-5
     assert [each["backend"] for each in run.document["known"][0]["measured"]] == ["reference", "single"]
     assert "single: 7 of 7 known answers; 55 equations hold; at most " in cli("demo").out
+
+
+@pytest.mark.parametrize(
+    ("opens", "source"),
+    [
+        (lambda source, path: path is None, DEMO_MODEL),
+        (lambda source, path: path is not None, str(embedded("induction"))),
+        (lambda source, path: True, DEMO_MODEL),
+    ],
+    ids=["its name", "its directory", "both"],
+)
+def test_a_backend_is_beside_it_whether_it_opens_the_model_s_name_or_its_directory(cli, beside, opens, source):
+    single = beside(opens=opens)
+    run = cli("demo", "--json", "--no-html")
+    assert [each["name"] for each in run.document["backends"]] == ["reference", "single"]
+    assert single.opened == [source]
+
+
+def test_a_backend_that_opens_neither_is_not_shown_and_nothing_is_said_of_it(cli, beside):
+    beside(opens=lambda source, path: False)
+    run = cli("demo", "--json", "--no-html")
+    assert [each["name"] for each in run.document["backends"]] == ["reference"]
+    assert run.err == ""
+
+
+def test_a_probe_that_fails_is_one_warning(cli, beside):
+    beside(opens=lambda source, path: 1 / 0)
+    assert cli("demo", "--no-html").err.count("warning: single is broken") == 1
+
+
+def test_llama_cpp_is_beside_it_with_a_file_of_its_own(cli):
+    pytest.importorskip("xllamacpp")
+    pytest.importorskip("llmtrace_llamacpp")
+    run = cli("demo", "--backend", "llamacpp", "--json", "--no-html")
+    llamacpp = run.document["backends"][1]
+    assert (run.code, run.document["verdict"]) == (0, "as_known")
+    assert (llamacpp["name"], llamacpp["runtime"], llamacpp["verdict"]) == ("llamacpp", "llama.cpp", "holds")
+    assert 1e-9 < llamacpp["relative_error"] < 1e-5
+    for row in run.document["known"]:
+        ours, theirs = (each["value"] for each in row["measured"])
+        assert theirs == pytest.approx(ours, abs=1e-4)
 
 
 def test_a_backend_that_is_far_from_the_reference_is_not_as_known(cli, beside):

@@ -23,7 +23,6 @@ from llmtrace.errors import (
 from llmtrace.model import Model
 from llmtrace.plugins import plugins
 from llmtrace.schema.steps import steps
-from tests.builtin import induction
 from tests.specs import SPECS, FakeSession, equations, specs
 
 IDS = [3, 1, 4, 1, 5]
@@ -45,8 +44,8 @@ def loss(model, *changes) -> float:
 )
 class TestTheHandBuiltCircuit:
     @pytest.fixture
-    def model(self, backend, tmp_path):
-        with llmtrace.open(induction(backend, tmp_path), backend=backend) as model:
+    def model(self, backend):
+        with llmtrace.open("builtin:induction", backend=backend) as model:
             yield model
 
     def test_it_predicts_the_second_copy(self, model):

@@ -13,6 +13,7 @@ import pytest
 
 import llmtrace
 from llmtrace import opening, probing
+from llmtrace.data import DEMO_MODEL, embedded
 from llmtrace.errors import BackendError, BackendNotFoundError, ModelOpenError, OptionError, SchemaViolationError
 from llmtrace.neutral import WALKS, check_neutral, walk
 from llmtrace.opening import choose
@@ -256,6 +257,46 @@ def test_what_does_not_exist_is_said_in_one_sentence(source):
 def test_what_does_not_exist_is_said_before_a_named_backend_is_loaded(source):
     with pytest.raises(ModelOpenError, match="There is no file or directory"):
         choose(source, "zeta", installed(NATIVE))
+
+
+def knowing(name, fit):
+    """A backend that answers `fit` to an embedded model's name."""
+    made = backend(name)
+    made.probe = staticmethod(lambda source, path: fit if (source, path) == (DEMO_MODEL, None) else None)
+    made.opened = []
+    return made
+
+
+@pytest.mark.parametrize("named", [{"source": DEMO_MODEL, "backend": "own"}, {"source": f"own:{DEMO_MODEL}"}])
+def test_an_embedded_model_is_opened_by_its_name_where_the_backend_knows_it(monkeypatch, named):
+    own = knowing("own", "converting")
+    monkeypatch.setattr(opening, "plugins", lambda: installed(own))
+    with llmtrace.open(**named):
+        assert [source for source, _ in own.opened] == [DEMO_MODEL]
+
+
+@pytest.mark.parametrize("fit", [None, "yes"])
+def test_and_by_its_directory_where_not_and_keeps_the_name_that_is_good_everywhere(monkeypatch, fit):
+    other = knowing("other", fit)
+    monkeypatch.setattr(opening, "plugins", lambda: installed(other))
+    with llmtrace.open(DEMO_MODEL, backend="other") as opened:
+        assert [source for source, _ in other.opened] == [str(embedded("induction"))]
+        assert opened.info.source == opened.trace([1, 2]).model.source == DEMO_MODEL
+
+
+def test_an_embedded_model_that_there_is_not_is_told_near_names_by_a_named_backend_too(monkeypatch):
+    monkeypatch.setattr(opening, "plugins", lambda: installed(knowing("other", None)))
+    with pytest.raises(ModelOpenError, match="Did you mean induction"):
+        llmtrace.open("builtin:inductoin", backend="other")
+
+
+def test_a_file_of_an_embedded_model_s_name_is_that_file(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path(DEMO_MODEL).write_bytes(b"x")
+    other = knowing("other", None)
+    monkeypatch.setattr(opening, "plugins", lambda: installed(other))
+    with llmtrace.open(DEMO_MODEL, backend="other"):
+        assert [source for source, _ in other.opened] == [DEMO_MODEL]
 
 
 INSTALL = "needs the distribution"

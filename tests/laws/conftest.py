@@ -3,16 +3,16 @@
 import pytest
 
 import llmtrace
-from tests.builtin import induction
+from llmtrace.data import DEMO_MODEL
 
 
 @pytest.fixture
-def small_model(tmp_path):
+def small_model():
     """Opens the embedded model with a backend by name; skips a backend that does not open it."""
 
     def open_with(name):
         try:
-            return llmtrace.open(induction(name, tmp_path), backend=name)
+            return llmtrace.open(DEMO_MODEL, backend=name)
         except llmtrace.LLMTraceError as error:
             pytest.skip(f"{name} does not open the embedded model: {error}")
 

@@ -143,8 +143,12 @@ def test_nothing_that_is_opened_can_run(path):
                 pass
 
 
-STARTS_ITSELF = ("llmtrace/testing/checking.py", "backends/llamacpp/llmtrace_llamacpp/guard.py")
-"""They run another process of this Python: the kit, and the opening of files that may end one."""
+STARTS_ITSELF = (
+    "llmtrace/testing/checking.py",
+    "llmtrace/chat/process.py",
+    "backends/llamacpp/llmtrace_llamacpp/guard.py",
+)
+"""They run another process of this Python: the kit, a stranger's chat template, and the opening of files that may end one."""
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
+from llmtrace.data import PREFIX, embedded
 from llmtrace.families.checkpoint import open_checkpoint
 from llmtrace.reference.plugin import ReferenceBackend
 from llmtrace.reference.session import ReferenceSession
 from llmtrace.selection import Cut
+from llmtrace.tokenizer import open_tokenizer
 from llmtrace.trace import ModelInfo, Token
 
 
@@ -99,7 +101,10 @@ class Honest:
 
     @classmethod
     def open(cls, source, options):
-        checkpoint = open_checkpoint(Path(source))
+        known = source.startswith(PREFIX)
+        directory = embedded(source) if known else Path(source)
+        checkpoint = open_checkpoint(directory)
+        tokenizer = open_tokenizer(directory)[0] if known else Letters()
         info = ModelInfo(source=source, backend=cls.name, runtime=cls.runtime, weights="float32")
         weights = dict(checkpoint.weights)
-        return cls.session(checkpoint.spec, weights, checkpoint.stored, "float32", info, Letters())
+        return cls.session(checkpoint.spec, weights, checkpoint.stored, "float32", info, tokenizer)

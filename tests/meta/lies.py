@@ -6,6 +6,7 @@ from tests.meta import (
     wrong_backends,
     wrong_delivery,
     wrong_edits,
+    wrong_embedded,
     wrong_honesty,
     wrong_sessions,
     wrong_tokens,
@@ -21,6 +22,7 @@ LIES = [
         wrong_edits,
         wrong_sessions,
         wrong_tokens,
+        wrong_embedded,
         wrong_backends,
     )
     for lie in module.LIES
