@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 
 from llmtrace.errors import ModelOpenError, shown
@@ -53,6 +53,10 @@ class TensorInfo:
     """Bytes from where the tensors' data begin."""
     size: int
     """Bytes that it takes."""
+    path: Path = Path()
+    """The file that has it."""
+    start: int = 0
+    """Byte of that file where its tensors' data begin."""
 
 
 @frozen
@@ -79,6 +83,8 @@ class Header:
     tensors: Mapping[str, TensorInfo] = field(repr=False)
     start: int
     """Byte of the file where the tensors' data begin."""
+    paths: tuple[Path, ...]
+    """All files of the model: several, where it was split (`gguf_split`)."""
 
     @property
     def architecture(self) -> str:
@@ -97,7 +103,7 @@ class Header:
         """The bytes of one tensor as they are stored [… bytes], slowest axis first: memory-mapped, and nothing is kept."""
         info = self.tensors[name]
         rows = info.shape[:0:-1]
-        return np.memmap(self.path, np.uint8, "r", self.start + info.offset, (*rows, info.size // math.prod(rows)))
+        return np.memmap(info.path, np.uint8, "r", info.start + info.offset, (*rows, info.size // math.prod(rows)))
 
     def array(self, key: str) -> list[Any]:
         """The elements of an array of the metadata: a vocabulary's tokens, say. Read from the file on each call.
@@ -233,6 +239,18 @@ class _Reader:
 
 def read_header(path: Path) -> Header:
     """The header of a GGUF file. Raises `ModelOpenError` if it, or the data that it announces, is not all there."""
+    return check_named(read_part(path))
+
+
+def check_named(header: Header) -> Header:
+    """The same, if it says what architecture it is of. Raises `ModelOpenError` if not."""
+    if not isinstance(header.metadata.get("general.architecture"), str):
+        raise ModelOpenError(f"{header.path} does not say its general.architecture: it is not a language model.")
+    return header
+
+
+def read_part(path: Path) -> Header:
+    """The header of a file that may be a part of a model, and then says nothing else. Raises as `read_header` does."""
     with _mapped(path) as reader:
         version, tensors, entries = reader.number("I"), reader.number("Q"), reader.number("Q")
         if version not in (2, 3):
@@ -259,9 +277,8 @@ def read_header(path: Path) -> Header:
                 raise reader.fail(f"it has the tensor {reader.field} twice")
             infos[info.name] = info
         start = _check_data(reader, metadata.get("general.alignment", 32), infos)
-    if not isinstance(metadata.get("general.architecture"), str):
-        raise ModelOpenError(f"{path} does not say its general.architecture: it is not a language model.")
-    return Header(path, metadata, arrays, infos, start)
+    placed = {name: evolve(info, path=path, start=start) for name, info in infos.items()}
+    return Header(path, metadata, arrays, placed, start, (path,))
 
 
 def _mapped(path: Path) -> _Reader:

@@ -129,8 +129,10 @@ def plan(
 def _check_editable(session: TraceSession, changed: Collection[str]) -> None:
     editable = session.editable if isinstance(session, SupportsEdits) else ()
     if site := next((site for site in changed if site not in editable), None):
+        gap = session.gaps.get(site)
+        why = f" It is not handed out either: {gap.reason}." if gap else ""
         raise EditNotSupportedError(
-            f"{site} cannot be edited on the backend {session.info.backend}, which edits {_some(editable)}.{_instead(site, editable)} The "
+            f"{site} cannot be edited on the backend {session.info.backend}, which edits {_some(editable)}.{why}{_instead(site, editable)} The "
             "reference backend edits every site of a checkpoint directory (config.json and safetensors): "
             'llmtrace.open(directory, backend="reference").'
         )
@@ -138,10 +140,12 @@ def _check_editable(session: TraceSession, changed: Collection[str]) -> None:
 
 def _instead(site: str, editable: Collection[str]) -> str:
     """Where a site can be edited in another's place."""
-    made_of = f"{site.removesuffix('.result')}.z_post"
-    if not site.endswith(".attn.result") or made_of not in editable:
-        return ""
-    return f" Edit {made_of}, with the same heads, instead: each head's result is a product of its part of that."
+    at, _, name = site.rpartition(".")
+    if name == "result" and f"{at}.z_post" in editable:
+        return f" Edit {at}.z_post, with the same heads, instead: each head's result is a product of its part of that."
+    if name == "scores" and f"{at}.pattern" in editable:
+        return f" Edit {at}.pattern instead: an edge that is scaled by 0 there is cut, and the rest of its row can be scaled to make one again."
+    return ""
 
 
 def _some(editable: Collection[str]) -> str:

@@ -32,7 +32,11 @@ def frequencies(r: Rotary, length: int) -> Array:
 
 def by_length(r: Rotary | None) -> bool:
     """Whether the frequencies change with the prompt's length: then one token's angles are not known from its position alone."""
-    return r is not None and isinstance(r.scaling, DynamicNtk | LongRope)
+    match r.scaling if r else None:
+        case LongRope(short, long):
+            return short != long
+        case scaling:
+            return isinstance(scaling, DynamicNtk)
 
 
 def _yarn(r: Rotary, y: Yarn, plain: Array) -> Array:

@@ -33,8 +33,16 @@ class Architecture:
     """One layer in so many has no window, the last of each; 0: there are no windows."""
     window: int | None = None
     """Tokens in a window, where the file does not say."""
+    may_be_none: bool = False
+    """Whether a window of no tokens is none; else llama.cpp hides every token, and computes no number."""
     windowed: str = ""
     """The family, where the file says a window."""
+    windowed_layers: int | None = None
+    """How many layers the one model has that llama.cpp takes windows for; None: windows do not depend on it."""
+    shared: str = ""
+    """The family, where the file says how wide shared experts are."""
+    spare: bool = False
+    """Whether the last blocks may predict further tokens (`nextn_predict_layers`): they are counted, and no part of the stream."""
     swa_theta: float | None = None
     """The rotary base in windowed layers, where it is another and the file does not say."""
     swa_scaled: bool = True
@@ -69,6 +77,12 @@ SAID: Mapping[str, Any] = {
 }  # fmt: skip
 """Of all architectures. Biases are then those that the file has."""
 CAPS = {"attn_logit_softcapping": "attn_logit_softcapping", "final_logit_softcapping": "final_logit_softcapping"}
+ROUTED = {
+    "n_shared_experts": "expert_shared_count", "routed_scaling_factor": "expert_weights_scale", "norm_topk_prob": "expert_weights_norm",
+    "first_k_dense_replace": "leading_dense_block_count",
+}  # fmt: skip
+CORRECTED = {"norm_topk_prob": False, "routed_scaling_factor": 1.0, "first_k_dense_replace": 0}
+"""DeepSeek's mixture with plain attention."""
 GRANITE = {
     "embedding_multiplier": "embedding_scale", "residual_multiplier": "residual_scale", "attention_multiplier": "attention.scale",
     "logits_scaling": "logit_scale",
@@ -76,13 +90,19 @@ GRANITE = {
 LLAMA = Architecture("llama", mixture="mixtral", says={"sliding_window": None}, permuted=True)
 """Whatever was converted as a Llama: Mistral, SmolLM and TinyLlama too. A window that the file may mention is not looked at."""
 
+GRANITES = {"embedding_multiplier": 1.0, "residual_multiplier": 1.0}
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": LLAMA,
     "arcee": Architecture("arcee", says={"hidden_act": "relu2"}, permuted=True),
     "bloom": Architecture("bloom"),
+    "chatglm": Architecture("glm"),
     "cohere2": Architecture("cohere2", {"logit_scale": "logit_scale"}, period=4),
     "command-r": Architecture("cohere", {"logit_scale": "logit_scale"}),
+    "dots1": Architecture("dots1", ROUTED, CORRECTED | {"sliding_window": None}),
     "ernie4_5": Architecture("ernie4_5"),
+    "exaone": Architecture("llama"),
+    "exaone4": Architecture("exaone4", period=4, window=4096, windowed_layers=64, spare=True),
     "falcon": Architecture("falcon", says={"activation": GELU, "new_decoder_architecture": True, "alibi": False}),
     "gemma": Architecture("gemma", says={"hidden_act": GELU}),
     "gemma2": Architecture(
@@ -97,10 +117,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         {"final_logit_softcapping": "final_logit_softcapping"},
         {"hidden_activation": GELU, "final_logit_softcapping": None},
         period=6,
+        may_be_none=True,
         swa_theta=10000.0,
         swa_scaled=False,
     ),
     "glm4": Architecture("glm4"),
+    "glm4moe": Architecture("glm4_moe", ROUTED, CORRECTED | {"gating": 2}, spare=True),
     "gpt-oss": Architecture(
         "gpt_oss",
         {"intermediate_size": "expert_feed_forward_length"},
@@ -113,17 +135,24 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         {"use_parallel_residual": "use_parallel_residual"},
         {"hidden_act": GELU, "use_parallel_residual": True},
     ),
-    "granite": Architecture(
-        "granite", GRANITE, {"embedding_multiplier": 1.0, "residual_multiplier": 1.0}, permuted=True
-    ),
+    "granite": Architecture("granite", GRANITE, GRANITES, permuted=True),
     "granitemoe": Architecture(
-        "granitemoe", GRANITE, {"embedding_multiplier": 1.0, "residual_multiplier": 1.0}, permuted=True
+        "granitemoe",
+        GRANITE | {"shared_intermediate_size": "expert_shared_feed_forward_length"},
+        GRANITES,
+        permuted=True,
+        shared="granitemoeshared",
     ),
     "hunyuan-dense": Architecture("hunyuan_v1_dense"),
+    "internlm2": Architecture("llama", permuted=True),
+    "minicpm": Architecture("granite", GRANITE, permuted=True),
+    "mistral3": Architecture("llama", mixture="mixtral", says={"sliding_window": None}, permuted=True),
+    "mpt": Architecture("mpt"),
     "nemotron": Architecture("nemotron", says={"hidden_act": "relu2"}),
     "olmo": Architecture("olmo", {"clip_qkv": "attention.clamp_kqv"}, permuted=True),
-    "olmo2": Architecture("olmo2", windowed="olmo3", period=4, swa_scaled=False),
+    "olmo2": Architecture("olmo2", windowed="olmo3", period=4, may_be_none=True, swa_scaled=False),
     "olmoe": Architecture("olmoe", says={"norm_topk_prob": False}),
+    "pangu-embedded": Architecture("llama"),
     "phi2": Architecture("phi", says={"hidden_act": GELU, "qk_layernorm": False}),
     "phi3": Architecture("phi3", says={"sliding_window": None}),
     "qwen2": Architecture("qwen2"),
@@ -132,11 +161,16 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         {"shared_expert_intermediate_size": "expert_shared_feed_forward_length"},
         {"norm_topk_prob": False, "qkv_bias": True},
     ),
+    "qwen2vl": Architecture("qwen2"),
     "qwen3": Architecture("qwen3"),
     "qwen3moe": Architecture("qwen3_moe", says={"norm_topk_prob": True}),
+    "qwen3vl": Architecture("qwen3"),
+    "qwen3vlmoe": Architecture("qwen3_moe", says={"norm_topk_prob": True}),
     "seed_oss": Architecture("seed_oss"),
     "smollm3": Architecture("smollm3", says={"no_rope_layer_interval": 4, "sliding_window": None}, permuted=True),
     "stablelm": Architecture("stablelm"),
+    "starcoder": Architecture("gpt_bigcode", says={"activation_function": GELU, "multi_query": True}),
     "starcoder2": Architecture("starcoder2", says={"hidden_act": GELU, "sliding_window": None}),
+    "xverse": Architecture("llama", permuted=True),
 }
 """By what `general.architecture` says."""

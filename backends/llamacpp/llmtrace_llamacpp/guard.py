@@ -33,6 +33,8 @@ from llmtrace_llamacpp.native import ContextSettings, NativeModel, Node
 
 MOST_LAYERS = 512
 """More end the process (LLAMA_MAX_LAYERS)."""
+MOST_COUNTED = 2**31 - 1
+"""llama.cpp reads metadata without a sign and counts with one: a window of 2**31 sees nothing."""
 TOKENS = "tokenizer.ggml.tokens"
 BLOCK = re.compile(r"blk\.(\d+)\.")
 ASSERTION = re.compile(r"(GGML_ASSERT\(.*\) failed|GGML_ABORT.*|what\(\): .*|fatal error.*|.*[Aa]ssertion .* failed.*)")
@@ -65,6 +67,10 @@ def check(header: Header) -> None:
     for key, value in stored.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise _unsound(header, key, value, "a finite number")
+        if key.startswith(f"{architecture}.") and isinstance(value, int) and value > MOST_COUNTED:
+            raise _unsound(
+                header, key, value, f"{MOST_COUNTED} at most", "which llama.cpp would take for a negative number"
+            )
         if key.endswith(("layer_norm_epsilon", "layer_norm_rms_epsilon")) and not (
             isinstance(value, float) and value > 0
         ):
@@ -141,9 +147,11 @@ def _reason(path: Path, status: int, output: bytes, said: str) -> LLMTraceError:
     return ModelOpenError(f"{path} makes llama.cpp end its process ({name}): {why}. {fix}.")
 
 
-def _unsound(header: Header, key: str, value: object, sound: str) -> ModelOpenError:
+def _unsound(
+    header: Header, key: str, value: object, sound: str, why: str = "of which llama.cpp would die"
+) -> ModelOpenError:
     return ModelOpenError(
-        f"{header.path} says {shown(key)} = {shown(value)}, of which llama.cpp would die; it should be {sound}. Convert it again."
+        f"{header.path} says {shown(key)} = {shown(value)}, {why}; it should be {sound}. Convert it again."
     )
 
 

@@ -71,9 +71,10 @@ def table(spec: ModelSpec, there: Container[str]) -> Rows:
     return rows | EXPERTS
 
 
-def stored_in(row: Family, spec: ModelSpec, there: Container[str]) -> Family:
-    """The family with its weights where a GGUF file has them."""
-    return evolve(row, weights=table(spec, there), prefix="", renames=(), unread=UNREAD, variant=None)
+def stored_in(row: Family, spec: ModelSpec, there: Container[str], blocks: int) -> Family:
+    """The family with its weights where a GGUF file of so many `blocks` has them; those beyond the spec's are read by nobody."""
+    spare = tuple(rf"^blk\.{layer}\." for layer in range(len(spec.blocks), blocks))
+    return evolve(row, weights=table(spec, there), prefix="", renames=(), unread=UNREAD + spare, variant=None)
 
 
 def _norms(spec: ModelSpec, there: Container[str]) -> Rows:

@@ -17,6 +17,13 @@ from llmtrace_llamacpp.architectures import Architecture
 
 ONE, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 
+DIVIDED = ("mistral3",)
+"""Architectures whose files may say that YaRN's factor is divided by another (DeepSeek's `mscale_all_dim`)."""
+OWN_BASE = ("gemma2", "gemma3", "gpt-oss")
+"""Architectures whose windowed layers take the base that a file may say for them; the others turn all layers alike."""
+SWITCHED = ("granite", "granitemoe")
+"""Architectures whose files may say that there is no rotary embedding, by `rope.scaling.finetuned`."""
+
 
 def stretched(block: Block, header: Header, architecture: Architecture) -> Block:
     """The block with its rotary embedding as the file has it; a block without one stays so.
@@ -37,12 +44,14 @@ def _turned(attention: Attention, rotary: Rotary, header: Header, architecture: 
     if windowed:
         base = header.metadata.get(f"{name}.rope.freq_base")
         other = architecture.swa_theta or (theta if base is None else base)
-        theta = float(header.metadata.get(f"{name}.rope.freq_base_swa", other))
+        theta = float(header.metadata.get(f"{name}.rope.freq_base_swa", other) if name in OWN_BASE else other)
     width = header.metadata.get(f"{name}.rope.dimension_count", attention.d_head)
     if type(width) is not int or width % 2 or not 2 <= width <= attention.d_head:
         raise ModelOpenError(
             f"{header.path} says {name}.rope.dimension_count = {shown(width)}; it must be an even number, {attention.d_head} at most."
         )
+    if name in SWITCHED and header.metadata.get(f"{name}.rope.scaling.finetuned", True) is False:
+        return evolve(attention, rotary=None)
     turn = evolve(rotary, theta=theta, width=width)
     scaling = scaling_of(header, turn) if not windowed or architecture.swa_scaled else None
     return evolve(attention, rotary=evolve(turn, scaling=scaling))
@@ -53,20 +62,23 @@ def scaling_of(header: Header, turn: Rotary) -> Scaling | None:
     name, pairs = header.architecture, turn.width // 2
     kind = header.metadata.get(f"{name}.rope.scaling.type", "linear")
     factor = _positive(header, "rope.scaling.factor", header.metadata.get(f"{name}.rope.scale_linear", 0.0)) or 1.0
+    factor = 1.0 if kind == "none" else factor
     gain = _positive(header, "rope.scaling.attn_factor", 1.0)
+    multiplier = _positive(header, "rope.scaling.yarn_log_multiplier", 0.0) if name in DIVIDED else 0.0
+    whole = 0.1 * multiplier * math.log(max(factor, 1.0)) + 1.0
     context = header.metadata.get(f"{name}.context_length")
     trained = header.metadata.get(f"{name}.rope.scaling.original_context_length", context)
     if kind not in ("none", "linear", "yarn", "longrope"):
         raise UnsupportedModelError(
             f"{header.path} stretches its rotary embedding as {shown(kind)}, which is not expressed."
         )
-    factor = 1.0 if kind == "none" else factor
     tables = [_divisors(header, table, pairs) for table in (ONE, SHORT, LONG)]
     one, short, long = tables
     if kind == "yarn":
         if any(tables):
             raise UnsupportedModelError(f"{header.path} stretches its rotary embedding both by YaRN and by a table.")
-        return Yarn(factor, trained, gain=None if gain == 1.0 else gain * (0.1 * math.log(max(factor, 1.0)) + 1.0))
+        usual = 0.1 * math.log(max(factor, 1.0)) + 1.0
+        return Yarn(factor, trained, gain=None if gain == whole == 1.0 else gain * usual / whole)
     if one or short or long:
         near, far = one or short or (1.0,) * pairs, one or long or (1.0,) * pairs
         return LongRope(tuple(f * factor for f in near), tuple(f * factor for f in far), trained, gain)
@@ -93,7 +105,7 @@ def _divisors(header: Header, tensor: str, pairs: int) -> tuple[float, ...]:
         raise ModelOpenError(
             f"{tensor} in {header.path} is {info.kind} of shape {shown(list(info.shape))}; it must be F32 of shape [{pairs}]."
         )
-    found = np.fromfile(header.path, "<f4", pairs, offset=header.start + info.offset)
-    if len(found) != pairs or not (np.isfinite(found) & (found > 0)).all():
+    found = np.asarray(header.packed(tensor)).view("<f4")
+    if not (np.isfinite(found) & (found > 0)).all():
         raise ModelOpenError(f"{tensor} in {header.path} has a divisor that is no finite number above zero.")
     return tuple(found.tolist())

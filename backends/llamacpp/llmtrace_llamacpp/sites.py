@@ -92,8 +92,8 @@ class _Finder:
             yield from self._experts(step)
         elif isinstance(record, Embedding | Positions | Unembedding | Sum | Branch):
             return
-        elif (made := self._product(step)) is not None and self._shows(step):
-            weight, product, last = made
+        elif (made := self._product(step)) is not None and (last := self._shown(step, made[2])) is not None:
+            weight, product, _ = made
             yield site, Place(last.index, self._axes(step), self._piece(weight))
             if weight.endswith((".W_O", "mlp.W_out")) and (read := product.vertices):
                 yield from self._read(step, read[-1])
@@ -117,14 +117,16 @@ class _Finder:
         last = self._graph.of(self._tensor(biases[0]), *BIASES) if biases else product
         return (matrices[0], product, last) if last is not None else None
 
-    @staticmethod
-    def _shows(step: Step) -> bool:
-        """Whether the product is the site itself."""
+    def _shown(self, step: Step, last: Vertex) -> Vertex | None:
+        """The vertex that is the site itself: what a matrix and its bias made, or, where it is clipped, what is left of it."""
         record, name = step.record, step.equation.name
-        if isinstance(record, Attention):
-            plain = record.clip is None and (name != "v" or record.v_norm is None)
-            return name == "out" or (name in ("q", "k", "v") and plain)
-        return True
+        if not isinstance(record, Attention) or name == "out":
+            return last
+        if name not in ("q", "k", "v") or (name == "v" and record.v_norm is not None):
+            return None
+        if record.clip is None:
+            return last
+        return next((vertex for vertex in self._graph.after(last.index) if vertex.op == "CLAMP"), None)
 
     def _read(self, step: Step, index: int) -> Iterator[tuple[str, Place]]:
         """What the last matrix of a branch reads, under all of its names."""

@@ -46,9 +46,9 @@ def _block(block: Block, context: int | None) -> Block:
 
 def _rotary(rotary: Rotary, context: int | None) -> Rotary:
     scaling = rotary.scaling
-    if not isinstance(scaling, LongRope):
+    if not isinstance(scaling, LongRope) or scaling.short == scaling.long:
         return rotary
-    if context is None:
+    if context is None and scaling.context >= STEP:
         return evolve(rotary, scaling=evolve(scaling, context=scaling.context // STEP * STEP))
-    taken = scaling.long if roomy(context) > scaling.context else scaling.short
+    taken = scaling.long if roomy(context or STEP) > scaling.context else scaling.short
     return evolve(rotary, scaling=evolve(scaling, short=taken, long=taken))

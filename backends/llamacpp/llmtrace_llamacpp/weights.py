@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from llmtrace.errors import ModelOpenError
 from llmtrace.families.native import Family
 from llmtrace.families.weights import weights_from
 from llmtrace.fingerprint import fingerprint
-from llmtrace.gguf_header import Header, TensorInfo, read_header
+from llmtrace.gguf_header import Header, TensorInfo
+from llmtrace.gguf_split import read_whole
 from llmtrace.schema.sites import Array
 from llmtrace.spec import ModelSpec
 from llmtrace_llamacpp.architectures import ARCHITECTURES
 from llmtrace_llamacpp.metadata import described
 
-TURNED = ("attn_q.weight", "attn_k.weight", "attn_q.bias", "attn_k.bias")
+TURNED = tuple(f"attn_{name}.{kind}" for name in ("q", "k", "qkv") for kind in ("weight", "bias"))
 """What a converter moves the rows of, where it moves any."""
 
 
@@ -31,8 +32,8 @@ class Packed:
 
     header: Header
     info: TensorInfo
-    heads: int = 0
-    """In how many heads the converter moved the rows; 0: they stand as they should."""
+    heads: tuple[int, ...] = ()
+    """In how many heads the converter moved the rows; of q, k and v in one tensor those of each; 0, or none: they stand as they should."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,9 +56,9 @@ class Packed:
             array: Array = np.asarray(gguf.dequantize(raw, kind), np.float32)
         except NotImplementedError as error:
             raise ModelOpenError(
-                f"{self.info.name} in {self.header.path} is stored as {self.info.kind}, which the package gguf does not dequantise: update it."
+                f"{self.info.name} in {self.info.path} is stored as {self.info.kind}, which the package gguf does not dequantise: update it."
             ) from error
-        whole = as_halves(array.reshape(self.shape), self.heads)
+        whole = turned(array.reshape(self.shape), self.heads, as_halves)
         return whole.astype(dtype or np.float32, copy=False)
 
 
@@ -78,15 +79,16 @@ class GgufFile:
     @cached_property
     def fingerprint(self) -> str:
         """Which model this is (`llmtrace.fingerprint`)."""
-        return fingerprint([self.header.path])
+        return fingerprint(self.header.paths)
 
 
 def open_gguf(path: Path) -> GgufFile:
-    """Read the header, and check that every weight that the equations read is there, and nothing else.
+    """Read the header, those of all parts where the file was split, and check that every weight that the equations read is there, and
+    nothing else.
 
     Raises `ModelOpenError`, or `UnsupportedModelError` for an architecture or feature that the equations do not express.
     """
-    header = read_header(Path(path))
+    header = read_whole(Path(path))
     spec, family = described(header)
     tensors = packed(header, spec)
     weights = weights_from(spec, family, tensors, str(path), said_by="its header")
@@ -98,17 +100,31 @@ def packed(header: Header, spec: ModelSpec) -> dict[str, Packed]:
     """Every tensor of the file, by its name there."""
     moved = ARCHITECTURES[header.architecture].permuted
     return {
-        name: Packed(header, info, _heads(spec, name) if moved and name.endswith(TURNED) else 0)
+        name: Packed(header, info, heads_of(spec, name) if moved and name.endswith(TURNED) else ())
         for name, info in header.tensors.items()
     }
 
 
-def _heads(spec: ModelSpec, name: str) -> int:
+def heads_of(spec: ModelSpec, name: str) -> tuple[int, ...]:
+    """In how many heads the rows of a tensor of attention are moved, matrix by matrix."""
     layer = name.split(".")[1]
     attention = spec.blocks[int(layer)].attention if layer.isdecimal() and int(layer) < len(spec.blocks) else None
     if attention is None:
-        return 0
-    return attention.heads if ".attn_q." in name else attention.kv_heads
+        return ()
+    if ".attn_qkv." in name:
+        return (attention.heads, attention.kv_heads, 0)
+    return (attention.heads if ".attn_q." in name else attention.kv_heads,)
+
+
+def turned(array: Array, heads: tuple[int, ...], how: Callable[[Array, int], Array]) -> Array:
+    """A tensor with the rows of its heads moved by `as_halves` or `as_pairs`; where it has several matrices, the last has as many rows
+    as the one before it.
+    """
+    if len(heads) < 2:
+        return how(array, heads[0]) if heads else array
+    each = len(array) // (heads[0] + 2 * heads[1])
+    q, k, v = np.split(array, [heads[0] * each, (heads[0] + heads[1]) * each])
+    return np.concatenate([how(q, heads[0]), how(k, heads[1]), v])
 
 
 def as_halves(array: Array, heads: int) -> Array:

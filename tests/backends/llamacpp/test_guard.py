@@ -72,6 +72,7 @@ def test_a_sound_header_passes(file):
         ("llama.rope.freq_base", float("inf"), "a finite number"),
         ("llama.attention.head_count", 0, "above 0"),
         ("llama.embedding_length", 0, "above 0"),
+        ("llama.attention.sliding_window", 2**31, "2147483647 at most"),
     ],
 )
 def test_metadata_of_which_the_library_dies_are_refused_by_key_and_value(file, key, value, sound):

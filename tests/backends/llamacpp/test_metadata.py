@@ -31,6 +31,9 @@ OTHERWISE = {
     "smollm3": {"window", "rotary"},
     "gemma3_text": {"window", "theta", "scale"},
     "olmo3": {"window"},
+    "exaone4": {"window", "rotary"},
+    "dots1": {"window"},
+    "mpt": {"act"},
     "falcon": {"context", "rotary", "slopes", "act"},
 }
 """What llama.cpp does otherwise than the family: it has no window for some, GELU by the tanh form, layers by its own pattern."""
