@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
@@ -62,6 +65,16 @@ def test_weights_are_those_that_were_written(file, architecture):
 def test_every_architecture_of_the_table_is_run_by_a_test():
     tried = {*KIN, *(ARCHITECTURE_OF[family] for family, _ in MODELS.values())}
     assert set(ARCHITECTURES) == tried
+
+
+def test_the_page_lists_what_is_opened():
+    section = (
+        (Path(__file__).parents[3] / "docs" / "llamacpp.md")
+        .read_text()
+        .split("Opened are")[1]
+        .split(".\n\nOf those")[0]
+    )
+    assert re.findall(r"`([^`]+)`", section) == list(ARCHITECTURES)
 
 
 def test_every_family_is_opened_or_llama_cpp_does_not_have_it():

@@ -10,6 +10,7 @@ import pytest
 
 import llmtrace
 from llmtrace.errors import LLMTraceError
+from llmtrace_llamacpp.weights import open_gguf
 from tests.backends.llamacpp.splitting import copied, tensors_of
 from tests.backends.llamacpp.tiny import MODELS, changed, computed, llama_cpp, write_gguf
 
@@ -18,11 +19,6 @@ GELUS = ("gemma2", "gemma3_text", "mpt")
 """Whose activation is looked up in a table of half precision."""
 OTHER = {
     "a bare llama": ("llama", {"attention_bias": False, "mlp_bias": False}),
-    "exaone4 of 64 layers": (
-        "exaone4",
-        {"head_dim": 8, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 64}
-        | {"layer_types": ["sliding_attention"] * 64},
-    ),
 }
 
 
@@ -88,7 +84,6 @@ HEEDED = {
     "experts' weights made to sum to one": ("dots1", {"expert_weights_norm": False}),
     "experts scored by a softmax": ("glm4_moe", {"expert_gating_func": 1}),
     "no softcap said": ("gemma2", {"final_logit_softcapping": None}),
-    "64 layers, with windows in three of four": ("exaone4 of 64 layers", {"attention.sliding_window_pattern": 2}),
 }
 
 
@@ -155,6 +150,22 @@ def test_what_is_not_expressed_is_refused_by_its_key(case, files, tmp_path):
     with pytest.raises(LLMTraceError, match=words.replace("[", r"\[")) as caught:
         llmtrace.open(path, backend="llamacpp", options={"guard": False})
     assert "other.gguf" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_exaone_4_has_windows_if_it_has_64_layers(tmp_path):
+    """And no rotary embedding in the others, one of four unless the file says otherwise."""
+    small = {"head_dim": 8, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 64, "sliding_window": 3}
+    model = changed("exaone4", **small, layer_types=["sliding_attention"] * 64)
+    plain, found = write_gguf(model, tmp_path / "tiny.gguf"), {}
+    for pattern in (4, 2):
+        keys = {"exaone4.attention.sliding_window_pattern": pattern}
+        path = copied(plain, tmp_path / f"{pattern}.gguf", keys)
+        windows = [block.attention.window for block in open_gguf(path).spec.blocks]
+        assert windows == [None if (layer + 1) % pattern == 0 else 3 for layer in range(64)]
+        found[pattern] = llama_cpp(path, TOKENS)
+        assert np.abs(computed(path, TOKENS) - found[pattern]).max() < 4e-6 * np.abs(found[pattern]).max()
+    np.testing.assert_array_equal(found[4], llama_cpp(plain, TOKENS))
+    assert np.abs(found[4] - found[2]).max() > 0
 
 
 def test_without_an_output_the_embedding_is_it(files, tmp_path):
