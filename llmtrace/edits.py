@@ -74,15 +74,18 @@ class Change:
     edit: str = ""
     """Whose change it is, for messages."""
 
+    def indices(self, shape: Sequence[int]) -> tuple[Array, ...]:
+        """What of a whole signal of a shape changes, to index it by."""
+        parts = (range(n) if part is None else part for n, part in zip(shape, self.cut.indices, strict=True))
+        return np.ix_(*parts)
+
     def apply(self, array: Array) -> None:
         """Change a whole signal in place, axes as the schema's; what it does is rounded to the array's type once.
 
         Raises `OptionError` where a finite number by a finite operand gives one that is too large for the type; the array is then as
         it was.
         """
-        where = np.ix_(
-            *(range(n) if part is None else part for n, part in zip(array.shape, self.cut.indices, strict=True))
-        )
+        where = self.indices(array.shape)
         before = array[where].astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             wide = (

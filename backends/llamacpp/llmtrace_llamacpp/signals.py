@@ -33,7 +33,7 @@ def recipe(place: Place) -> str:
     """What `signal` does, in words; empty where it takes the array as it is."""
     done = [
         ("|" in place.axes, "a piece of a fused product"),
-        ("(" in place.axes and "|" not in place.axes, "heads split"),
+        ("head d_" in place.axes and "|" not in place.axes, "heads split"),
         (place.pairs, "neighbouring channels of a head moved into halves, where the checkpoint has them"),
         (place.axes.endswith("key"), "padding of the keys cut off"),
         (place.divisor != 1.0, f"divided by {place.divisor:.9g}"),

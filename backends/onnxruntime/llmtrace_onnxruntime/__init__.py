@@ -1,0 +1,1 @@
+"""ONNX graphs, as ONNX Runtime computes them."""

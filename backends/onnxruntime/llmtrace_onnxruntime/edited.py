@@ -1,0 +1,126 @@
+"""Graphs whose values can be changed. **Patch**: which elements of a value are replaced, and by what; it goes in as two more inputs, so that
+one session serves all edits of the same values, and weights stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from attrs import frozen
+
+from llmtrace.edits import Change
+from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import Step
+from llmtrace_onnxruntime.forms import Choices, Form, held_by, shown
+from llmtrace_onnxruntime.graph import Flow
+from llmtrace_onnxruntime.running import Runner
+
+WHERE, VALUE, WAS = "/where", "/patch", "/was"
+"""What is added to a value's name: for both inputs, and for what it was."""
+MOST = 8
+"""Edited graphs that are kept."""
+
+
+@frozen(eq=False)
+class Patch:
+    """`where` and `value` are of the shape of a value."""
+
+    where: Array
+    value: Array
+    sites: Mapping[str, Array]
+    """The signals of all sites that the value holds, each as edits up to it leave it."""
+
+
+class Editor:
+    """Runs a graph with some of its values changed."""
+
+    def __init__(self, runner: Runner, flow: Flow, places: Mapping[str, tuple[str, Form]], steps: Mapping[str, Step]) -> None:
+        """`runner` runs a graph in which no norm hides a sum that it adds itself: then every reader sees a change."""
+        self._runner = runner
+        self._flow = flow
+        self._places = places
+        self._edited: dict[frozenset[str], Runner] = {}
+        self._of: dict[str, list[str]] = {}
+        """Value to the sites that it holds, in dataflow order."""
+        for site in steps:
+            if site in places and not isinstance(places[site][1], Choices):
+                self._of.setdefault(places[site][0], []).append(site)
+
+    @property
+    def editable(self) -> tuple[str, ...]:
+        """The sites that one value holds: what is put together of several cannot be taken apart again."""
+        return tuple(site for site, place in self._places.items() if not isinstance(place[1], Choices) and place[0] in self._flow)
+
+    def run(
+        self, feeds: Mapping[str, Array], edits: Mapping[str, Sequence[Change]], tokens: int, sites: Sequence[str]
+    ) -> dict[str, Array]:
+        """The signals of some sites, as the edits leave them. Raises `OptionError` for a change that the type of a value cannot hold."""
+        values = sorted({self._places[site][0] for site in edits}, key=self._flow.order)
+        before = self._runner.run(feeds, values)
+        patches: dict[str, Patch] = {}
+        for value in values:
+            found = before[value]
+            if any(self._flow.follows(value, other) for other in patches):
+                found = self._patched(feeds, patches, [value])[value]
+            patches[value] = self._patch(found, value, edits, tokens)
+        wanted = dict.fromkeys(name for site in sites for name in held_by(self._places[site]))
+        made = self._patched(feeds, patches, list(wanted))
+        parts = {site: array for patch in patches.values() for site, array in patch.sites.items()}
+        return {
+            site: parts[site] if site in parts else shown(form, value, made, tokens)
+            for site, (value, form) in ((site, self._places[site]) for site in sites)
+        }
+
+    def _patch(self, found: Array, value: str, edits: Mapping[str, Sequence[Change]], tokens: int) -> Patch:
+        """The changes of all sites that one value holds: each begins with what the one before it in the dataflow left."""
+        array, where, sites = np.array(found, order="C"), np.zeros(found.shape, bool), dict[str, Array]()
+        for site in self._of[value]:
+            form = self._places[site][1]
+            natural = np.array(form.natural(array, tokens))
+            if site in edits:
+                marked = np.array(form.natural(where, tokens))
+                for change in edits[site]:
+                    change.apply(natural)
+                    marked[change.indices(natural.shape)] = True
+                form.put(array, natural)
+                form.put(where, marked)
+            sites[site] = natural
+        return Patch(where, array, sites)
+
+    def _patched(self, feeds: Mapping[str, Array], patches: Mapping[str, Patch], outputs: Sequence[str]) -> dict[str, Array]:
+        key = frozenset(patches)
+        if key not in self._edited:
+            while len(self._edited) >= MOST:
+                self._edited.pop(next(iter(self._edited))).close()
+            kinds = {name: patch.value.dtype for name, patch in patches.items()}
+            self._edited[key] = self._runner.other(patchable(self._runner.proto, kinds))
+        more = {name + WHERE: patch.where for name, patch in patches.items()}
+        more |= {name + VALUE: patch.value for name, patch in patches.items()}
+        return self._edited[key].run({**feeds, **more}, outputs)
+
+    def close(self) -> None:
+        """Let go of all edited graphs."""
+        for runner in self._edited.values():
+            runner.close()
+
+
+def patchable(model: onnx.ModelProto, values: Mapping[str, np.dtype]) -> onnx.ModelProto:
+    """A copy of a graph in which some values are what two new inputs put in the place of what they were. Their readers read the new ones."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    nodes = list(copied.graph.node)
+    del copied.graph.node[:]
+    for node in nodes:
+        made = [name for name in node.output if name in values]
+        for place, name in enumerate(node.output):
+            if name in values:
+                node.output[place] = name + WAS
+        copied.graph.node.append(node)
+        for name in made:
+            copied.graph.node.append(onnx.helper.make_node("Where", [name + WHERE, name + VALUE, name + WAS], [name]))
+            copied.graph.input.append(onnx.helper.make_tensor_value_info(name + WHERE, onnx.TensorProto.BOOL, None))
+            kind = onnx.helper.np_dtype_to_tensor_dtype(values[name])
+            copied.graph.input.append(onnx.helper.make_tensor_value_info(name + VALUE, kind, None))
+    return copied

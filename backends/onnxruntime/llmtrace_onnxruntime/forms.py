@@ -1,0 +1,147 @@
+"""How a signal lies in a value of the graph, and back. **Row**: all that belongs to one token, whatever the shape says: [1, n, c], [n, c]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import numpy as np
+from attrs import frozen
+
+from llmtrace.schema.sites import Array
+
+AXES = ("token", "head", "d_head")
+HIDDEN = -5e3
+"""A score below it is a mask's."""
+
+
+@frozen
+class Rows:
+    """[token, channel]."""
+
+    def natural(self, value: Array, tokens: int) -> Array:
+        """As the schema has it."""
+        return value.reshape(tokens, -1)
+
+    def put(self, value: Array, natural: Array) -> None:
+        """The other way round: write a signal into a value, which must lie in one piece."""
+        value.reshape(len(natural), -1)[...] = natural
+
+
+@frozen(eq=False)
+class Part:
+    """Some columns of each row, in the shape of `columns`: [token, channel], or [token, head, channel]."""
+
+    columns: Array
+
+    def natural(self, value: Array, tokens: int) -> Array:
+        """As the schema has it."""
+        return value.reshape(tokens, -1)[:, self.columns]
+
+    def put(self, value: Array, natural: Array) -> None:
+        """The other way round, as `Rows.put`."""
+        value.reshape(len(natural), -1)[:, self.columns] = natural
+
+
+@frozen(eq=False)
+class Heads:
+    """Tokens, heads and channels in some order, perhaps each head several times over: [token, head, channel]."""
+
+    order: tuple[str, ...]
+    """`token`, `head`, `d_head` as they follow in memory."""
+    heads: int
+    """Distinct ones."""
+    width: int
+    """Channels a head."""
+    repeat: int = 1
+    """How many times each head stands there, one after the other."""
+    shape: tuple[int, ...] = ()
+    """Of the value, with -1 for the axis that grows with the prompt."""
+
+    def natural(self, value: Array, tokens: int) -> Array:
+        """As the schema has it, each head once."""
+        return self._split(value, tokens)[:, :: self.repeat]
+
+    def put(self, value: Array, natural: Array) -> None:
+        """The other way round, as `Rows.put`; every copy of a head is written."""
+        self._split(value, len(natural))[...] = np.repeat(natural, self.repeat, axis=1)
+
+    def _split(self, value: Array, tokens: int) -> Array:
+        sizes = {"token": tokens, "head": self.heads * self.repeat, "d_head": self.width}
+        split = value.reshape([sizes[axis] for axis in self.order])
+        return split.transpose([self.order.index(axis) for axis in AXES])
+
+    def native(self, natural: Array) -> Array:
+        """The other way round, from [token, head, channel]."""
+        repeated = np.repeat(natural, self.repeat, axis=1)
+        return np.ascontiguousarray(repeated.transpose([AXES.index(axis) for axis in self.order])).reshape(self.shape)
+
+
+@frozen
+class Pattern:
+    """[head, query, key], whatever ones and groups stand between."""
+
+    heads: int
+
+    def natural(self, value: Array, tokens: int) -> Array:
+        """As the schema has it."""
+        return value.reshape(self.heads, tokens, -1)
+
+    def put(self, value: Array, natural: Array) -> None:
+        """The other way round, as `Rows.put`."""
+        value.reshape(natural.shape)[...] = natural
+
+
+@frozen
+class Scores(Pattern):
+    """[head, query, key], what a query may not see as -inf."""
+
+    def natural(self, value: Array, tokens: int) -> Array:
+        """As the schema has it."""
+        found = super().natural(value, tokens)
+        return np.where(found > HIDDEN, found, np.asarray(-np.inf, found.dtype))
+
+
+@frozen(eq=False)
+class Choices:
+    """For each token the experts that it chose, best first, and a row of channels for each: [token, choice, channel], or [token, choice]."""
+
+    layout: Literal["token", "choice", "expert"] = "token"
+    """Whose rows follow each other last: choices of a token; tokens of a choice; tokens of an expert, of which the chosen ones are picked."""
+    columns: Array | None = None
+    """Some of the channels."""
+    beside: tuple[str, ...] = ()
+    """Values that tell what was chosen, [token, choice]: the experts, and what they were ranked by where they are not best first."""
+    plain: bool = False
+    """One number a choice, and no channels."""
+
+    def natural(self, value: Array, tokens: int, index: Array | None = None, best: Array | None = None) -> Array:
+        """As the schema has it; `index` and `best` are what stands `beside`."""
+        if self.layout == "expert" and index is not None:
+            rows = value.reshape(-1, tokens, value.shape[-1])[index.reshape(tokens, -1), np.arange(tokens)[:, None]]
+        elif self.layout == "choice":
+            rows = value.reshape(-1, tokens, 1 if self.plain else value.shape[-1]).swapaxes(0, 1)
+        else:
+            width = 1 if self.plain else value.shape[-1]
+            rows = value.reshape(tokens, -1, width)
+        if index is not None and best is not None:
+            order = np.lexsort((index.reshape(tokens, -1), -best.reshape(tokens, -1).astype(np.float64)))
+            rows = np.take_along_axis(rows, order[..., None], 1)
+        rows = rows if self.columns is None else rows[..., self.columns]
+        return rows[..., 0] if self.plain else rows
+
+
+Form: TypeAlias = Rows | Part | Heads | Pattern | Scores | Choices
+
+
+def held_by(place: tuple[str, Form]) -> tuple[str, ...]:
+    """The values without which a signal cannot be shown."""
+    name, form = place
+    return (name, *(form.beside if isinstance(form, Choices) else ()))
+
+
+def shown(form: Form, name: str, values: Mapping[str, Array], tokens: int) -> Array:
+    """The signal that a value holds, as the schema has it; `values` are those of a run."""
+    if isinstance(form, Choices):
+        return form.natural(values[name], tokens, *(values[each] for each in form.beside))
+    return form.natural(values[name], tokens)

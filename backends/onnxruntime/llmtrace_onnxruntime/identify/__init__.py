@@ -1,0 +1,50 @@
+"""From numbers to records: a piece of a graph is run on probes, and what it computes is named in the words of the spec.
+
+Nothing here reads a node, a name or a file, and nothing imports a runtime: pieces come as functions of NumPy arrays, and go out as records,
+or as `Unfit` with the reason.
+"""
+
+from __future__ import annotations
+
+from llmtrace_onnxruntime.identify.activation import FoundActivation, find_activation
+from llmtrace_onnxruntime.identify.capped import Capped, find_cap
+from llmtrace_onnxruntime.identify.ends import Affine, find_affine, find_factor, find_offset
+from llmtrace_onnxruntime.identify.gated import FoundGate, find_gated
+from llmtrace_onnxruntime.identify.heads import HeadMap, Sharing, find_heads, shared
+from llmtrace_onnxruntime.identify.kernel import FoundKernel, find_kernel
+from llmtrace_onnxruntime.identify.maps import IndexMap, find_map
+from llmtrace_onnxruntime.identify.measured import BFLOAT16, FLOAT16, FLOAT32, Unfit
+from llmtrace_onnxruntime.identify.norm import FoundNorm, find_head_norm, find_norm
+from llmtrace_onnxruntime.identify.rotary import find_rotary
+from llmtrace_onnxruntime.identify.softmaxed import FoundSoftmax, find_softmax
+
+__all__ = [
+    "BFLOAT16",
+    "FLOAT16",
+    "FLOAT32",
+    "Affine",
+    "Capped",
+    "FoundActivation",
+    "FoundGate",
+    "FoundKernel",
+    "FoundNorm",
+    "FoundSoftmax",
+    "HeadMap",
+    "IndexMap",
+    "Sharing",
+    "Unfit",
+    "find_activation",
+    "find_affine",
+    "find_cap",
+    "find_factor",
+    "find_gated",
+    "find_head_norm",
+    "find_heads",
+    "find_kernel",
+    "find_map",
+    "find_norm",
+    "find_offset",
+    "find_rotary",
+    "find_softmax",
+    "shared",
+]

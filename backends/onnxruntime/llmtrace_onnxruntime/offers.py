@@ -1,0 +1,103 @@
+"""What a session offers of what was found, how finely it is rounded, and why the rest is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llmtrace.protocol import Gap, Offer
+from llmtrace.schema.precision import Precision
+from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import Step, steps
+from llmtrace.spec import GatedMlp, Mlp, Moe, Norm
+from llmtrace.trace import CAPTURED, Provenance
+from llmtrace_onnxruntime.constants import Source
+from llmtrace_onnxruntime.forms import Choices, Form, Heads, Part, Scores
+from llmtrace_onnxruntime.graph import Graph
+from llmtrace_onnxruntime.reading.model import ReadModel
+from llmtrace_onnxruntime.segments import MOVES
+
+COARSER = ("bfloat16", "float16", "float32", "float64", "int32", "int64")
+"""Types, the coarsest first."""
+POINTWISE = frozenset({"Mul", "Div", "Tanh"})
+"""Operators after which a value is no finer than before."""
+
+
+def precisions(read: ReadModel, probe: Mapping[str, Array], graph: Graph) -> dict[str, Precision]:
+    """Of each site: the coarsest type that its value has been in, and the blocks that a product of packed weights rounds its other
+    factor to.
+    """
+    table = steps(read.spec)
+    return {
+        site: Precision(
+            storage=_storage(value, probe, graph), operands=_operands(table[site], read.weights), functions=_functions(table[site])
+        )
+        for site, (value, _) in read.places.items()
+    }
+
+
+def _storage(value: str, probe: Mapping[str, Array], graph: Graph) -> str:
+    """The coarsest type from where a value was computed to where it is shown: graphs in half precision widen it again at the end."""
+    found = [probe[value].dtype.name]
+    while (vertex := graph.maker.get(value)) is not None and (vertex.op in MOVES or vertex.op in POINTWISE) and vertex.reads:
+        value = next((name for name in vertex.reads if name in probe), "")
+        if value:
+            found.append(probe[value].dtype.name)
+    return min(found, key=COARSER.index)
+
+
+def _functions(step: Step) -> str:
+    """All activations but those that are made of pieces of lines go through a sigmoid or a tanh."""
+    record = step.record.expert if isinstance(step.record, Moe) else step.record
+    smooth = isinstance(record, Mlp | GatedMlp) and not record.act.startswith("relu")
+    return "mlas_logistic" if smooth and step.equation.activation else ""
+
+
+def _operands(step: Step, weights: Mapping[str, Source]) -> str:
+    """ONNX Runtime's kernel of `accuracy_level` 4 multiplies 8-bit integers."""
+    return next((weights[each.name].operands for each in step.weights.values() if each.name in weights), "")
+
+
+def offers(read: ReadModel, precision: Mapping[str, Precision], probe: Mapping[str, Array]) -> dict[str, Offer]:
+    """How each site is handed out."""
+    return {
+        site: Offer(_provenance(form), precision[site], _handed(precision[site], probe[value].dtype.name))
+        for site, (value, form) in read.places.items()
+    }
+
+
+def _handed(precision: Precision, dtype: str) -> str:
+    """The type of the arrays, where they were coarser before."""
+    return dtype if dtype != precision.storage else ""
+
+
+def _provenance(form: Form) -> Provenance:
+    if isinstance(form, Part):
+        return Provenance("converted", "columns of a product" if form.columns.ndim == 1 else "columns of a product, heads split")
+    if isinstance(form, Choices) and (form.layout == "expert" or form.columns is not None or len(form.beside) > 1):
+        return Provenance("converted", "rows of the chosen experts, best first" if form.beside else "columns of a product")
+    if isinstance(form, Scores):
+        return Provenance("converted", "masked scores as -inf")
+    if isinstance(form, Heads):
+        return Provenance("converted", "heads split" if form.repeat == 1 else "heads split, repeated ones left out")
+    return CAPTURED
+
+
+def gaps(read: ReadModel) -> dict[str, Gap]:
+    """Why each site that is not offered is missing."""
+    return {site: _gap(site, step, read) for site, step in steps(read.spec).items() if site not in read.places}
+
+
+def _gap(site: str, step: Step, read: ReadModel) -> Gap:
+    name = step.equation.name
+    if name == "result":
+        return Gap("impossible", "the output matrix sums over heads, so no head's own part is ever computed")
+    if isinstance(step.record, Norm):
+        return Gap("upstream", "it stays inside the norm")
+    if name in ("scores", "pattern", "rot_q", "rot_k"):
+        return Gap("upstream", "one operator does all of attention, and keeps it to itself")
+    return Gap("upstream", "no value of the graph holds it")
+
+
+def notes(read: ReadModel) -> tuple[str, ...]:
+    """Branches of which only the sum is known, and why."""
+    return tuple(f"{at} is captured as a whole and no equation is claimed: {why}" for at, why in read.why.items())

@@ -1,0 +1,121 @@
+"""From an ONNX file to a session: the graph is looked at, run on a short prompt, read, and held to the equations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import steps
+from llmtrace.trace import ModelInfo
+from llmtrace_onnxruntime.constants import Constants
+from llmtrace_onnxruntime.cut import whole
+from llmtrace_onnxruntime.edited import Editor
+from llmtrace_onnxruntime.forms import shown
+from llmtrace_onnxruntime.embedded import file_of
+from llmtrace_onnxruntime.graph import read_graph
+from llmtrace_onnxruntime.inputs import inputs_of
+from llmtrace_onnxruntime.locate import locate
+from llmtrace_onnxruntime.offers import notes, offers, precisions
+from llmtrace_onnxruntime.options import OnnxRuntimeOptions
+from llmtrace_onnxruntime.pieces import Pieces, constants_of
+from llmtrace_onnxruntime.proof import proven
+from llmtrace_onnxruntime.proto import load
+from llmtrace_onnxruntime.reading.model import read_model
+from llmtrace_onnxruntime.reading.reader import Reader
+from llmtrace_onnxruntime.running import Runner
+from llmtrace_onnxruntime.session import OnnxRuntimeSession
+from llmtrace_onnxruntime.sums import name_sums, parted
+from llmtrace_onnxruntime.tokenizer import open_tokenizer
+from llmtrace_onnxruntime.values import values
+from llmtrace_onnxruntime.weights import stored
+
+PROBE = 13
+"""Tokens of the probe's prompt: as many as no model has heads or channels of."""
+MARGIN = 8
+"""How much further than on the probe logits may move when signals are asked for, where they do: a fusion is not made then."""
+UNSAID = 2048
+"""The context of a graph that nothing says one of, as far as reading it goes."""
+
+
+def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
+    """Load a graph. Raises `ModelOpenError` and its kin, with the culprit and the fix."""
+    loaded = load(file_of(source) or source, options)
+    inputs = inputs_of(loaded)
+    proto = (whole(loaded, inputs.logits) if inputs.last_only else None) or loaded.copy()
+    name_sums(proto)
+    runner = Runner(loaded, options, proto=proto)
+    in_parts = parted(proto)
+    graph = read_graph(in_parts, loaded.tensors.shapes)
+    try:
+        anatomy = locate(graph, inputs.tokens, inputs.logits, loaded.tensors.shapes)
+        prompt = _prompt(loaded.tensors.shapes.get(anatomy.look_up.reads[0], (PROBE,))[0])
+        probe = runner.run(inputs.arrays(prompt), values(anatomy, graph))
+        parts = runner.other(in_parts)
+        pieces = Pieces(graph, parts, inputs.arrays)
+        constants = Constants(graph, loaded.tensors, constants_of(parts))
+        context = _context(loaded.config, loaded.genai)
+        reader = Reader(graph.flow(anatomy.row), pieces, constants, probe, PROBE, context or UNSAID)
+        read = read_model(reader, anatomy, _family(loaded.config, loaded.genai), context)
+        precision = precisions(read, probe, graph)
+        signals: dict[str, Array] = {
+            site: shown(form, value, probe, PROBE) for site, (value, form) in read.places.items()
+        }
+        signals |= {"tokens": np.asarray(prompt), "positions": np.arange(PROBE)}
+        read = proven(read, signals, precision)
+        bare = runner.run(inputs.arrays(prompt), [inputs.logits])[inputs.logits]
+        tokenizer, note = open_tokenizer(loaded.path, options.tokenizer)
+        kinds = sorted({*stored(read.weights, graph, loaded.tensors.stored).values()})
+        info = ModelInfo(
+            source=source,
+            backend="onnxruntime",
+            runtime="ONNX Runtime",
+            versions={
+                "llmtrace-onnxruntime": version("llmtrace-onnxruntime"),
+                "onnxruntime": onnxruntime.__version__,
+            },
+            fingerprint=loaded.fingerprint,
+            weights=", ".join(kinds),
+            device="cpu" if options.providers == "CPUExecutionProvider" else options.providers,
+            settings=runner.settings,
+            capture_tolerance=_moved(bare, probe[inputs.logits]),
+            notes=(*loaded.notes, *notes(read), *filter(None, [note])),
+        )
+        editor = Editor(parts, reader.flow, read.places, steps(read.spec))
+        return OnnxRuntimeSession(
+            runner, editor, inputs, read, info, tokenizer, stored(read.weights, graph, loaded.tensors.stored), offers(read, precision, probe)
+        )
+    except BaseException:
+        runner.close()
+        raise
+
+
+def _moved(bare: Array, captured: Array) -> float:
+    """How far asking for everything moves the logits, relative, with room for other prompts; 0 where not one bit changes."""
+    off = np.abs(bare.astype(np.float64) - captured.astype(np.float64)).max()
+    return MARGIN * float(off / np.abs(bare.astype(np.float64)).max())
+
+
+def _prompt(vocab: int) -> list[int]:
+    """Tokens from all over the vocabulary, one of them twice."""
+    drawn = np.random.default_rng(0).integers(0, vocab, PROBE)
+    drawn[-2] = drawn[1]
+    return [int(token) for token in drawn]
+
+
+def _context(config: Mapping[str, Any], genai: Mapping[str, Any]) -> int | None:
+    """The longest prompt, where a file beside the graph says one."""
+    for found in (config.get("max_position_embeddings"), genai.get("model", {}).get("context_length"), config.get("n_positions")):
+        if isinstance(found, int) and not isinstance(found, bool) and found > 0:
+            return found
+    return None
+
+
+def _family(config: Mapping[str, Any], genai: Mapping[str, Any]) -> str:
+    """What a file beside the graph calls the architecture; `onnx` where none does."""
+    found = config.get("model_type") or genai.get("model", {}).get("type") or "onnx"
+    return found if isinstance(found, str) else "onnx"

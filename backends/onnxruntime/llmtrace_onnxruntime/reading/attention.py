@@ -1,0 +1,170 @@
+"""Attention: its heads, what they are scored by, and what becomes of the mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from attrs import evolve, frozen
+
+from llmtrace.errors import BackendError
+from llmtrace.schema.sites import Array
+from llmtrace.spec import Attention, Norm
+from llmtrace_onnxruntime.anatomy import AttentionCell
+from llmtrace_onnxruntime.constants import Source, bias, matrix
+from llmtrace_onnxruntime.forms import Form, Heads, Pattern, Rows, Scores
+from llmtrace_onnxruntime.graph import LENGTHS
+from llmtrace_onnxruntime.identify.kernel import FoundKernel, find_kernel
+from llmtrace_onnxruntime.identify.measured import Unfit
+from llmtrace_onnxruntime.identify.softmaxed import find_softmax
+from llmtrace_onnxruntime.reading.fused import fused_kernel, fused_ways
+from llmtrace_onnxruntime.reading.gates import read_mixture
+from llmtrace_onnxruntime.reading.heads import ReadHeads, read_heads
+from llmtrace_onnxruntime.reading.norms import Weights
+from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
+
+T = TypeVar("T")
+ROOTS = tuple(number**-0.5 for number in range(1, 1025))
+"""What scores are usually multiplied by: a width to the power of -1/2, whatever width it is."""
+LONGEST = 1100
+"""Tokens at which a mask is read: it holds the windows of small models, and scores of them fit into memory."""
+
+
+@frozen(eq=False)
+class ReadAttention:
+    """The record, where its signals are, and what reads its weights."""
+
+    module: Attention
+    places: Mapping[str, tuple[str, Form]]
+    """Name of a signal (`rot_q`) to the value that holds it."""
+    weights: Weights
+
+
+def read_attention(reader: Reader, cell: AttentionCell) -> ReadAttention:
+    """What an attention branch is. Raises `Unreadable`."""
+    if cell.core.fused:
+        ways = fused_ways(reader, cell)
+        kernel = fused_kernel(reader, cell, ways)
+    else:
+        value = reader.probe[cell.v.meets].shape[-1]
+        width = reader.probe[cell.q.meets].shape[-1]
+        ways = {
+            name: read_heads(reader, name, way, value if name == "v" else width)
+            for name, way in (("q", cell.q), ("k", cell.k), ("v", cell.v))
+        }
+        kernel = _kernel(reader, cell, ways)
+    return _assembled(reader, cell, ways, kernel)
+
+
+def _kernel(reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHeads]) -> FoundKernel:
+    """How scores follow from q and k."""
+    q, k, core = ways["q"], ways["k"], cell.core
+
+    def piece(x: Array, y: Array) -> Array:
+        given = {
+            way.turned: way.form.native(each).astype(reader.probe[way.turned].dtype) for way, each in ((q, x), (k, y))
+        }
+        scores = reader.pieces.run(given, (core.scores,), len(x))[core.scores]
+        return scores.reshape(q.heads, len(x), -1).astype(np.float32)
+
+    vertices = list(reader.flow.between(q.turned, core.scores))
+    found = reader.once("kernel", [q.turned, k.turned], core.scores, lambda: _longest(reader, lambda longest: find_kernel(
+        piece, q.heads, k.heads, q.form.width, longest=longest, candidates=[*ROOTS, *reader.numbers(vertices)],
+        unit=reader.unit(q.turned, k.turned, core.scores),
+    )), q.form.order, k.form.order, k.form.repeat)  # fmt: skip
+    if isinstance(found, Unfit):
+        raise Unreadable(f"its scores follow from q and k in no way that is known, because {found.why}")
+    if not found.grouped(k.heads):
+        raise Unreadable(f"its heads read the keys {list(found.reads)}, not side by side")
+    return found
+
+
+def _longest(reader: Reader, read: Callable[[int], T]) -> T:
+    """What is read at the longest prompt that the graph takes: its masks may end somewhere."""
+    for length in (LONGEST, 300, 80):
+        if length <= reader.context:
+            try:
+                return read(length)
+            except BackendError:
+                continue
+    return read(reader.tokens)
+
+
+def _assembled(
+    reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHeads], kernel: FoundKernel
+) -> ReadAttention:
+    q, k, v = ways["q"], ways["k"], ways["v"]
+    if k.heads != v.heads:
+        raise Unreadable(f"it has {k.heads} heads of keys and {v.heads} of values")
+    if q.rotary != k.rotary:
+        raise Unreadable("queries and keys are turned by different angles")
+    if (q.clip, q.clip) != (k.clip, v.clip):
+        raise Unreadable("q, k and v are clipped at different bounds")
+    out = cell.tail.line
+    places: dict[str, tuple[str, Form]] = {**q.places, **k.places, **v.places}
+    mixture = read_mixture(reader, cell, q.heads, v.form.width)
+    places |= {**mixture.places, "out": (out.makes, Rows())}
+    weights = {**q.weights, **k.weights, **v.weights, **mixture.weights}
+    weights["W_O"] = matrix(out, reader.constants).then(lambda array: array.reshape(q.heads, v.form.width, -1))
+    if out.bias:
+        weights["b_O"] = bias(out, reader.constants)
+    sinks = False
+    if not cell.core.fused:
+        places["pattern"] = (cell.core.pattern, Pattern(q.heads))
+        if kernel.origin == "query" or not kernel.slopes:
+            places["scores"] = (cell.core.scores, Scores(q.heads))
+        sinks = _sinks(reader, cell, q.heads, weights)
+    biased = "".join(letter for letter, has in zip("QKVO", [*(bool(w.line.bias) for w in (cell.q, cell.k, cell.v)), bool(out.bias)], strict=True) if has)
+    module = Attention(
+        heads=q.heads, kv_heads=k.heads, d_head=q.form.width, d_value=v.form.width, scale=kernel.scale * q.lead * k.lead,
+        rotary=q.rotary, q_norm=_norm(q), k_norm=_norm(k), norm_after_rotary=cell.q.late, clip=q.clip, softcap=kernel.softcap,
+        window=kernel.window, slopes=kernel.slopes, sinks=sinks, z_norm=mixture.norm, gate=mixture.gate, biases=biased,
+    )  # fmt: skip
+    return ReadAttention(module, places, weights)
+
+
+def _norm(way: ReadHeads) -> Norm | None:
+    return None if way.norm is None else way.norm.norm
+
+
+def _sinks(reader: Reader, cell: AttentionCell, heads: int, weights: dict[str, Source]) -> bool:
+    """Whether a learned logit of each head takes part in the softmax; it is put among the weights."""
+    core = cell.core
+    if core.vertex.reads[0] == core.scores and core.vertex.makes[0] == core.pattern:
+        return False  # a softmax of just these
+
+    def piece(scores: Array) -> Array:
+        shape = reader.probe[core.scores].shape
+        native = scores.reshape(*shape[:-2], *scores.shape[-2:]).astype(reader.probe[core.scores].dtype)
+        found = reader.pieces.run({core.scores: native}, (core.pattern,), scores.shape[-1])[core.pattern]
+        return found.reshape(heads, *scores.shape[-2:]).astype(np.float32)
+
+    found = find_softmax(piece, heads, unit=reader.unit(core.scores, core.pattern))
+    if isinstance(found, Unfit):
+        raise Unreadable(f"its pattern is no softmax of its scores, because {found.why}")
+    if found.sinks is None:
+        return False
+    for name in _constants(reader, core.scores, core.pattern):
+        array = np.asarray(reader.constants[name])
+        if array.size == heads and np.allclose(array.reshape(-1).astype(np.float64), found.sinks, atol=1e-3):
+            weights["sinks"] = Source(name, partial(_flat, reader, name))
+            return True
+    raise Unreadable("the logits of its sinks stand nowhere in the graph as they work")
+
+
+def _constants(reader: Reader, first: str, last: str) -> Iterator[str]:
+    """The constants that take part in what lies between two values, spread to the prompt's length or not."""
+    graph = reader.flow.graph
+    waiting = [name for vertex in reader.flow.between(first, last) for name in vertex.reads if name not in reader.flow]
+    while waiting:
+        name = waiting.pop()
+        if name in graph.constants:
+            yield name
+        elif (vertex := graph.maker.get(name)) is not None and vertex.op not in LENGTHS:
+            waiting += [each for each in vertex.reads if each and each not in reader.flow]
+
+
+def _flat(reader: Reader, name: str) -> Array:
+    return np.asarray(reader.constants[name]).reshape(-1)

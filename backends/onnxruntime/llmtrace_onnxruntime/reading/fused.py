@@ -1,0 +1,152 @@
+"""Attention that one vertex does: its attributes say what an explicit graph shows. What they claim is held to the equations like all else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from attrs import evolve
+
+from llmtrace.schema.rotary import rotate
+from llmtrace.schema.sites import Array
+from llmtrace.spec import Rotary
+from llmtrace_onnxruntime.anatomy import AttentionCell
+from llmtrace_onnxruntime.constants import bias, matrix
+from llmtrace_onnxruntime.forms import Heads, Part
+from llmtrace_onnxruntime.identify.kernel import FoundKernel
+from llmtrace_onnxruntime.identify.mask import FoundMask, find_mask
+from llmtrace_onnxruntime.identify.measured import Unfit
+from llmtrace_onnxruntime.identify.rotary import find_rotary
+from llmtrace_onnxruntime.reading.heads import ReadHeads, by_head, read_heads
+from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
+from llmtrace_onnxruntime.segments import Line
+from llmtrace_onnxruntime.graph import Vertex
+
+COS, SIN = 7, 8
+"""Where GroupQueryAttention reads its tables."""
+GQA_BIAS = 10
+"""From where on GroupQueryAttention reads what is not known here: a bias, sinks, scales."""
+MHA_BIAS, MHA_PADDING = 3, 4
+
+
+def fused_ways(reader: Reader, cell: AttentionCell) -> dict[str, ReadHeads]:
+    """The ways of q, k and v into a fused vertex. Raises `Unreadable`."""
+    vertex = cell.core.vertex
+    heads, kv_heads = _counts(reader, vertex)
+    names = ("q", "k", "v")
+    if vertex.reading(1):
+        sizes = {name: reader.probe[way.meets].size // reader.tokens for name, way in zip(names, (cell.q, cell.k, cell.v), strict=True)}
+        ways = {
+            name: read_heads(reader, name, way, sizes[name] // (heads if name == "q" else kv_heads))
+            for name, way in zip(names, (cell.q, cell.k, cell.v), strict=True)
+        }
+    else:
+        ways = _packed(reader, cell, heads, kv_heads)
+    if not vertex.attributes.get("do_rotary"):
+        return ways
+    width = ways["q"].form.width
+    tables = (vertex.reading(COS), vertex.reading(SIN), vertex.attributes.get("rotary_interleaved"), width)
+    rotary = reader.known(tables, lambda: _rotary(reader, vertex, width))
+    hidden = {name: evolve(way, rotary=rotary, places=_without(way, f"rot_{name}")) for name, way in ways.items() if name != "v"}
+    return ways | hidden
+
+
+def _without(way: ReadHeads, site: str) -> dict[str, Any]:
+    return {name: place for name, place in way.places.items() if name != site}
+
+
+def _counts(reader: Reader, vertex: Vertex) -> tuple[int, int]:
+    attributes = vertex.attributes
+    if vertex.op == "GroupQueryAttention":
+        return int(attributes["num_heads"]), int(attributes["kv_num_heads"])
+    if vertex.op == "MultiHeadAttention":
+        return int(attributes["num_heads"]), int(attributes["num_heads"])
+    if vertex.domain == "" and vertex.op == "Attention":
+        if "q_num_heads" in attributes:
+            return int(attributes["q_num_heads"]), int(attributes["kv_num_heads"])
+        return reader.probe[vertex.reads[0]].shape[1], reader.probe[vertex.reads[1]].shape[1]
+    raise Unreadable(f"{vertex.domain}.{vertex.op} multiplies by its matrices itself, which is not read yet")
+
+
+def _packed(reader: Reader, cell: AttentionCell, heads: int, kv_heads: int) -> dict[str, ReadHeads]:
+    """q, k and v side by side in what one line makes."""
+    line = cell.q.line
+    total = reader.probe[line.makes].size // reader.tokens
+    width, rest = divmod(total, heads + 2 * kv_heads)
+    if rest or cell.q.norm or cell.q.turn or cell.q.begins != cell.q.meets:
+        raise Unreadable("q, k and v are packed in one value, and more is done to it than to split it")
+    found: dict[str, ReadHeads] = {}
+    start = 0
+    for name, count in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
+        columns = (start + np.arange(count * width)).reshape(count, width)
+        found[name] = _columns(reader, name, line, columns)
+        start += count * width
+    return found
+
+
+def _columns(reader: Reader, name: str, line: Line, columns: Array) -> ReadHeads:
+    letter = name.upper()
+    weights = {f"W_{letter}": by_head(matrix(line, reader.constants), columns)}
+    if line.bias:
+        weights[f"b_{letter}"] = bias(line, reader.constants).then(lambda array: array[columns])
+    places = {name: (line.makes, Part(columns))} | ({} if name == "v" else {f"rot_{name}": (line.makes, Part(columns))})
+    form = Heads(("token", "head", "d_head"), *columns.shape)
+    return ReadHeads(name, columns, line.makes, form, 1.0, None, None, None, places, weights)
+
+
+def _rotary(reader: Reader, vertex: Vertex, width: int) -> Rotary | None:
+    """The rotary embedding of a vertex's tables of cosines and sines [position pair]."""
+    cos, sin = (np.asarray(reader.constants[name], np.float64) for name in (vertex.reading(COS), vertex.reading(SIN)) if name in reader.constants) \
+        if all(vertex.reading(place) in reader.constants for place in (COS, SIN)) else (None, None)
+    if cos is None or sin is None:
+        made = reader.pieces.run({}, (vertex.reading(COS), vertex.reading(SIN)), reader.tokens)
+        cos, sin = (np.asarray(made[vertex.reading(place)], np.float64) for place in (COS, SIN))
+    layout = "interleaved" if vertex.attributes.get("rotary_interleaved") else "half"
+    pairs = cos.shape[-1]
+    q = np.random.default_rng(0).normal(size=(len(cos), 1, width))
+    first, second = (slice(0, pairs), slice(pairs, 2 * pairs)) if layout == "half" else (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2))
+    turned = q.copy()
+    turned[..., first] = q[..., first] * cos[:, None] - q[..., second] * sin[:, None]
+    turned[..., second] = q[..., second] * cos[:, None] + q[..., first] * sin[:, None]
+    found = find_rotary(q.astype(np.float32), turned.astype(np.float32))
+    if isinstance(found, Unfit):
+        raise Unreadable(f"its tables are those of no rotary embedding, because {found.why}")
+    return found
+
+
+def fused_kernel(reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHeads]) -> FoundKernel:
+    """How a fused vertex scores, by its attributes and the mask that it is given."""
+    vertex, q, k = cell.core.vertex, ways["q"], ways["k"]
+    attributes = vertex.attributes
+    if vertex.op == "GroupQueryAttention" and (any(vertex.reads[GQA_BIAS:]) or int(attributes.get("smooth_softmax", 0)) > 0):
+        raise Unreadable("its vertex is given a bias, sinks, norms or a smooth softmax, which is not read yet")
+    if vertex.op == "MultiHeadAttention" and (vertex.reading(MHA_BIAS) or vertex.reading(MHA_PADDING)):
+        raise Unreadable("its vertex adds a bias or masks padding itself, which is not read yet")
+    scale = float(attributes.get("scale") or q.form.width**-0.5)
+    softcap = float(attributes.get("softcap") or 0) or None
+    mask = _mask(reader, vertex, q.heads)
+    reads = tuple(head * k.heads // q.heads for head in range(q.heads))
+    return FoundKernel(scale, softcap, mask.window, mask.slopes, mask.origin, mask.constant, reads, reader.tokens)
+
+
+def _mask(reader: Reader, vertex: Vertex, heads: int) -> FoundMask:
+    """Which keys are seen: by attribute, or by what is added."""
+    attributes = vertex.attributes
+    if vertex.op == "GroupQueryAttention":
+        window = int(attributes.get("local_window_size", -1))
+        return FoundMask(window if window > 0 else None, (), "query", np.zeros((heads, reader.tokens)))
+    place = {"Attention": 3, "MultiHeadAttention": 5}[vertex.op]
+    causal = bool(attributes.get("is_causal") or attributes.get("unidirectional"))
+    length = min(reader.context, 1100)
+    added: Array = np.zeros((1, length, length), np.float32)
+    if name := vertex.reading(place):
+        given = reader.pieces.run({}, (name,), length)[name]
+        given = np.where(given, 0.0, -np.inf) if given.dtype == bool else given.astype(np.float64)
+        added = given.reshape(-1, *given.shape[-2:])
+    if causal:
+        added = added + np.where(np.tri(length, dtype=bool), 0.0, -np.inf)
+    found = find_mask(np.broadcast_to(added, (heads, length, length)), reader.unit())
+    if isinstance(found, Unfit):
+        raise Unreadable(f"its mask is none that is known, because {found.why}")
+    return found

@@ -1,0 +1,177 @@
+"""From the parts of a graph to the spec of the model that runs, the values that hold its signals, and what reads its weights.
+
+A branch that the spec has no words for is a `Mixer`: what it adds to the stream is captured, and no equation is claimed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from attrs import field, frozen
+
+from llmtrace.errors import UnsupportedModelError
+from llmtrace.spec import Block, Branch, Mixer, ModelSpec, PreNorm
+from llmtrace_onnxruntime.anatomy import Anatomy, AttentionCell, BlockCell, Cell, MlpCell, MoeCell, MoeOperatorCell, Opaque
+from llmtrace_onnxruntime.constants import Source
+from llmtrace_onnxruntime.forms import Form, Rows
+from llmtrace_onnxruntime.identify.ends import find_factor
+from llmtrace_onnxruntime.identify.measured import Unfit
+from llmtrace_onnxruntime.reading.attention import ReadAttention, read_attention
+from llmtrace_onnxruntime.reading.ends import read_ends
+from llmtrace_onnxruntime.reading.mlp import ReadMlp, read_mlp
+from llmtrace_onnxruntime.reading.moe import ReadMoe, read_moe
+from llmtrace_onnxruntime.reading.moe_operator import read_moe_operator
+from llmtrace_onnxruntime.reading.norms import read_norm
+from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
+from llmtrace_onnxruntime.segments import Segment, moved_from
+
+
+Known: TypeAlias = AttentionCell | MlpCell | MoeCell | MoeOperatorCell
+MIXER = "mixer"
+"""What an opaque branch is called."""
+
+
+@frozen(eq=False)
+class ReadModel:
+    """What a graph is."""
+
+    spec: ModelSpec
+    places: dict[str, tuple[str, Form]]
+    """Site to the value that holds it, and how it lies there."""
+    weights: dict[str, Source]
+    """Weight to where it comes from."""
+    why: dict[str, str] = field(factory=dict)
+    """Beginning of a site's name to the reason why nothing more is known there."""
+
+
+def read_model(reader: Reader, anatomy: Anatomy, family: str, context: int | None) -> ReadModel:
+    """The model that a graph computes. Raises `UnsupportedModelError` where its ends cannot be read."""
+    width = reader.probe[anatomy.embed].size // reader.tokens
+    ends = read_ends(reader, anatomy, width)
+    places: dict[str, tuple[str, Form]] = {"embed": (anatomy.embed, Rows())}
+    if anatomy.pos_embed:
+        places["pos_embed"] = (anatomy.pos_embed, Rows())
+    weights = dict(ends.weights)
+    why: dict[str, str] = {}
+    blocks = []
+    for layer, cell in enumerate(anatomy.blocks):
+        read = _Block(reader, cell, width, f"blocks.{layer}.")
+        blocks.append(read.block())
+        places |= read.places
+        weights |= read.weights
+        why |= read.why
+    if anatomy.ln_final is not None:
+        places["ln_final.out"] = (anatomy.ln_final.last, Rows())
+    places["logits"] = (anatomy.logits, Rows())
+    if ends.positions is not None:
+        left = ends.positions.length - ends.positions.offset
+        context = left if context is None else min(context, left)
+    spec = ModelSpec(
+        family, width, ends.vocab, context, tuple(blocks), ends.ln_final, ends.embed, ends.positions, ends.unembed
+    )
+    return ReadModel(spec, places, weights, why)
+
+
+def _module(reader: Reader, cell: Known) -> ReadAttention | ReadMlp | ReadMoe:
+    """What a branch computes. Raises `Unreadable`."""
+    if isinstance(cell, AttentionCell):
+        return read_attention(reader, cell)
+    if isinstance(cell, MoeCell):
+        return read_moe(reader, cell)
+    return read_moe_operator(reader, cell) if isinstance(cell, MoeOperatorCell) else read_mlp(reader, cell)
+
+
+class _Block:
+    """One block, as it is read."""
+
+    def __init__(self, reader: Reader, cell: BlockCell, width: int, at: str) -> None:
+        self._reader = reader
+        self._cell = cell
+        self._width = width
+        self._at = at
+        self._norms: dict[str, PreNorm] = {}
+        self.places: dict[str, tuple[str, Form]] = {at + "resid_pre": (cell.pre, Rows())}
+        self.weights: dict[str, Source] = {}
+        self.why: dict[str, str] = {}
+
+    def block(self) -> Block:
+        """The record."""
+        cell = self._cell
+        if cell.mid:
+            self.places[self._at + "resid_mid"] = (cell.mid, Rows())
+        self.places[self._at + "resid_post"] = (cell.post, Rows())
+        ordered = sorted(cell.cells, key=lambda each: not isinstance(each, AttentionCell))
+        branches = tuple(self._branch(each) for each in ordered)
+        scale = self._factor(cell.scales, "the stream") if cell.scales else 1.0
+        return Block(tuple(self._norms.values()), branches, scale)
+
+    def _branch(self, cell: Cell) -> Branch:
+        """A branch; an opaque one where it cannot be read."""
+        kept = dict(self.places), dict(self.weights), dict(self._norms)
+        if not isinstance(cell, Opaque):
+            try:
+                return self._read(cell)
+            except Unreadable as why:
+                self.places, self.weights, self._norms = kept
+                name = "attn" if isinstance(cell, AttentionCell) else "mlp"
+                cell = Opaque(name, cell.norm.first if cell.norm else cell.reads, cell.tail.ends, str(why))
+        if self._at + MIXER in self.why:
+            raise UnsupportedModelError(
+                f"Of two branches of {self._at.rstrip('.')} only the sums are known: {self.why[self._at + MIXER]}; {cell.why}. Then "
+                "nothing can be said of it."
+            )
+        self.places[f"{self._at}{MIXER}_out"] = (cell.ends, Rows())
+        self.why[self._at + MIXER] = f"{cell.name}: {cell.why}"
+        return Branch(MIXER, self._stream(cell.reads), Mixer("unread"))
+
+    def _read(self, cell: Known) -> Branch:
+        name = "attn" if isinstance(cell, AttentionCell) else "mlp"
+        reads = self._reads(cell)
+        found = _module(self._reader, cell)
+        for part, place in found.places.items():
+            self.places[f"{self._at}{name}.{part}"] = place
+        for part, read in found.weights.items():
+            self.weights[f"{self._at}{name}.{part}"] = read
+        post = None
+        if cell.tail.post is not None:
+            normed = read_norm(self._reader, cell.tail.post, self._width)
+            post = normed.norm
+            self.places[f"{self._at}{name}_post.out"] = (cell.tail.post.last, Rows())
+            self.weights |= {f"{self._at}{name}_post.{part}": read for part, read in normed.weights.items()}
+        self.places[f"{self._at}{name}_out"] = (cell.tail.ends, Rows())
+        multiplier = self._factor(cell.tail.scales, "a branch") if cell.tail.scales else 1.0
+        return Branch(name, reads, found.module, post, multiplier)
+
+    def _reads(self, cell: Known) -> str:
+        """The site that a branch reads; its norm is read with it."""
+        if cell.norm is None:
+            return self._stream(cell.reads)
+        known = next((norm for last, norm in self._norms.items() if last == cell.norm.last), None)
+        if known is None:
+            name = f"ln{len(self._norms) + 1}"
+            found = read_norm(self._reader, cell.norm, self._width)
+            known = self._norms[cell.norm.last] = PreNorm(name, self._stream(cell.norm.first), found.norm)
+            self.places[f"{self._at}{name}.out"] = (cell.norm.last, Rows())
+            self.weights |= {f"{self._at}{name}.{part}": read for part, read in found.weights.items()}
+        return f"{known.name}.out"
+
+    def _stream(self, value: str) -> str:
+        """The point of the stream that a value is."""
+        return "resid_mid" if self._cell.mid and self._is(value, self._cell.mid) else "resid_pre"
+
+    def _is(self, value: str, point: str) -> bool:
+        return moved_from(self._reader.flow, value) == moved_from(self._reader.flow, point)
+
+    def _factor(self, scales: Sequence[Segment], what: str) -> float:
+        """The one number that some segments multiply by."""
+        first, last = scales[0].first, scales[-1].last
+        vertices = [vertex for one in scales for vertex in one.vertices]
+        found = find_factor(
+            self._reader.rows(first, last), self._width, candidates=self._reader.numbers(vertices), unit=self._reader.unit(first)
+        )
+        if isinstance(found, Unfit):
+            raise (Unreadable if what == "a branch" else UnsupportedModelError)(
+                f"{what} is not multiplied by one number, because {found.why}"
+            )
+        return found

@@ -1,0 +1,132 @@
+"""What all readings share. **Probe**: the graph run once on a short prompt, every value of interest kept: shapes, types, and numbers that
+records are checked with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import ml_dtypes
+import numpy as np
+from attrs import field, frozen
+
+from llmtrace.schema.sites import Array
+from llmtrace_onnxruntime.constants import Source
+from llmtrace_onnxruntime.graph import Flow, Vertex
+from llmtrace_onnxruntime.identify.measured import BFLOAT16, FLOAT16, FLOAT32
+from llmtrace_onnxruntime.pieces import Pieces
+from llmtrace_onnxruntime.segments import Segment
+
+T = TypeVar("T")
+SMALL = 64
+"""Numbers of a constant that is known by them."""
+UNITS = {np.dtype(np.float16): FLOAT16, np.dtype(ml_dtypes.bfloat16): BFLOAT16}
+"""Type of a value to its unit of rounding."""
+
+
+class Unreadable(Exception):  # noqa: N818  (no error of the user: the part becomes opaque, with this as the reason)
+    """Why a part is nothing that the spec has words for."""
+
+
+@frozen(eq=False)
+class Reader:
+    """One graph, and what its probe showed."""
+
+    flow: Flow
+    pieces: Pieces
+    constants: Mapping[str, Array]
+    probe: Mapping[str, Array]
+    """Value to what it was for the probe's prompt."""
+    tokens: int
+    """Length of the probe's prompt."""
+    context: int
+    """The longest prompt that the graph is known to take."""
+    _known: dict[object, Any] = field(factory=dict, init=False)
+
+    def unit(self, *names: str) -> float:
+        """The coarsest unit of rounding of some values."""
+        return max((UNITS.get(self.probe[name].dtype, FLOAT32) for name in names if name in self.probe), default=FLOAT32)
+
+    def once(self, kind: str, firsts: Sequence[str], last: str, compute: Callable[[], T], *more: object) -> T:
+        """What `compute` finds out about the way from some values to another; layers that do the same are asked once.
+
+        They do the same where their operators, attributes and small constants are the same, and their large ones and everything else that
+        they read are the very same values.
+        """
+        way = [vertex for first in firsts for vertex in self.flow.between(first, last)]
+        key = (kind, *more, tuple(self.probe[name].shape for name in firsts), *self._signature(firsts, way))
+        return self.known(key, compute)
+
+    def known(self, key: object, compute: Callable[[], T]) -> T:
+        """What `compute` finds out, once for each key."""
+        if key not in self._known:
+            self._known[key] = compute()
+        found: T = self._known[key]
+        return found
+
+    def _signature(self, firsts: Sequence[str], way: Iterable[Vertex]) -> Iterator[object]:
+        names: dict[str, object] = {name: place for place, name in enumerate(firsts)}
+        for vertex in sorted(set(way), key=lambda each: each.index):
+            read = tuple(names.get(name) if name in names else self._meaning(name) for name in vertex.reads)
+            yield vertex.op, repr(sorted(vertex.attributes.items(), key=lambda item: item[0])), read
+            for name in vertex.makes:
+                names[name] = len(names)
+
+    def _meaning(self, name: str) -> object:
+        """What a value that comes from elsewhere is: a small constant by its numbers, anything else by itself."""
+        if name in self.flow.graph.constants:
+            array = np.asarray(self.constants[name])
+            if array.size <= SMALL:
+                return array.dtype.name, array.shape, array.tobytes()
+        return name
+
+    def rows(self, first: str, last: str) -> Callable[[Array], Array]:
+        """What lies between two values that are rows of channels, as a function of rows."""
+        shape, dtype = self.probe[first].shape, self.probe[first].dtype
+
+        def run(x: Array) -> Array:
+            native = x.reshape(*(1,) * (len(shape) - 2), len(x), -1).astype(dtype)
+            return self.pieces.run({first: native}, (last,), len(x))[last].reshape(len(x), -1).astype(np.float32)
+
+        return run
+
+    def numbers(self, vertices: Iterable[Vertex]) -> list[float]:
+        """The single numbers among the constants that some vertices read."""
+        found: list[float] = []
+        for name in self.read_constants(vertices):
+            if self.flow.graph.is_number(name):
+                array = np.asarray(self.constants[name])
+                if array.dtype.kind == "f" and array.size == 1:
+                    found.append(float(array.reshape(())))
+        return found
+
+    def vector(self, segment: Segment, wanted: Array) -> Source | None:
+        """The constant among those that a segment reads that holds some values; or several, one for each head. None where there is none."""
+        held: list[tuple[str, Array]] = []
+        for name in self.read_constants(segment.vertices):
+            array = np.asarray(self.constants[name]) if not self.flow.graph.is_number(name) else np.zeros(0)
+            if array.dtype.kind in "fV" and array.size:
+                held.append((name, array.reshape(-1).astype(np.float64)))
+        if (one := _holding(held, wanted.reshape(-1))) is not None:
+            return Source(one, lambda: np.asarray(self.constants[one]).reshape(wanted.shape))
+        each = [_holding(held, row) for row in wanted] if wanted.ndim > 1 else []
+        if not each or None in each:
+            return None
+        names = [name for name in each if name is not None]
+        return Source(names[0], lambda: np.stack([np.asarray(self.constants[name]).reshape(-1) for name in names]))
+
+    def read_constants(self, vertices: Iterable[Vertex]) -> list[str]:
+        """The constants that some vertices read, in order."""
+        names = [name for vertex in vertices for name in vertex.reads if name in self.flow.graph.constants]
+        return list(dict.fromkeys(names))
+
+
+
+def _holding(held: Iterable[tuple[str, Array]], wanted: Array) -> str | None:
+    """The first of some arrays that holds what was measured."""
+    size = np.abs(wanted).max(initial=0.0) or 1.0
+    return next(
+        (name for name, array in held if array.size == wanted.size and np.allclose(array, wanted, rtol=1e-3, atol=1e-3 * size)),
+        None,
+    )

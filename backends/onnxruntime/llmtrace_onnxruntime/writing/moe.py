@@ -1,0 +1,56 @@
+"""Mixtures of experts. **Dense**: every expert computes every token, and the router's weights, nought for those not chosen, mix them."""
+
+from __future__ import annotations
+
+from llmtrace.spec import Moe
+from llmtrace_onnxruntime.writing.activation import scaled
+from llmtrace_onnxruntime.writing.graph import Graph
+from llmtrace_onnxruntime.writing.mlp import gated, mlp
+from llmtrace_onnxruntime.writing.operator_moe import by_operator
+
+LAST = {"axis": -1}
+
+
+def moe(graph: Graph, m: Moe, x: str, at: str, d_model: int) -> str:
+    """The experts' outputs, weighted and summed, and the shared expert's, [batch token d_model]."""
+    rows = graph.reshape(x, -1, d_model)
+    logits = graph.linear(rows, f"{at}.W_router")
+    routed = by_operator(graph, m, rows, logits, at) if graph.style.experts else _dense(graph, m, rows, logits, at)
+    y = graph.op("Reshape", routed, graph.op("Shape", x))
+    if m.shared is None:
+        return y
+    shared = mlp(graph, m.shared.expert, x, f"{at}.shared")
+    if m.shared.gated:
+        shared = graph.op("Mul", graph.op("Sigmoid", graph.linear(x, f"{at}.shared.W_mix")), shared)
+    return graph.op("Add", y, shared)
+
+
+def _dense(graph: Graph, m: Moe, rows: str, logits: str, at: str) -> str:
+    weights, index = _choice(graph, m, logits, at)
+    zeros = graph.op("Expand", graph.number(0.0), graph.op("Shape", logits))
+    every = graph.op("ScatterElements", zeros, index, weights, attributes=LAST)
+    by_expert = graph.op("Unsqueeze", graph.op("Transpose", every, attributes={"perm": [1, 0]}), graph.integers(-1))
+    post = gated(graph, m.expert, graph.each(rows, f"{at}.W_gate"), graph.each(rows, f"{at}.W_in"))
+    weighted = graph.op("Mul", graph.each(post, f"{at}.W_out"), by_expert)
+    return graph.op("ReduceSum", weighted, graph.integers(0), attributes={"keepdims": 0})
+
+
+def _choice(graph: Graph, m: Moe, logits: str, at: str) -> tuple[str, str]:
+    """Each token's weights and experts, [token choice]."""
+    match m.scoring:
+        case "softmax":
+            scores = graph.down(graph.op("Softmax", graph.up(logits), attributes=LAST))
+        case "sigmoid":
+            scores = graph.op("Sigmoid", logits)
+        case "topk_softmax":
+            scores = logits
+    corrected = graph.op("Add", scores, graph.weight(f"{at}.b_correction")) if m.correction else scores
+    chosen, index = graph.ops("TopK", corrected, graph.integers(m.choices), places=(0, 1), attributes=LAST)
+    if m.correction:
+        chosen = graph.op("GatherElements", scores, index, attributes=LAST)
+    if m.scoring == "topk_softmax":
+        chosen = graph.down(graph.op("Softmax", graph.up(chosen), attributes=LAST))
+    if m.renormalise:
+        total = graph.op("ReduceSum", chosen, graph.integers(-1), attributes={"keepdims": 1})
+        chosen = graph.op("Div", chosen, total)
+    return scaled(graph, chosen, m.scale), index
