@@ -137,6 +137,8 @@ class Routing:
     """Where they were: the experts."""
     weights: str
     """What the outputs of the chosen experts are multiplied by."""
+    passes: tuple[str, ...]
+    """What stands between the logits and what is picked from: the coarsest of them decides how well experts are told apart."""
 
 
 @frozen(eq=False)

@@ -13,7 +13,7 @@ from llmtrace_onnxruntime.anatomy import AttentionCell, Cell, Core, Ending, Gate
 from llmtrace_onnxruntime.graph import Flow, Vertex
 from llmtrace_onnxruntime.segments import Line, Segment, line, line_of, moved_from, segments, with_bias
 
-MIXING = frozenset("MatMul FusedMatMul TransposeMatMul Einsum Gemm".split())
+MIXING = frozenset(["MatMul", "FusedMatMul", "TransposeMatMul", "Einsum", "Gemm"])
 """Operators that multiply content by content."""
 FUSED = frozenset({"GroupQueryAttention", "MultiHeadAttention", "Attention"})
 """Operators that are attention."""
@@ -64,7 +64,12 @@ def _before_sinks(flow: Flow, name: str) -> str | None:
 
 def _without_sinks(flow: Flow, name: str) -> str:
     """The pattern without that column."""
-    while len(readers := flow.graph.readers.get(name, [])) == 1 and readers[0].op in ("Cast", "Identity", "Slice", "Split"):
+    while len(readers := flow.graph.readers.get(name, [])) == 1 and readers[0].op in (
+        "Cast",
+        "Identity",
+        "Slice",
+        "Split",
+    ):
         name = readers[0].makes[0]
         if readers[0].op in ("Slice", "Split"):
             break
@@ -208,7 +213,9 @@ def _gate(flow: Flow, point: str, product: Segment) -> GateCell:
     way = segments(flow, one.makes, factor)
     kept = [each for each in way if each.kind != "move"]
     if any(each.kind not in ("point", "scale", "add") for each in kept):
-        raise Misfit(f"{_shown(next(each for each in kept if each.kind not in ('point', 'scale', 'add')))} makes what gates the mixture")
+        raise Misfit(
+            f"{_shown(next(each for each in kept if each.kind not in ('point', 'scale', 'add')))} makes what gates the mixture"
+        )
     return GateCell(one, kept[0].first if kept else factor, kept[-1].last if kept else factor, product)
 
 

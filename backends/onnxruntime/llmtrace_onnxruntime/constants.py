@@ -65,7 +65,11 @@ class Constants(Mapping[str, Array]):
 def matrix(one: Line, constants: Mapping[str, Array]) -> Source:
     """What a line multiplies by, [in, out]."""
     packed = f"int{one.product.attributes.get('bits', 4)}" if one.product.op == "MatMulNBits" else ""
-    blocks = packed and one.product.attributes.get("accuracy_level") == WHOLE and one.product.attributes["block_size"] == BLOCK
+    blocks = (
+        packed
+        and one.product.attributes.get("accuracy_level") == WHOLE
+        and one.product.attributes["block_size"] == BLOCK
+    )
     return Source(one.product.reads[1], lambda: _matrix(one, constants), packed, "q8_0" if blocks else "")
 
 
@@ -105,7 +109,9 @@ def _table(look_up: Vertex, constants: Mapping[str, Array]) -> Array:
     found = constants[look_up.reads[0]]
     axis = int(look_up.attributes.get("axis", 0))
     if found.ndim != 2 or axis != 0:
-        raise UnsupportedModelError(f"The table of the embedding has the shape {list(found.shape)}, looked up along axis {axis}.")
+        raise UnsupportedModelError(
+            f"The table of the embedding has the shape {list(found.shape)}, looked up along axis {axis}."
+        )
     return found
 
 
@@ -166,7 +172,9 @@ def _unpacked_table(vertex: Vertex, constants: Mapping[str, Array]) -> Array:
     if vertex.reading(3):
         stored = np.asarray(constants[vertex.reads[3]])
         packed = stored.reshape(len(data), -1)
-        zero = np.repeat(_unpacked(packed, bits) if stored.dtype == np.uint8 else packed.astype(np.float32), size, axis=1)[:, :width]
+        zero = np.repeat(
+            _unpacked(packed, bits) if stored.dtype == np.uint8 else packed.astype(np.float32), size, axis=1
+        )[:, :width]
     return np.asarray((levels[:, :width].astype(np.float32) - zero) * scales[:, :width])
 
 

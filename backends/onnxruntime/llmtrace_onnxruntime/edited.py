@@ -36,7 +36,9 @@ class Patch:
 class Editor:
     """Runs a graph with some of its values changed."""
 
-    def __init__(self, runner: Runner, flow: Flow, places: Mapping[str, tuple[str, Form]], steps: Mapping[str, Step]) -> None:
+    def __init__(
+        self, runner: Runner, flow: Flow, places: Mapping[str, tuple[str, Form]], steps: Mapping[str, Step]
+    ) -> None:
         """`runner` runs a graph in which no norm hides a sum that it adds itself: then every reader sees a change."""
         self._runner = runner
         self._flow = flow
@@ -51,7 +53,9 @@ class Editor:
     @property
     def editable(self) -> tuple[str, ...]:
         """The sites that one value holds: what is put together of several cannot be taken apart again."""
-        return tuple(site for site, place in self._places.items() if not isinstance(place[1], Choices) and place[0] in self._flow)
+        return tuple(
+            site for site, place in self._places.items() if not isinstance(place[1], Choices) and place[0] in self._flow
+        )
 
     def run(
         self, feeds: Mapping[str, Array], edits: Mapping[str, Sequence[Change]], tokens: int, sites: Sequence[str]
@@ -89,7 +93,9 @@ class Editor:
             sites[site] = natural
         return Patch(where, array, sites)
 
-    def _patched(self, feeds: Mapping[str, Array], patches: Mapping[str, Patch], outputs: Sequence[str]) -> dict[str, Array]:
+    def _patched(
+        self, feeds: Mapping[str, Array], patches: Mapping[str, Patch], outputs: Sequence[str]
+    ) -> dict[str, Array]:
         key = frozenset(patches)
         if key not in self._edited:
             while len(self._edited) >= MOST:

@@ -10,7 +10,7 @@ from llmtrace_onnxruntime.segments import SUMS, Line, line, with_bias
 
 GATHERS = frozenset({"Gather", "GatherND"})
 """Operators that look up the matrices of experts (read first) by number (read second)."""
-LAID = frozenset("Identity Cast Reshape Squeeze Unsqueeze Flatten".split())
+LAID = frozenset(["Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"])
 """Operators that keep the order of all numbers."""
 
 

@@ -117,18 +117,27 @@ class Choices:
 
     def natural(self, value: Array, tokens: int, index: Array | None = None, best: Array | None = None) -> Array:
         """As the schema has it; `index` and `best` are what stands `beside`."""
+        rows = self._rows(value, tokens)
         if self.layout == "expert" and index is not None:
-            rows = value.reshape(-1, tokens, value.shape[-1])[index.reshape(tokens, -1), np.arange(tokens)[:, None]]
-        elif self.layout == "choice":
-            rows = value.reshape(-1, tokens, 1 if self.plain else value.shape[-1]).swapaxes(0, 1)
-        else:
-            width = 1 if self.plain else value.shape[-1]
-            rows = value.reshape(tokens, -1, width)
+            rows = rows[np.arange(tokens)[:, None], index.reshape(tokens, -1)]
         if index is not None and best is not None:
             order = np.lexsort((index.reshape(tokens, -1), -best.reshape(tokens, -1).astype(np.float64)))
             rows = np.take_along_axis(rows, order[..., None], 1)
         rows = rows if self.columns is None else rows[..., self.columns]
         return rows[..., 0] if self.plain else rows
+
+    def put(self, value: Array, natural: Array) -> None:
+        """The other way round, as `Rows.put`, where nothing stands `beside`."""
+        rows = self._rows(value, len(natural))
+        columns = slice(None) if self.columns is None else self.columns
+        rows[..., columns] = natural[..., None] if self.plain else natural
+
+    def _rows(self, value: Array, tokens: int) -> Array:
+        """[token, choice, channel], or of all experts [token, expert, channel]."""
+        width = 1 if self.plain else value.shape[-1]
+        if self.layout == "token":
+            return value.reshape(tokens, -1, width)
+        return value.reshape(-1, tokens, width).swapaxes(0, 1)
 
 
 Form: TypeAlias = Rows | Part | Heads | Pattern | Scores | Choices

@@ -71,7 +71,9 @@ class Graph:
             vertex = self.maker.get(name)
             read = [each for each in vertex.reads if each] if vertex is not None else []
             self._sizes[name] = 2  # until it is known; against going round in circles
-            picked = vertex is not None and vertex.op in ("Gather", "Slice", "Squeeze") and self._is_length(vertex.reads[0])
+            picked = (
+                vertex is not None and vertex.op in ("Gather", "Slice", "Squeeze") and self._is_length(vertex.reads[0])
+            )
             if picked or (read and all(self.is_number(each) for each in read)):
                 self._sizes[name] = 1
         return self._sizes[name] == 1

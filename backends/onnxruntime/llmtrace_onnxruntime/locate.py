@@ -39,11 +39,15 @@ def locate(graph: Graph, tokens: str, logits: str, shapes: Mapping[str, tuple[in
     row = look_up.makes[0]
     flow = graph.flow(row)
     if logits not in flow:
-        raise UnsupportedModelError(f"The output {logits} does not follow from the vectors of the tokens: it is no decoder.")
+        raise UnsupportedModelError(
+            f"The output {logits} does not follow from the vectors of the tokens: it is no decoder."
+        )
     way = segments(flow, row, logits)
     diamonds = {place: found for place, one in enumerate(way) if (found := _diamond(flow, one)) is not None}
     if not diamonds:
-        raise UnsupportedModelError("No branch of the graph is added to what it reads: without a residual stream it is no decoder.")
+        raise UnsupportedModelError(
+            "No branch of the graph is added to what it reads: without a residual stream it is no decoder."
+        )
     begin, end = min(diamonds), max(diamonds)
     embed, pos_embed, before = _beginning(flow, way[:begin], row)
     blocks = _blocks(flow, way[begin : end + 1], list(diamonds.values()))
@@ -89,7 +93,11 @@ def _diamond(flow: Flow, one: Segment) -> Diamond | None:
 
 def _is(flow: Flow, name: str, point: str) -> bool:
     """Whether a value is a stream point, but for its type and shape."""
-    while name != point and (maker := flow.graph.maker.get(name)) is not None and maker.op in ("Cast", "Identity", "Reshape"):
+    while (
+        name != point
+        and (maker := flow.graph.maker.get(name)) is not None
+        and maker.op in ("Cast", "Identity", "Reshape")
+    ):
         name = maker.reads[0]
     return name == point
 
@@ -132,8 +140,12 @@ def _add(blocks: list[BlockCell], one: Segment, cells: list[Cell]) -> None:
     """A diamond is a block of its own, or the MLP of the block before."""
     looks = [isinstance(cell, AttentionCell) for cell in cells]
     before = blocks[-1] if blocks else None
-    if before and not any(looks) and not before.mid and not before.scales and all(
-        isinstance(cell, AttentionCell) for cell in before.cells
+    if (
+        before
+        and not any(looks)
+        and not before.mid
+        and not before.scales
+        and all(isinstance(cell, AttentionCell) for cell in before.cells)
     ):
         blocks[-1] = evolve(before, mid=before.post, post=one.last, cells=(*before.cells, *cells))
     else:
@@ -167,4 +179,6 @@ def _ending(flow: Flow, way: Sequence[Segment]) -> tuple[Segment | None, Line, t
 
 def _unknown(where: str, one: Segment) -> UnsupportedModelError:
     ops = " → ".join(vertex.op for vertex in one.vertices[:8])
-    return UnsupportedModelError(f"What stands {where}, from {one.first} to {one.last} ({ops}), is nothing that a decoder is known to do there.")
+    return UnsupportedModelError(
+        f"What stands {where}, from {one.first} to {one.last} ({ops}), is nothing that a decoder is known to do there."
+    )

@@ -41,12 +41,16 @@ def moe_cell(flow: Flow, point: str, branch: str) -> Cell | None:
 def _cell(flow: Flow, point: str, branch: str, choice: Vertex) -> MoeCell:
     norm, reads = _beginning(flow, point, branch)
     router, index = _router(flow, reads, choice.reads[0]), choice.makes[1]
-    spread = next((one for one in flow.between(index, branch) if one.op in SPREAD and flow.follows(one.reads[1], index)), None)
+    spread = next(
+        (one for one in flow.between(index, branch) if one.op in SPREAD and flow.follows(one.reads[1], index)), None
+    )
     mixed = choice.makes[:2] if spread is None else spread.makes[:1]
     lines = list(expert_lines(flow, reads, branch, index, router))
     found = [(one, weighted) for one in lines if (weighted := _weighted(flow, one.makes, branch, mixed)) is not None]
     if len(found) != 1:
-        raise Misfit(f"{len(found)} products with the matrices of its experts are multiplied by their weights, and not one")
+        raise Misfit(
+            f"{len(found)} products with the matrices of its experts are multiplied by their weights, and not one"
+        )
     ((down, (product, weights)),) = found
     up = tuple(one for one in lines if one is not down and flow.follows(down.reads, one.makes))
     if len(up) not in (1, 2) or any(moved_from(flow, one.reads) != moved_from(flow, reads) for one in up):
@@ -62,9 +66,12 @@ def _cell(flow: Flow, point: str, branch: str, choice: Vertex) -> MoeCell:
     shared, out, scales = _joined(flow, reads, routed, branch)
     if scales:
         raise Misfit("the experts' sum is multiplied by a number before another's is added")
-    routing = Routing(router, choice, choice.reads[0], choice.makes[0], index, weights)
+    passes = flow.chain(router.makes, choice.reads[0])
+    routing = Routing(router, choice, choice.reads[0], choice.makes[0], index, weights, passes)
     halves = halves_of(flow, tuple(one.makes for one in up), post)
-    return MoeCell(norm, reads, routing, up, halves, post, down, shared, out, ending(segments(flow, out, branch), branch))
+    return MoeCell(
+        norm, reads, routing, up, halves, post, down, shared, out, ending(segments(flow, out, branch), branch)
+    )
 
 
 def _operator(flow: Flow, point: str, branch: str, operators: list[Vertex]) -> MoeOperatorCell:
@@ -78,7 +85,18 @@ def _operator(flow: Flow, point: str, branch: str, operators: list[Vertex]) -> M
     if moved_from(flow, vertex.reads[0]) != moved_from(flow, reads):
         raise Misfit("its experts read other things than its router")
     shared, out, scales = _joined(flow, reads, vertex.makes[0], branch)
-    return MoeOperatorCell(norm, reads, router, vertex, *vertex.reads[:2], vertex.makes[0], scales, shared, out, ending(segments(flow, out, branch), branch))
+    return MoeOperatorCell(
+        norm,
+        reads,
+        router,
+        vertex,
+        *vertex.reads[:2],
+        vertex.makes[0],
+        scales,
+        shared,
+        out,
+        ending(segments(flow, out, branch), branch),
+    )
 
 
 def _beginning(flow: Flow, point: str, branch: str) -> tuple[Segment | None, str]:

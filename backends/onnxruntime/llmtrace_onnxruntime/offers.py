@@ -18,7 +18,7 @@ from llmtrace_onnxruntime.segments import MOVES
 
 COARSER = ("bfloat16", "float16", "float32", "float64", "int32", "int64")
 """Types, the coarsest first."""
-POINTWISE = frozenset({"Mul", "Div", "Tanh"})
+POINTWISE = frozenset({"Mul", "Div", "Tanh", "TopK", "GatherElements"})
 """Operators after which a value is no finer than before."""
 
 
@@ -29,7 +29,9 @@ def precisions(read: ReadModel, probe: Mapping[str, Array], graph: Graph) -> dic
     table = steps(read.spec)
     return {
         site: Precision(
-            storage=_storage(value, probe, graph), operands=_operands(table[site], read.weights), functions=_functions(table[site])
+            storage=_storage(value, probe, graph),
+            operands=_operands(table[site], read.weights),
+            functions=_functions(table[site]),
         )
         for site, (value, _) in read.places.items()
     }
@@ -38,7 +40,11 @@ def precisions(read: ReadModel, probe: Mapping[str, Array], graph: Graph) -> dic
 def _storage(value: str, probe: Mapping[str, Array], graph: Graph) -> str:
     """The coarsest type from where a value was computed to where it is shown: graphs in half precision widen it again at the end."""
     found = [probe[value].dtype.name]
-    while (vertex := graph.maker.get(value)) is not None and (vertex.op in MOVES or vertex.op in POINTWISE) and vertex.reads:
+    while (
+        (vertex := graph.maker.get(value)) is not None
+        and (vertex.op in MOVES or vertex.op in POINTWISE)
+        and vertex.reads
+    ):
         value = next((name for name in vertex.reads if name in probe), "")
         if value:
             found.append(probe[value].dtype.name)
@@ -72,9 +78,13 @@ def _handed(precision: Precision, dtype: str) -> str:
 
 def _provenance(form: Form) -> Provenance:
     if isinstance(form, Part):
-        return Provenance("converted", "columns of a product" if form.columns.ndim == 1 else "columns of a product, heads split")
+        return Provenance(
+            "converted", "columns of a product" if form.columns.ndim == 1 else "columns of a product, heads split"
+        )
     if isinstance(form, Choices) and (form.layout == "expert" or form.columns is not None or len(form.beside) > 1):
-        return Provenance("converted", "rows of the chosen experts, best first" if form.beside else "columns of a product")
+        return Provenance(
+            "converted", "rows of the chosen experts, best first" if form.beside else "columns of a product"
+        )
     if isinstance(form, Scores):
         return Provenance("converted", "masked scores as -inf")
     if isinstance(form, Heads):
@@ -93,6 +103,8 @@ def _gap(site: str, step: Step, read: ReadModel) -> Gap:
         return Gap("impossible", "the output matrix sums over heads, so no head's own part is ever computed")
     if isinstance(step.record, Norm):
         return Gap("upstream", "it stays inside the norm")
+    if isinstance(step.record, Moe):
+        return Gap("upstream", "one operator does all that the experts do, and keeps it to itself")
     if name in ("scores", "pattern", "rot_q", "rot_k"):
         return Gap("upstream", "one operator does all of attention, and keeps it to itself")
     return Gap("upstream", "no value of the graph holds it")

@@ -15,8 +15,8 @@ from llmtrace.trace import ModelInfo
 from llmtrace_onnxruntime.constants import Constants
 from llmtrace_onnxruntime.cut import whole
 from llmtrace_onnxruntime.edited import Editor
-from llmtrace_onnxruntime.forms import shown
 from llmtrace_onnxruntime.embedded import file_of
+from llmtrace_onnxruntime.forms import shown
 from llmtrace_onnxruntime.graph import read_graph
 from llmtrace_onnxruntime.inputs import inputs_of
 from llmtrace_onnxruntime.locate import locate
@@ -87,7 +87,14 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
         )
         editor = Editor(parts, reader.flow, read.places, steps(read.spec))
         return OnnxRuntimeSession(
-            runner, editor, inputs, read, info, tokenizer, stored(read.weights, graph, loaded.tensors.stored), offers(read, precision, probe)
+            runner,
+            editor,
+            inputs,
+            read,
+            info,
+            tokenizer,
+            stored(read.weights, graph, loaded.tensors.stored),
+            offers(read, precision, probe),
         )
     except BaseException:
         runner.close()
@@ -109,7 +116,11 @@ def _prompt(vocab: int) -> list[int]:
 
 def _context(config: Mapping[str, Any], genai: Mapping[str, Any]) -> int | None:
     """The longest prompt, where a file beside the graph says one."""
-    for found in (config.get("max_position_embeddings"), genai.get("model", {}).get("context_length"), config.get("n_positions")):
+    for found in (
+        config.get("max_position_embeddings"),
+        genai.get("model", {}).get("context_length"),
+        config.get("n_positions"),
+    ):
         if isinstance(found, int) and not isinstance(found, bool) and found > 0:
             return found
     return None

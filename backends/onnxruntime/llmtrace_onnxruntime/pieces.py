@@ -16,7 +16,9 @@ from llmtrace_onnxruntime.graph import Graph
 class Runs(Protocol):
     """What runs parts of a graph."""
 
-    def subgraph(self, inputs: Sequence[str], outputs: Sequence[str]) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    def subgraph(
+        self, inputs: Sequence[str], outputs: Sequence[str]
+    ) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
         """A part of the graph, from values that are given to values that are wanted."""
 
 

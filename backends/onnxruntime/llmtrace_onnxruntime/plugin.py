@@ -30,7 +30,7 @@ class OnnxRuntimeBackend:
     capabilities: ClassVar[tuple[str, ...]] = ("weights", "edits")
 
     @staticmethod
-    def probe(source: str, path: Path | None) -> Fit | None:  # noqa: ARG004  (the protocol's signature)
+    def probe(source: str, path: Path | None) -> Fit | None:
         """A file that begins as a model does, or is called one, or a directory with one. Where a directory holds a checkpoint too, that is
         the model and the graph a conversion of it: whoever opens checkpoints comes first.
         """

@@ -34,16 +34,14 @@ def proven(read: ReadModel, signals: Mapping[str, Array], precision: Mapping[str
     return read
 
 
-def _violated(
-    read: ReadModel, signals: Mapping[str, Array], precision: Mapping[str, Precision]
-) -> list[LocalError]:
+def _violated(read: ReadModel, signals: Mapping[str, Array], precision: Mapping[str, Precision]) -> list[LocalError]:
     known = {name: array for name, array in signals.items() if name in read.places or name in ("tokens", "positions")}
     equations = Equations(read.spec, SourcedWeights(read.weights))
     return [error for error in verify(equations, known, precision) if error.status == "violated"]
 
 
 def _said(error: LocalError) -> str:
-    if error.relative_error is None:
+    if error.reason:
         return f"{error.site} {error.reason}"
     return f"{error.site} is off by {error.relative_error:.2g}, and rounding explains {error.tolerance or 0.0:.2g}"
 
@@ -66,7 +64,9 @@ def _without(read: ReadModel, layer: int, name: str, why: str) -> ReadModel:
     at = f"blocks.{layer}."
     block = read.spec.blocks[layer]
     if any(branch.name == MIXER for branch in block.branches):
-        raise UnsupportedModelError(f"Of two branches of blocks.{layer} only the sums are known: {why}. Then nothing can be said of it.")
+        raise UnsupportedModelError(
+            f"Of two branches of blocks.{layer} only the sums are known: {why}. Then nothing can be said of it."
+        )
     branches = tuple(_opaque(block, branch) if branch.name == name else branch for branch in block.branches)
     norms = tuple(norm for norm in block.norms if any(branch.reads == f"{norm.name}.out" for branch in branches))
     gone = {f"{at}{name}.", f"{at}{name}_post."} | {f"{at}{norm.name}." for norm in block.norms if norm not in norms}
@@ -80,7 +80,11 @@ def _without(read: ReadModel, layer: int, name: str, why: str) -> ReadModel:
     return evolve(
         read,
         spec=evolve(read.spec, blocks=tuple(blocks)),
-        places={_renamed(site, f"{at}{name}_out", f"{at}{MIXER}_out"): read.places[site] for site in read.places if site in places},
+        places={
+            _renamed(site, f"{at}{name}_out", f"{at}{MIXER}_out"): read.places[site]
+            for site in read.places
+            if site in places
+        },
         weights={each: read.weights[each] for each in read.weights if each in weights},
         why=read.why | {at + MIXER: f"{name}: {why}"},
     )

@@ -16,12 +16,30 @@ from attrs import evolve, frozen
 from llmtrace_onnxruntime.graph import Flow, Vertex
 
 MOVES = frozenset(
-    "Identity Cast CastLike Reshape Transpose Squeeze Unsqueeze Flatten Dropout Expand Slice Split Gather Concat Tile ScatterND "
-    "TensorScatter GatherND".split()
+    [
+        "Identity",
+        "Cast",
+        "CastLike",
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Dropout",
+        "Expand",
+        "Slice",
+        "Split",
+        "Gather",
+        "Concat",
+        "Tile",
+        "ScatterND",
+        "TensorScatter",
+        "GatherND",
+    ]
 )
-PRODUCTS = frozenset("MatMul Gemm MatMulNBits FusedMatMul TransposeMatMul".split())
+PRODUCTS = frozenset(["MatMul", "Gemm", "MatMulNBits", "FusedMatMul", "TransposeMatMul"])
 NORMS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization"})
-REDUCTIONS = frozenset("ReduceMean ReduceSum ReduceSumSquare ReduceL2 GlobalAveragePool".split())
+REDUCTIONS = frozenset(["ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "GlobalAveragePool"])
 SUMS = frozenset({"Add", "Sum"})
 FACTORS = frozenset({"Mul", "Div"})
 BIAS = {"Gemm": 2, "MatMulNBits": 5}

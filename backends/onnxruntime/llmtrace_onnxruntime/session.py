@@ -13,7 +13,7 @@ from llmtrace.trace import ModelInfo
 from llmtrace_onnxruntime.edited import Editor
 from llmtrace_onnxruntime.forms import held_by, shown
 from llmtrace_onnxruntime.inputs import Inputs
-from llmtrace_onnxruntime.offers import gaps, offers
+from llmtrace_onnxruntime.offers import gaps
 from llmtrace_onnxruntime.reading.model import ReadModel
 from llmtrace_onnxruntime.running import Runner
 from llmtrace_onnxruntime.weights import SourcedWeights
@@ -43,7 +43,9 @@ class OnnxRuntimeSession:
         self.stored = stored
         self.offers: Mapping[str, Offer] = offered
         self.gaps: Mapping[str, Gap] = gaps(read)
-        self.editable: Collection[str] = tuple(site for site in editor.editable if not steps(read.spec)[site].equation.integer)
+        self.editable: Collection[str] = tuple(
+            site for site in editor.editable if not steps(read.spec)[site].equation.integer
+        )
         self._runner = runner
         self._editor = editor
         self._inputs = inputs
@@ -71,7 +73,9 @@ class OnnxRuntimeSession:
         if request.edits:
             return self._editor.run(feeds, request.edits, tokens, sites)
         places = {site: self._places[site] for site in sites}
-        values = self._runner.run(feeds, list(dict.fromkeys(name for place in places.values() for name in held_by(place))))
+        values = self._runner.run(
+            feeds, list(dict.fromkeys(name for place in places.values() for name in held_by(place)))
+        )
         return {site: shown(form, value, values, tokens) for site, (value, form) in places.items()}
 
     def _groups(self, request: Request) -> Iterator[list[str]]:

@@ -26,6 +26,6 @@ def _names(part: object) -> Iterator[str]:
     elif isinstance(part, tuple):
         for each in part:
             yield from _names(each)
-    elif attrs.has(type(part)) and not isinstance(part, Vertex):
-        for each in attrs.fields(type(part)):
-            yield from _names(getattr(part, each.name))
+    elif not isinstance(part, Vertex) and attrs.has(kind := type(part)):
+        for each in attrs.fields_dict(kind):
+            yield from _names(getattr(part, each))

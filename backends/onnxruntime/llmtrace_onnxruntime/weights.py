@@ -32,7 +32,9 @@ class SourcedWeights(Mapping[str, Array]):
 
 def stored(sources: Mapping[str, Source], graph: Graph, kinds: Mapping[str, str]) -> dict[str, str]:
     """Weight to the type that its numbers have in the file; `kinds` are those of initialisers."""
-    return {name: source.packed or kinds.get(_root(graph, source.constant), "float32") for name, source in sources.items()}
+    return {
+        name: source.packed or kinds.get(_root(graph, source.constant), "float32") for name, source in sources.items()
+    }
 
 
 def _root(graph: Graph, name: str) -> str:

@@ -58,4 +58,6 @@ def copied(
 
 def tensors_of(path: Path) -> dict[str, np.ndarray]:
     """Every float32 tensor of a file, slowest axis first."""
-    return {one.name: np.array(one.data.reshape([int(n) for n in one.shape][::-1])) for one in gguf.GGUFReader(path).tensors}
+    return {
+        one.name: np.array(one.data.reshape([int(n) for n in one.shape][::-1])) for one in gguf.GGUFReader(path).tensors
+    }

@@ -56,7 +56,9 @@ def find_router(
     ranked, index, weights = piece(single(logits))
     ranked, weights = double(ranked), double(weights)
     if ranked.shape != logits.shape or index.shape != weights.shape or index.ndim != 2 or len(index) != ROWS:
-        return Unfit(f"of {list(logits.shape)} logits it makes weights {list(weights.shape)} of experts {list(index.shape)}")
+        return Unfit(
+            f"of {list(logits.shape)} logits it makes weights {list(weights.shape)} of experts {list(index.shape)}"
+        )
     if not np.isfinite(ranked).all() or not np.isfinite(weights).all():
         return Unfit("its numbers are not all finite")
     if not _chosen(ranked, index, unit):
@@ -90,14 +92,18 @@ def _weighted(
     nearest = np.inf
     for scoring in scorings:
         for renormalise in (False, True):
-            expected, noise = _weights(scoring, renormalise, np.take_along_axis(AFFINITY[scoring](logits), index, -1), unit)
+            expected, noise = _weights(
+                scoring, renormalise, np.take_along_axis(AFFINITY[scoring](logits), index, -1), unit
+            )
             measured = float((weights * expected).sum() / (expected**2).sum())
             scale = settle(measured, 16 * unit * abs(measured), candidates, exact=(1.0,)) if measured else 0.0
             off = worst(weights, scale * expected, abs(scale) * noise + 2.0**-126)
             if off <= 1 and scale:
                 return FoundRouter(index.shape[1], scoring, renormalise, scale, correction)
             nearest = min(nearest, off)
-    return Unfit(f"the weights of its experts are off by {nearest:.3g} times what rounding explains, however they are scored")
+    return Unfit(
+        f"the weights of its experts are off by {nearest:.3g} times what rounding explains, however they are scored"
+    )
 
 
 def _weights(scoring: Scoring, renormalise: bool, chosen: Array, unit: float) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from llmtrace.schema.sites import Array
 from llmtrace.spec import Attention, Norm
 from llmtrace_onnxruntime.anatomy import AttentionCell
 from llmtrace_onnxruntime.constants import Source, bias, matrix
-from llmtrace_onnxruntime.forms import Form, Heads, Pattern, Rows, Scores
+from llmtrace_onnxruntime.forms import Form, Pattern, Rows, Scores
 from llmtrace_onnxruntime.graph import LENGTHS
 from llmtrace_onnxruntime.identify.kernel import FoundKernel, find_kernel
 from llmtrace_onnxruntime.identify.measured import Unfit
@@ -107,6 +107,7 @@ def _assembled(
     mixture = read_mixture(reader, cell, q.heads, v.form.width)
     places |= {**mixture.places, "out": (out.makes, Rows())}
     weights = {**q.weights, **k.weights, **v.weights, **mixture.weights}
+    weights = {name: source for name, source in weights.items() if not name.startswith("v_norm")}
     weights["W_O"] = matrix(out, reader.constants).then(lambda array: array.reshape(q.heads, v.form.width, -1))
     if out.bias:
         weights["b_O"] = bias(out, reader.constants)
@@ -116,10 +117,16 @@ def _assembled(
         if kernel.origin == "query" or not kernel.slopes:
             places["scores"] = (cell.core.scores, Scores(q.heads))
         sinks = _sinks(reader, cell, q.heads, weights)
-    biased = "".join(letter for letter, has in zip("QKVO", [*(bool(w.line.bias) for w in (cell.q, cell.k, cell.v)), bool(out.bias)], strict=True) if has)
+    biased = "".join(
+        letter
+        for letter, has in zip(
+            "QKVO", [*(bool(w.line.bias) for w in (cell.q, cell.k, cell.v)), bool(out.bias)], strict=True
+        )
+        if has
+    )
     module = Attention(
         heads=q.heads, kv_heads=k.heads, d_head=q.form.width, d_value=v.form.width, scale=kernel.scale * q.lead * k.lead,
-        rotary=q.rotary, q_norm=_norm(q), k_norm=_norm(k), norm_after_rotary=cell.q.late, clip=q.clip, softcap=kernel.softcap,
+        rotary=q.rotary, q_norm=_norm(q), k_norm=_norm(k), v_norm=_v_norm(v), norm_after_rotary=cell.q.late, clip=q.clip, softcap=kernel.softcap,
         window=kernel.window, slopes=kernel.slopes, sinks=sinks, z_norm=mixture.norm, gate=mixture.gate, biases=biased,
     )  # fmt: skip
     return ReadAttention(module, places, weights)
@@ -127,6 +134,17 @@ def _assembled(
 
 def _norm(way: ReadHeads) -> Norm | None:
     return None if way.norm is None else way.norm.norm
+
+
+def _v_norm(v: ReadHeads) -> Norm | None:
+    """The norm of v, which has no weights in the equations."""
+    if v.rotary is not None:
+        raise Unreadable("its values are turned by their positions")
+    if v.norm is None:
+        return None
+    if any((source.read() != (name == "w")).any() for name, source in v.norm.weights.items()):
+        raise Unreadable("the norm of its values has weights")
+    return evolve(v.norm.norm, over=v.norm.norm.over.replace("d_head", "d_value"), weight=False, bias=False)
 
 
 def _sinks(reader: Reader, cell: AttentionCell, heads: int, weights: dict[str, Source]) -> bool:

@@ -60,9 +60,7 @@ def _read(reader: Reader, anatomy: Anatomy, width: int) -> ReadEnds:
     return ReadEnds(embed, positions, final.norm, unembed, vocab, weights)
 
 
-def _embedding(
-    reader: Reader, anatomy: Anatomy, width: int, weights: dict[str, Source]
-) -> Embedding:
+def _embedding(reader: Reader, anatomy: Anatomy, width: int, weights: dict[str, Source]) -> Embedding:
     last, norm = anatomy.row, None
     scales = [segment for segment in anatomy.before if segment.kind == "scale"]
     for segment in anatomy.before:
@@ -87,7 +85,9 @@ def _embedding(
 def _positions(reader: Reader, anatomy: Anatomy, weights: dict[str, Source]) -> Positions:
     added = reader.probe[anatomy.pos_embed].reshape(reader.tokens, -1)
     name = anatomy.pos_embed
-    while (vertex := reader.flow.graph.maker.get(name)) is not None and vertex.reads[0] not in reader.flow.graph.constants:
+    while (vertex := reader.flow.graph.maker.get(name)) is not None and vertex.reads[
+        0
+    ] not in reader.flow.graph.constants:
         name = vertex.reads[0]
     if vertex is None:
         raise Unreadable("what positions add is no part of a table")

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from attrs import evolve
 
-from llmtrace.schema.rotary import rotate
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Rotary
 from llmtrace_onnxruntime.anatomy import AttentionCell
 from llmtrace_onnxruntime.constants import bias, matrix
 from llmtrace_onnxruntime.forms import Heads, Part
+from llmtrace_onnxruntime.graph import Vertex
 from llmtrace_onnxruntime.identify.kernel import FoundKernel
 from llmtrace_onnxruntime.identify.mask import FoundMask, find_mask
 from llmtrace_onnxruntime.identify.measured import Unfit
@@ -21,7 +21,6 @@ from llmtrace_onnxruntime.identify.rotary import find_rotary
 from llmtrace_onnxruntime.reading.heads import ReadHeads, by_head, read_heads
 from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
 from llmtrace_onnxruntime.segments import Line
-from llmtrace_onnxruntime.graph import Vertex
 
 COS, SIN = 7, 8
 """Where GroupQueryAttention reads its tables."""
@@ -36,7 +35,10 @@ def fused_ways(reader: Reader, cell: AttentionCell) -> dict[str, ReadHeads]:
     heads, kv_heads = _counts(reader, vertex)
     names = ("q", "k", "v")
     if vertex.reading(1):
-        sizes = {name: reader.probe[way.meets].size // reader.tokens for name, way in zip(names, (cell.q, cell.k, cell.v), strict=True)}
+        sizes = {
+            name: reader.probe[way.meets].size // reader.tokens
+            for name, way in zip(names, (cell.q, cell.k, cell.v), strict=True)
+        }
         ways = {
             name: read_heads(reader, name, way, sizes[name] // (heads if name == "q" else kv_heads))
             for name, way in zip(names, (cell.q, cell.k, cell.v), strict=True)
@@ -48,7 +50,11 @@ def fused_ways(reader: Reader, cell: AttentionCell) -> dict[str, ReadHeads]:
     width = ways["q"].form.width
     tables = (vertex.reading(COS), vertex.reading(SIN), vertex.attributes.get("rotary_interleaved"), width)
     rotary = reader.known(tables, lambda: _rotary(reader, vertex, width))
-    hidden = {name: evolve(way, rotary=rotary, places=_without(way, f"rot_{name}")) for name, way in ways.items() if name != "v"}
+    hidden = {
+        name: evolve(way, rotary=rotary, places=_without(way, f"rot_{name}"))
+        for name, way in ways.items()
+        if name != "v"
+    }
     return ways | hidden
 
 
@@ -97,15 +103,26 @@ def _columns(reader: Reader, name: str, line: Line, columns: Array) -> ReadHeads
 
 def _rotary(reader: Reader, vertex: Vertex, width: int) -> Rotary | None:
     """The rotary embedding of a vertex's tables of cosines and sines [position pair]."""
-    cos, sin = (np.asarray(reader.constants[name], np.float64) for name in (vertex.reading(COS), vertex.reading(SIN)) if name in reader.constants) \
-        if all(vertex.reading(place) in reader.constants for place in (COS, SIN)) else (None, None)
+    cos, sin = (
+        (
+            np.asarray(reader.constants[name], np.float64)
+            for name in (vertex.reading(COS), vertex.reading(SIN))
+            if name in reader.constants
+        )
+        if all(vertex.reading(place) in reader.constants for place in (COS, SIN))
+        else (None, None)
+    )
     if cos is None or sin is None:
         made = reader.pieces.run({}, (vertex.reading(COS), vertex.reading(SIN)), reader.tokens)
         cos, sin = (np.asarray(made[vertex.reading(place)], np.float64) for place in (COS, SIN))
     layout = "interleaved" if vertex.attributes.get("rotary_interleaved") else "half"
     pairs = cos.shape[-1]
     q = np.random.default_rng(0).normal(size=(len(cos), 1, width))
-    first, second = (slice(0, pairs), slice(pairs, 2 * pairs)) if layout == "half" else (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2))
+    first, second = (
+        (slice(0, pairs), slice(pairs, 2 * pairs))
+        if layout == "half"
+        else (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2))
+    )
     turned = q.copy()
     turned[..., first] = q[..., first] * cos[:, None] - q[..., second] * sin[:, None]
     turned[..., second] = q[..., second] * cos[:, None] + q[..., first] * sin[:, None]
@@ -119,7 +136,9 @@ def fused_kernel(reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHea
     """How a fused vertex scores, by its attributes and the mask that it is given."""
     vertex, q, k = cell.core.vertex, ways["q"], ways["k"]
     attributes = vertex.attributes
-    if vertex.op == "GroupQueryAttention" and (any(vertex.reads[GQA_BIAS:]) or int(attributes.get("smooth_softmax", 0)) > 0):
+    if vertex.op == "GroupQueryAttention" and (
+        any(vertex.reads[GQA_BIAS:]) or int(attributes.get("smooth_softmax", 0)) > 0
+    ):
         raise Unreadable("its vertex is given a bias, sinks, norms or a smooth softmax, which is not read yet")
     if vertex.op == "MultiHeadAttention" and (vertex.reading(MHA_BIAS) or vertex.reading(MHA_PADDING)):
         raise Unreadable("its vertex adds a bias or masks padding itself, which is not read yet")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from attrs import frozen
 
 from llmtrace.schema.sites import Array
-from llmtrace.spec import Norm, Rotary
+from llmtrace.spec import Rotary
 from llmtrace_onnxruntime.anatomy import Projection
 from llmtrace_onnxruntime.constants import Source, bias, matrix
 from llmtrace_onnxruntime.forms import Form, Heads, Part
@@ -67,12 +68,21 @@ def read_heads(reader: Reader, name: str, way: Projection, width: int) -> ReadHe
         if one is way.norm:
             norm = read_head_norm(reader, one, over_heads(reader, one, form), form.heads, form.width, axis)
         else:
-            rotary = reader.once("rotary", [one.first], one.last, lambda one=one, form=form: _rotary(reader, one, form), form.order, form.repeat)
+            rotary = reader.once(
+                "rotary",
+                [one.first],
+                one.last,
+                partial(_rotary, reader, one, form),
+                form.order,
+                form.repeat,
+            )
         before = one.last
     places: dict[str, tuple[str, Form]] = {name: (way.line.makes, Part(columns))}
     if clip is not None:
         places[name] = (first, Part(columns))
     turned = stops[-1].last if stops else way.meets
+    if name == "v" and stops:
+        places[name] = (turned, form)
     if name != "v":
         places[f"rot_{name}"] = (turned, form) if stops else places[name]
         if norm is not None and not way.late and way.norm is not None:
@@ -109,7 +119,7 @@ def _clipped(reader: Reader, way: Projection) -> tuple[str, float | None]:
     if reader.probe[way.clip.first].size != reader.probe[way.begins].size:
         raise Unreadable("a clip stands after heads are split")
     width = reader.probe[way.begins].size // reader.tokens
-    found = reader.rows(way.clip.first, way.clip.last)(np.tile(np.float32([[1e6], [-1e6]]), (1, width)))
+    found = reader.rows(way.clip.first, way.clip.last)(np.tile(np.array([[1e6], [-1e6]], np.float32), (1, width)))
     bound = float(found.max())
     if not (found[0] == bound).all() or not (found[1] == -bound).all() or bound == 1e6:
         raise Unreadable("what clips a projection has other bounds than one number and its negative")
@@ -144,7 +154,9 @@ def _mapped(
         raise Unreadable(f"heads share keys and values in the order {list(sharing.reads)}, not side by side")
     kinds = len(sharing.columns)
     varies = next(
-        axis for axis, length in enumerate(shown.token.shape) if length > 1 and (np.diff(shown.token, axis=axis) != 0).any()
+        axis
+        for axis, length in enumerate(shown.token.shape)
+        if length > 1 and (np.diff(shown.token, axis=axis) != 0).any()
     )
     shape = tuple(-1 if axis == varies else length for axis, length in enumerate(shown.token.shape))
     return sharing.columns, Heads(held.order, kinds, width, len(held.columns) // kinds, shape)
@@ -184,7 +196,7 @@ def _rotary(reader: Reader, one: Segment, form: Heads) -> Rotary | None:
         q = np.random.default_rng(0).normal(size=(length, form.heads, form.width)).astype(np.float16).astype(np.float32)
         try:
             turned = piece(q)
-        except Exception:  # noqa: BLE001, S112  (a table of positions ends somewhere: shorter ones are tried)
+        except Exception:  # noqa: S112  (a table of positions ends somewhere: shorter ones are tried)
             continue
         found = find_rotary(q, turned, unit=reader.unit(one.first, one.last))
         if isinstance(found, Unfit):

@@ -12,7 +12,16 @@ from attrs import field, frozen
 
 from llmtrace.errors import UnsupportedModelError
 from llmtrace.spec import Block, Branch, Mixer, ModelSpec, PreNorm
-from llmtrace_onnxruntime.anatomy import Anatomy, AttentionCell, BlockCell, Cell, MlpCell, MoeCell, MoeOperatorCell, Opaque
+from llmtrace_onnxruntime.anatomy import (
+    Anatomy,
+    AttentionCell,
+    BlockCell,
+    Cell,
+    MlpCell,
+    MoeCell,
+    MoeOperatorCell,
+    Opaque,
+)
 from llmtrace_onnxruntime.constants import Source
 from llmtrace_onnxruntime.forms import Form, Rows
 from llmtrace_onnxruntime.identify.ends import find_factor
@@ -25,7 +34,6 @@ from llmtrace_onnxruntime.reading.moe_operator import read_moe_operator
 from llmtrace_onnxruntime.reading.norms import read_norm
 from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
 from llmtrace_onnxruntime.segments import Segment, moved_from
-
 
 Known: TypeAlias = AttentionCell | MlpCell | MoeCell | MoeOperatorCell
 MIXER = "mixer"
@@ -168,7 +176,10 @@ class _Block:
         first, last = scales[0].first, scales[-1].last
         vertices = [vertex for one in scales for vertex in one.vertices]
         found = find_factor(
-            self._reader.rows(first, last), self._width, candidates=self._reader.numbers(vertices), unit=self._reader.unit(first)
+            self._reader.rows(first, last),
+            self._width,
+            candidates=self._reader.numbers(vertices),
+            unit=self._reader.unit(first),
         )
         if isinstance(found, Unfit):
             raise (Unreadable if what == "a branch" else UnsupportedModelError)(

@@ -85,7 +85,10 @@ def _router(reader: Reader, cell: MoeCell) -> FoundRouter:
         return ranked.astype(np.float32), index, weights.astype(np.float32)
 
     found = find_router(
-        piece, reader.probe[first].shape[-1], candidates=reader.numbers(between.vertices), unit=reader.unit(first, routing.ranked, routing.weights)
+        piece,
+        reader.probe[first].shape[-1],
+        candidates=reader.numbers(between.vertices),
+        unit=reader.unit(first, routing.ranked, routing.weights),
     )
     if isinstance(found, Unfit):
         raise Unreadable(f"its router chooses and weighs in no way that is known, because {found.why}")

@@ -49,7 +49,11 @@ class Halves:
 def read_moe_operator(reader: Reader, cell: MoeOperatorCell) -> ReadMoe:
     """What a mixture of experts is. Raises `Unreadable`."""
     vertex, line = cell.vertex, cell.line
-    if vertex.attributes.get("quant_type", b"int") != b"int" or any(vertex.reads[UNKNOWN[vertex.op] :]) or vertex.attributes.get("use_sparse_mixer"):
+    if (
+        vertex.attributes.get("quant_type", b"int") != b"int"
+        or any(vertex.reads[UNKNOWN[vertex.op] :])
+        or vertex.attributes.get("use_sparse_mixer")
+    ):
         raise Unreadable("its operator is given more than is known of it here")
     halves = _halves(reader, vertex)
     places: dict[str, tuple[str, Form]] = {"router": (line.makes, Rows()), "out": (cell.out, Rows())}
@@ -82,10 +86,13 @@ def _halves(reader: Reader, vertex: Vertex) -> Halves:
     found: dict[str, Source] = {}
     for suffix, (name, part) in {**names, "out": ("fc2", _all)}.items():
         place, biases = places[name]
-        found[f"W_{suffix}"] = experts_matrix(vertex, place, reader.constants).then(part).then(lambda array: array.swapaxes(1, 2))
+        found[f"W_{suffix}"] = (
+            experts_matrix(vertex, place, reader.constants).then(part).then(lambda array: array.swapaxes(1, 2))
+        )
         if vertex.reading(biases):
             found[f"b_{suffix}"] = Source(
-                vertex.reads[biases], lambda read=vertex.reads[biases], part=part: part(np.asarray(reader.constants[read]))
+                vertex.reads[biases],
+                lambda read=vertex.reads[biases], part=part: part(np.asarray(reader.constants[read])),
             )
     biased = [f"b_{suffix}" in found for suffix in ("gate", "in", "out")]
     if any(biased) != all(biased):
@@ -115,7 +122,9 @@ def _expert(vertex: Vertex, width: int, biased: bool) -> GatedMlp:
     name = attributes.get("activation_type", b"relu").decode()
     if name != "swiglu":
         return GatedMlp(width, name, biased)
-    alpha, offset = (decimal(float(attributes.get(f"activation_{each}", value))) for each, value in (("alpha", 1.0), ("beta", 0.0)))
+    alpha, offset = (
+        decimal(float(attributes.get(f"activation_{each}", value))) for each, value in (("alpha", 1.0), ("beta", 0.0))
+    )
     if alpha not in SWISH or attributes.get("swiglu_limit_after_activation"):
         raise Unreadable(f"the activation of its experts, with alpha {alpha:.6g}, is none that is known")
     if "swiglu_limit" in attributes:
@@ -137,13 +146,18 @@ def _held(reader: Reader, cell: MoeOperatorCell, m: Moe, w: Mapping[str, Array])
     found = reader.pieces.run(given, (cell.makes,), ROWS)[cell.makes].reshape(ROWS, -1).astype(np.float64)
     x, logits = x.astype(np.float64), logits.astype(np.float64)
     index = equations.expert_index(m, logits)
-    halves = (equations.pre(m, x, index, w["W_gate"], w.get("b_gate")), equations.pre_linear(m, x, index, w["W_in"], w.get("b_in")))
+    halves = (
+        equations.pre(m, x, index, w["W_gate"], w.get("b_gate")),
+        equations.pre_linear(m, x, index, w["W_in"], w.get("b_in")),
+    )
     expected = equations.out(
         m, equations.post(m, *halves), equations.router_weights(m, logits, index), index, w["W_out"], w.get("b_out")
     )
     off = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
     if not off <= min(OFF * reader.unit(cell.rows, cell.makes), MOST):
-        raise Unreadable(f"its operator makes something else of random rows than its attributes say: it is off by {off:.2g}")
+        raise Unreadable(
+            f"its operator makes something else of random rows than its attributes say: it is off by {off:.2g}"
+        )
 
 
 def _scale(reader: Reader, cell: MoeOperatorCell) -> float:

@@ -66,6 +66,7 @@ def _read(reader: Reader, segment: Segment, found: FoundNorm | Unfit, shape: tup
             weights[name] = source
             norm = evolve(norm, weight=True) if name == "w" else evolve(norm, bias=True)
         elif measured is not None:
-            raise Unreadable(f"the {'weight' if name == 'w' else 'bias'} of a norm stands nowhere in the graph as it works")
+            raise Unreadable(
+                f"the {'weight' if name == 'w' else 'bias'} of a norm stands nowhere in the graph as it works"
+            )
     return ReadNorm(norm, weights)
-

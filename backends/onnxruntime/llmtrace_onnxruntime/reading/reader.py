@@ -46,7 +46,9 @@ class Reader:
 
     def unit(self, *names: str) -> float:
         """The coarsest unit of rounding of some values."""
-        return max((UNITS.get(self.probe[name].dtype, FLOAT32) for name in names if name in self.probe), default=FLOAT32)
+        return max(
+            (UNITS.get(self.probe[name].dtype, FLOAT32) for name in names if name in self.probe), default=FLOAT32
+        )
 
     def once(self, kind: str, firsts: Sequence[str], last: str, compute: Callable[[], T], *more: object) -> T:
         """What `compute` finds out about the way from some values to another; layers that do the same are asked once.
@@ -122,11 +124,14 @@ class Reader:
         return list(dict.fromkeys(names))
 
 
-
 def _holding(held: Iterable[tuple[str, Array]], wanted: Array) -> str | None:
     """The first of some arrays that holds what was measured."""
     size = np.abs(wanted).max(initial=0.0) or 1.0
     return next(
-        (name for name, array in held if array.size == wanted.size and np.allclose(array, wanted, rtol=1e-3, atol=1e-3 * size)),
+        (
+            name
+            for name, array in held
+            if array.size == wanted.size and np.allclose(array, wanted, rtol=1e-3, atol=1e-3 * size)
+        ),
         None,
     )

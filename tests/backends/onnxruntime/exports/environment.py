@@ -1,5 +1,5 @@
 """Virtual environments of exporters that want other versions than the tests have. **Environment**: a folder of that name beside others,
-in `LLMTRACE_TEST_ENVIRONMENTS`, or `.environments` in the working directory. It sees the packages of the Python that made it, and shadows some.
+in `LLMTRACE_TEST_ENVIRONMENTS`, or `.venv-exports` in the working directory. It sees the packages of the Python that made it, and shadows some.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMMAND = "python -m tests.backends.onnxruntime.exports EXPORTER ARCHITECTURE DI
 
 def environments() -> Path:
     """Where environments lie."""
-    return Path(os.environ.get("LLMTRACE_TEST_ENVIRONMENTS", ".environments")).absolute()
+    return Path(os.environ.get("LLMTRACE_TEST_ENVIRONMENTS", ".venv-exports")).absolute()
 
 
 def python(module: str) -> Path:
