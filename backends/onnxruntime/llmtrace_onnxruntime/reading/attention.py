@@ -107,7 +107,6 @@ def _assembled(
     mixture = read_mixture(reader, cell, q.heads, v.form.width)
     places |= {**mixture.places, "out": (out.makes, Rows())}
     weights = {**q.weights, **k.weights, **v.weights, **mixture.weights}
-    weights = {name: source for name, source in weights.items() if not name.startswith("v_norm")}
     weights["W_O"] = matrix(out, reader.constants).then(lambda array: array.reshape(q.heads, v.form.width, -1))
     if out.bias:
         weights["b_O"] = bias(out, reader.constants)

@@ -91,7 +91,7 @@ def read_heads(reader: Reader, name: str, way: Projection, width: int) -> ReadHe
     weights = {f"W_{letter}": by_head(matrix(way.line, reader.constants), columns)}
     if way.line.bias:
         weights[f"b_{letter}"] = bias(way.line, reader.constants).then(lambda array: array[columns])
-    if norm is not None:
+    if norm is not None and name != "v":  # a norm of values has none
         weights |= {f"{name}_norm.{part}": read for part, read in norm.weights.items()}
     return ReadHeads(name, columns, turned, form, lead, clip, norm, rotary, places, weights)
 
