@@ -99,7 +99,7 @@ def _fit(
             return Unfit(f"its slowest pairs turn too little in {slow[-1]} positions to be measured: run more of them")
         found = stretched(long if one else short, long, at, factor, width, layout, candidates)
     for before, after in runs:
-        off = _off(found, before, after, unit)
+        off = off_by(found, before, after, unit)
         if off > 1:
             return Unfit(
                 f"as {found.layout} pairs of {width} channels: it is off by {off:.3g} times what rounding explains"
@@ -107,7 +107,7 @@ def _fit(
     return found
 
 
-def _off(found: Rotary, before: Array, after: Array, unit: float) -> float:
+def off_by(found: Rotary, before: Array, after: Array, unit: float) -> float:
     """The largest deviation from the schema's rotation, in units of what rounding explains: of the products, and of angles, which grow."""
     position = np.arange(len(before))
     first, second = pairs(found.width, found.layout)

@@ -16,9 +16,9 @@ from llmtrace_onnxruntime.forms import Form, Heads, Part
 from llmtrace_onnxruntime.identify.decimals import decimal
 from llmtrace_onnxruntime.identify.ends import find_factor
 from llmtrace_onnxruntime.identify.heads import find_heads, shared
+from llmtrace_onnxruntime.identify.lengths import find_rotary_by_length
 from llmtrace_onnxruntime.identify.maps import find_map
 from llmtrace_onnxruntime.identify.measured import Unfit
-from llmtrace_onnxruntime.identify.rotary import find_rotary
 from llmtrace_onnxruntime.reading.norms import ReadNorm, Weights, read_head_norm
 from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
 from llmtrace_onnxruntime.segments import Segment
@@ -190,19 +190,18 @@ def over_heads(reader: Reader, one: Segment, form: Heads) -> Callable[[Array], A
 
 
 def _rotary(reader: Reader, one: Segment, form: Heads) -> Rotary | None:
-    """The rotary embedding that a segment is, at the longest prompt that it takes."""
+    """The rotary embedding that a segment is, up to the longest prompt that it takes."""
     piece = over_heads(reader, one, form)
-    for length in [each for each in LONG if each <= reader.context] + [reader.tokens]:
+
+    def run(length: int) -> tuple[Array, Array]:
         q = np.random.default_rng(0).normal(size=(length, form.heads, form.width)).astype(np.float16).astype(np.float32)
-        try:
-            turned = piece(q)
-        except Exception:  # noqa: S112  (a table of positions ends somewhere: shorter ones are tried)
-            continue
-        found = find_rotary(q, turned, unit=reader.unit(one.first, one.last))
-        if isinstance(found, Unfit):
-            raise Unreadable(f"what turns heads is no rotary embedding, because {found.why}")
-        return found
-    raise Unreadable("what turns heads takes no prompt")
+        return q, piece(q)
+
+    longest = reader.longest(LONG, run)
+    found = find_rotary_by_length(run, longest, unit=reader.unit(one.first, one.last))
+    if isinstance(found, Unfit):
+        raise Unreadable(f"what turns heads is no rotary embedding, because {found.why}")
+    return found
 
 
 def _native_rows(reader: Reader, name: str, x: Array) -> Array:

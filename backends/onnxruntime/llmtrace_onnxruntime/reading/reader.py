@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 from attrs import field, frozen
 
+from llmtrace.errors import BackendError
 from llmtrace.schema.sites import Array
 from llmtrace_onnxruntime.constants import Source
 from llmtrace_onnxruntime.graph import Flow, Vertex
@@ -43,6 +44,17 @@ class Reader:
     context: int
     """The longest prompt that the graph is known to take."""
     _known: dict[object, Any] = field(factory=dict, init=False)
+
+    def longest(self, lengths: Sequence[int], run: Callable[[int], object]) -> int:
+        """The first of some lengths that a part of the graph takes, at most the context: its tables and masks may end somewhere."""
+        for length in lengths:
+            if length <= self.context:
+                try:
+                    run(length)
+                except BackendError:
+                    continue
+                return length
+        return self.tokens
 
     def unit(self, *names: str) -> float:
         """The coarsest unit of rounding of some values."""

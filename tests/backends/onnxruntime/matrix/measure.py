@@ -1,0 +1,143 @@
+"""One cell, measured: opened, run on one prompt, every applicable site looked for and compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from attrs import frozen
+
+import llmtrace
+from llmtrace.errors import LLMTraceError
+from llmtrace.model import Model
+from llmtrace.schema.evaluate import Equations
+from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import Step, steps
+from llmtrace.schema.verify import distance, token_axis
+from llmtrace.spec import Mixer, ModelSpec
+from llmtrace.trace import Trace
+from tests.backends.onnxruntime.exports import ExportError, NotInstalledError, checkpoint, export
+from tests.backends.onnxruntime.exports.architectures import PROMPT
+from tests.backends.onnxruntime.matrix.cell import Cell, coarse
+from tests.backends.onnxruntime.matrix.differs import differences
+
+EQUAL = 1e-5
+"""The largest relative error of a whole signal that is equal."""
+NEVER = ("result", "scale", "normalized")
+"""Sites that no runtime is made to hand out: what a head alone puts out, and what stays inside a norm."""
+
+
+@frozen(eq=False)
+class Known:
+    """What PyTorch makes of an architecture's checkpoint."""
+
+    spec: ModelSpec
+    signals: Mapping[str, Array]
+    weights: Mapping[str, Array]
+
+
+def known(architecture: str, directory: Path) -> Known:
+    """Run the checkpoint by PyTorch."""
+    with llmtrace.open(str(checkpoint(architecture, directory)), backend="torch", preset="exact") as model:
+        trace = model.trace(PROMPT)
+        weights = {weight.name: np.asarray(model.weights[weight.name]) for weight in _needed(model.spec)}
+        return Known(model.spec, {site: trace[site].array for site in trace}, weights)
+
+
+def _needed(spec: ModelSpec) -> list[object]:
+    return list({weight.name: weight for step in steps(spec).values() for weight in step.weights.values()}.values())
+
+
+def applicable(spec: ModelSpec) -> dict[str, Step]:
+    """The sites that a graph of this model could show."""
+    return {site: step for site, step in steps(spec).items() if site.rsplit(".", 1)[-1] not in NEVER}
+
+
+def measure(exporter: str, architecture: str, directory: Path, by_torch: Known) -> Cell:
+    """Make the graph where it is not there, open it, and compare."""
+    try:
+        path = export(exporter, architecture, directory)
+    except (ExportError, NotInstalledError) as error:
+        return Cell(exporter, architecture, "not exported", str(error))
+    start = time.monotonic()
+    try:
+        with llmtrace.open(str(path), backend="onnxruntime", preset="exact") as model:
+            seconds = round(time.monotonic() - start, 1)
+            trace = model.trace(PROMPT)
+            return _compared(exporter, architecture, model, trace, by_torch, seconds)
+    except LLMTraceError as error:
+        return Cell(exporter, architecture, "refused", str(error).replace(str(directory), "…"))
+
+
+def _compared(exporter: str, architecture: str, model: Model, trace: Trace, by_torch: Known, seconds: float) -> Cell:
+    wanted = applicable(by_torch.spec)
+    differs = differences(model.spec, by_torch.spec, len(PROMPT))
+    unequal, worst = {}, 0.0
+    errors = _followed(model) if coarse(exporter) else _apart(trace, wanted, _expected(trace, by_torch, bool(differs)))
+    found = {site for site in wanted if site in trace}
+    for site in found:
+        error = errors.get(site, np.inf)
+        if error <= EQUAL or (coarse(exporter) and error == 0):
+            worst = max(worst, error)
+        else:
+            unequal[site] = float(error)
+    captured = sum(trace[site].provenance.kind != "derived" for site in found)
+    return Cell(
+        exporter,
+        architecture,
+        "measured",
+        applicable=len(wanted),
+        captured=captured,
+        derived=len(found) - captured,
+        equal=len(found) - len(unequal),
+        worst=worst,
+        differs=differs,
+        missed={site: _why(model, site) for site in wanted if site not in trace},
+        unequal=unequal,
+        seconds=seconds,
+    )
+
+
+def _expected(trace: Trace, by_torch: Known, differs: bool) -> Mapping[str, Array]:
+    """PyTorch's signals; or, of another model, what that model's equations make of PyTorch's weights and the prompt."""
+    if not differs:
+        return by_torch.signals
+    given = {"tokens": np.array(PROMPT), "positions": np.arange(len(PROMPT))}
+    for site, step in steps(trace.spec).items():
+        if isinstance(step.record, Mixer):
+            given[site] = trace[site].array
+    equations = Equations(trace.spec, by_torch.weights)
+    return dict(equations.run(given, [site for site in applicable(trace.spec) if site not in given]))
+
+
+def _apart(trace: Trace, wanted: Mapping[str, Step], expected: Mapping[str, Array]) -> dict[str, float]:
+    """Relative error of each site that both have; of indices, the share that is another."""
+    found = {}
+    for site, step in wanted.items():
+        if site not in trace or site not in expected:
+            continue
+        ours, theirs = trace[site].array, expected[site]
+        if step.equation.integer:
+            found[site] = float((ours != theirs).mean()) if ours.shape == theirs.shape else np.inf
+        else:
+            found[site] = distance(ours, theirs, token_axis(step))[0]
+    return found
+
+
+def _followed(model: Model) -> dict[str, float]:
+    """Of each site that is captured: 0 where it follows from the graph's own weights, else by how much it does not. Derived ones do."""
+    errors = {site: 0.0 for site in steps(model.spec)}
+    for error in model.verify(PROMPT):
+        errors[error.site] = error.relative_error if error.status == "violated" else 0.0
+    return errors
+
+
+def _why(model: Model, site: str) -> str:
+    """Why a site is not there: what the session says of it, or of the branch that it is in."""
+    if (gap := model.session.gaps.get(site)) is not None:
+        return gap.reason
+    layer = ".".join(site.split(".")[:2])
+    notes = [note for note in model.info.notes if note.startswith(f"{layer}.")]
+    return "; ".join(notes) or "it is no site of the model that the graph computes"

@@ -1,0 +1,3 @@
+"""stub"""
+def page(cells, columns): return ""
+def share(cells): return 1.0
