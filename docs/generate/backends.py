@@ -23,7 +23,7 @@ everything else). Which backend opens a source: its own format before one that i
 that are equally near, the one that can do more, and a note names the others. `--backend` or a prefix (`torch:model.gguf`) decides.
 
 """
-SHOWN = ("reference", "torch")
+SHOWN = ("reference", "torch", "onnxruntime", "llamacpp")
 """The backends of this repository; another one that happens to be installed does not belong on the page."""
 
 

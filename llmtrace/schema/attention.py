@@ -136,10 +136,12 @@ def scores(a: Attention, rot_q: Array, rot_k: Array, positions: Array) -> Array:
     """`softcap(scale * rot_q · rot_k) + slope * (key - query)`; what a query may not see is -inf."""
     length = len(positions)
     product = by_group(a, rot_q) @ grouped(a, rot_k).swapaxes(-1, -2)
-    s = softcap(a.scale * product.reshape(a.heads, length, length), a.softcap)
+    product *= a.scale  # in place, as below: scores are large, and each array more costs as much as the arithmetic
+    s = softcap(product.reshape(a.heads, length, length), a.softcap)
     if a.slopes:
         s = s + np.asarray(a.slopes, s.dtype)[:, None, None] * (positions[None, :] - positions[:, None]).astype(s.dtype)
-    return np.where(visible(positions, a.window), s, np.asarray(-np.inf, s.dtype))
+    np.copyto(s, -np.inf, where=~visible(positions, a.window))
+    return s
 
 
 def _with_sink(scores: Array, sinks: Array | None) -> Array:

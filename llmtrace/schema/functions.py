@@ -52,8 +52,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 def softmax(x: Array) -> Array:
     """Over the last axis; rows may hold -inf but not only -inf."""
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return np.asarray(e / e.sum(-1, keepdims=True))
+    e = np.asarray(x - x.max(-1, keepdims=True))  # scores are large: each array more costs as much as the arithmetic
+    np.exp(e, out=e)
+    e /= e.sum(-1, keepdims=True)
+    return e
 
 
 def softcap(x: Array, cap: float | None) -> Array:

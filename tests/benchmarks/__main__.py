@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [--rounds N] [--json FILE] [imports | equations | tracing | llamacpp …]`."""
+"""`python -m tests.benchmarks [--rounds N] [--json FILE] [--onnx PATH …] [imports | equations | tracing | llamacpp | onnxruntime …]`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import argparse
 import json
 import os
 import platform
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import attrs
 
-from tests.benchmarks import equations, imports, llamacpp, tracing
+from tests.benchmarks import equations, imports, llamacpp, onnxruntime, tracing
 from tests.benchmarks.paired import Ratio
 
 GROUPS = {
@@ -19,6 +20,7 @@ GROUPS = {
     "equations": equations.measure,
     "tracing": tracing.measure,
     "llamacpp": llamacpp.measure,
+    "onnxruntime": onnxruntime.measure,
 }
 
 
@@ -28,10 +30,12 @@ def main() -> None:
     parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], default=list(GROUPS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, default=Path("build/benchmarks.json"))
+    parser.add_argument("--onnx", type=Path, action="append", default=[], help="a model of the group onnxruntime")
     options = parser.parse_args()
     found: list[Ratio] = []
     for group in options.groups:
-        for ratio in GROUPS[group](options.rounds):
+        measure = partial(onnxruntime.measure, models=options.onnx) if group == "onnxruntime" else GROUPS[group]
+        for ratio in measure(options.rounds):
             if not found or ratio.group != found[-1].group:
                 print(f"\n{ratio.group}, {ratio.rounds} interleaved rounds\n{'':36} {'ms':>9} {'ratio':>7}  range")
             found.append(ratio)

@@ -43,6 +43,8 @@ class Core:
     pattern: str
     z: str
     """The mixture."""
+    computed: str = ""
+    """The scores in the type that they were computed in: it says how they are rounded."""
 
     @property
     def fused(self) -> bool:

@@ -45,7 +45,8 @@ def cores(flow: Flow, first: str, last: str) -> list[Meeting]:
                 q, k = flow.reads(product)
                 scores = _before_sinks(flow, vertex.reads[0])
                 pattern = vertex.makes[0] if scores is None else _without_sinks(flow, vertex.makes[0])
-                core = Core(vertex, scores or vertex.reads[0], pattern, mixed[0].makes[0])
+                entering = scores or vertex.reads[0]
+                core = Core(vertex, entering, pattern, mixed[0].makes[0], _as_computed(flow, entering))
                 found.append(Meeting(core, (q, k, mixed[1])))
     return found
 
@@ -60,6 +61,17 @@ def _before_sinks(flow: Flow, name: str) -> str | None:
         if vertex.op == "Concat":
             return name if len(vertex.reads) == 2 else None
     return None
+
+
+def _as_computed(flow: Flow, name: str) -> str:
+    """A value in the type that it was computed in: graphs in half precision widen scores for the softmax."""
+    while (
+        (vertex := flow.graph.maker.get(name)) is not None
+        and vertex.op in ("Cast", "Identity")
+        and vertex.reads[0] in flow
+    ):
+        name = vertex.reads[0]
+    return name
 
 
 def _without_sinks(flow: Flow, name: str) -> str:
@@ -119,9 +131,7 @@ def attention_cell(flow: Flow, point: str, branch: str, meeting: Meeting) -> Cel
             raise Misfit("q, k and v are made of different values")
         (read,) = reads
         norm = _norm(segments(flow, point, read), "before q, k and v")
-        z_norm, gate, tail = _tail(flow, point, meeting.core.z, branch)
-        if gate is not None and moved_from(flow, gate.line.reads) != read:
-            raise Misfit("what gates the mixture is made of something else than q, k and v")
+        z_norm, gate, tail = _tail(flow, point, read, meeting.core.z, branch)
         return AttentionCell(norm, read, q, k, v, meeting.core, z_norm, gate, tail)
     except Misfit as misfit:
         return Opaque("attn", point, branch, str(misfit))
@@ -189,7 +199,7 @@ def _norm(way: Sequence[Segment], where: str) -> Segment | None:
     return kept[0]
 
 
-def _tail(flow: Flow, point: str, z: str, branch: str) -> tuple[Segment | None, GateCell | None, Tail]:
+def _tail(flow: Flow, point: str, read: str, z: str, branch: str) -> tuple[Segment | None, GateCell | None, Tail]:
     """From the mixture to what is added: a norm and a gate of z, the line, what comes after it."""
     way = segments(flow, z, branch)
     place = next((place for place, one in enumerate(way) if one.kind == "line"), None)
@@ -200,16 +210,18 @@ def _tail(flow: Flow, point: str, z: str, branch: str) -> tuple[Segment | None, 
         if one.kind == "norm" and z_norm is None and gate is None:
             z_norm = one
         elif one.kind == "gate" and gate is None:
-            gate = _gate(flow, point, one)
+            gate = _gate(flow, point, read, one)
         elif one.kind != "move":
             raise Misfit(f"{_shown(one)} stands between the mixture and the last matrix")
     return z_norm, gate, tail(flow, way[place:])
 
 
-def _gate(flow: Flow, point: str, product: Segment) -> GateCell:
+def _gate(flow: Flow, point: str, read: str, product: Segment) -> GateCell:
     """A product of the mixture with what one matrix and an activation make of the stream."""
     (factor,) = (name for name in flow.reads(product.vertices[0]) if name != product.first)
     one = _line(flow, point, factor)
+    if moved_from(flow, one.reads) != read:
+        raise Misfit("what gates the mixture is made of something else than q, k and v")
     way = segments(flow, one.makes, factor)
     kept = [each for each in way if each.kind != "move"]
     if any(each.kind not in ("point", "scale", "add") for each in kept):

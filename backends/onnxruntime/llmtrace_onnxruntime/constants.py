@@ -160,15 +160,16 @@ def _experts(vertex: Vertex, place: int, constants: Mapping[str, Array]) -> Arra
 
 
 def _unpacked_table(vertex: Vertex, constants: Mapping[str, Array]) -> Array:
-    """The table of a `GatherBlockQuantized`, [row, channel], float32."""
+    """The table of a `GatherBlockQuantized`, [row, channel], float32. Without zero points, bytes have the middle of their range, and numbers of
+    four bits nought.
+    """
     attributes = vertex.attributes
     bits, size = int(attributes.get("bits", 4)), int(attributes.get("block_size", 128))
     data = np.asarray(constants[vertex.reads[0]])
-    signed = data.dtype.name.startswith("int")
     levels = _unpacked(data.reshape(len(data), -1), bits) if data.dtype == np.uint8 else data.reshape(len(data), -1)
     scales = np.repeat(np.asarray(constants[vertex.reads[2]], np.float32).reshape(len(data), -1), size, axis=1)
     width = min(levels.shape[1], scales.shape[1])
-    zero: Array | float = 0.0 if signed else float(1 << (bits - 1))
+    zero: Array | float = float(1 << (bits - 1)) if data.dtype == np.uint8 else 0.0
     if vertex.reading(3):
         stored = np.asarray(constants[vertex.reads[3]])
         packed = stored.reshape(len(data), -1)

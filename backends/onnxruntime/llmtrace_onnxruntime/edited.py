@@ -13,7 +13,7 @@ from attrs import frozen
 from llmtrace.edits import Change
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step
-from llmtrace_onnxruntime.forms import Choices, Form, held_by, shown
+from llmtrace_onnxruntime.forms import Form, held_by, shown
 from llmtrace_onnxruntime.graph import Flow
 from llmtrace_onnxruntime.running import Runner
 
@@ -47,15 +47,13 @@ class Editor:
         self._of: dict[str, list[str]] = {}
         """Value to the sites that it holds, in dataflow order."""
         for site in steps:
-            if site in places and not isinstance(places[site][1], Choices):
+            if site in places and len(held_by(places[site])) == 1 and not steps[site].equation.integer:
                 self._of.setdefault(places[site][0], []).append(site)
 
     @property
     def editable(self) -> tuple[str, ...]:
         """The sites that one value holds: what is put together of several cannot be taken apart again."""
-        return tuple(
-            site for site, place in self._places.items() if not isinstance(place[1], Choices) and place[0] in self._flow
-        )
+        return tuple(site for value, sites in self._of.items() if value in self._flow for site in sites)
 
     def run(
         self, feeds: Mapping[str, Array], edits: Mapping[str, Sequence[Change]], tokens: int, sites: Sequence[str]

@@ -17,9 +17,9 @@ LAID = frozenset(["Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatte
 def expert_lines(flow: Flow, reads: str, branch: str, index: str, router: Line) -> Iterator[ExpertLine]:
     """The products on the ways from what a mixture reads to what it adds, in order: gathered ones; where there is none, dense ones."""
     vertices = list(flow.between(reads, branch))
-    gathered = [one for vertex in vertices if (one := _gathered(flow, vertex, index)) is not None]
+    gathered = [found for vertex in vertices if (found := _gathered(flow, vertex, index)) is not None]
+    yield from gathered
     if gathered:
-        yield from gathered
         return
     for vertex in vertices:
         one = line(flow, vertex)

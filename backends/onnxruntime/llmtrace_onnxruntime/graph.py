@@ -95,6 +95,10 @@ class Flow:
         self.seed = seed
         self._bit = {seed: 0}
         self._before = {seed: 1}
+        self._steps: list[tuple[Vertex, int, int]] = []
+        """The vertices of the flow in order, what each follows from, and what it makes, as bits."""
+        self._place = {seed: 0}
+        """Value to how many of them were needed to make it."""
         for vertex in graph.vertices:
             if vertex.op in LENGTHS or vertex.makes[:1] == (seed,):
                 continue
@@ -102,9 +106,13 @@ class Flow:
             for name in vertex.reads:
                 before |= self._before.get(name, 0)
             if before:
+                made = 0
                 for name in filter(None, vertex.makes):
                     self._bit[name] = len(self._bit)
                     self._before[name] = before | 1 << self._bit[name]
+                    self._place[name] = len(self._steps) + 1
+                    made |= 1 << self._bit[name]
+                self._steps.append((vertex, before, made))
 
     def __contains__(self, name: object) -> bool:
         return name in self._bit
@@ -123,10 +131,11 @@ class Flow:
 
     def between(self, first: str, last: str) -> Iterator[Vertex]:
         """The vertices on any way from one value to another, in order."""
-        for vertex in self.graph.vertices:
-            if any(self.follows(name, first) for name in self.reads(vertex)) and any(
-                self.follows(last, name) for name in vertex.makes if name in self._bit
-            ):
+        if first not in self._bit or last not in self._bit:
+            return
+        begin, end = 1 << self._bit[first], self._before[last]
+        for vertex, before, made in self._steps[self._place[first] : self._place[last]]:
+            if before & begin and made & end:
                 yield vertex
 
     def chain(self, first: str, last: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from attrs import evolve, frozen
 
 from llmtrace.errors import UnsupportedModelError
-from llmtrace_onnxruntime.anatomy import Anatomy, AttentionCell, BlockCell, Cell
+from llmtrace_onnxruntime.anatomy import Anatomy, AttentionCell, BlockCell, Cell, Opaque
 from llmtrace_onnxruntime.attention_cell import attention_cell, cores
 from llmtrace_onnxruntime.graph import Flow, Graph, Vertex
 from llmtrace_onnxruntime.mlp_cell import mlp_cell
@@ -20,6 +20,10 @@ from llmtrace_onnxruntime.segments import SUMS, Line, Segment, line_of, moved_fr
 
 LOOK_UPS = frozenset({"Gather", "GatherBlockQuantized"})
 """Operators that look rows of a table (read first) up by indices (read second)."""
+INTEGERS = frozenset(
+    {"MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm", "QAttention"}
+)
+"""Operators that multiply integers by integers."""
 CUTS = frozenset({"Slice", "Gather", "GatherND"})
 """Operators by which a graph keeps the last position only."""
 
@@ -35,6 +39,11 @@ class Diamond:
 
 def locate(graph: Graph, tokens: str, logits: str, shapes: Mapping[str, tuple[int, ...]]) -> Anatomy:
     """The parts of the decoder that makes `logits` from `tokens`; `shapes` are those of initialisers."""
+    if rounding := sorted({vertex.op for vertex in graph.vertices if vertex.op in INTEGERS}):
+        raise UnsupportedModelError(
+            f"The graph rounds what its matrices read to 8-bit integers as it comes ({', '.join(rounding)}), which no equation says. Trace "
+            "the graph that it was made of, or one whose weights alone are rounded (MatMulNBits)."
+        )
     look_up = _look_up(graph, tokens, logits, shapes)
     row = look_up.makes[0]
     flow = graph.flow(row)
@@ -48,11 +57,18 @@ def locate(graph: Graph, tokens: str, logits: str, shapes: Mapping[str, tuple[in
         raise UnsupportedModelError(
             "No branch of the graph is added to what it reads: without a residual stream it is no decoder."
         )
-    begin, end = min(diamonds), max(diamonds)
+    begin, end = min(diamonds), _end(way, max(diamonds))
     embed, pos_embed, before = _beginning(flow, way[:begin], row)
     blocks = _blocks(flow, way[begin : end + 1], list(diamonds.values()))
     norm, head, after, sliced = _ending(flow, way[end + 1 :])
     return Anatomy(look_up, row, before, embed, pos_embed, blocks, norm, head, after, logits, sliced)
+
+
+def _end(way: Sequence[Segment], last: int) -> int:
+    """The last segment of the stream: factors on it go with its last block."""
+    kinds = [one.kind for one in way[last + 1 :]]
+    factors = [place for place, kind in enumerate(kinds) if kind == "scale" and set(kinds[:place]) <= {"scale", "move"}]
+    return last + 1 + factors[-1] if factors else last
 
 
 def _look_up(graph: Graph, tokens: str, logits: str, shapes: Mapping[str, tuple[int, ...]]) -> Vertex:
@@ -138,18 +154,23 @@ def _blocks(flow: Flow, way: Sequence[Segment], diamonds: list[Diamond]) -> tupl
 
 def _add(blocks: list[BlockCell], one: Segment, cells: list[Cell]) -> None:
     """A diamond is a block of its own, or the MLP of the block before."""
-    looks = [isinstance(cell, AttentionCell) for cell in cells]
     before = blocks[-1] if blocks else None
     if (
         before
-        and not any(looks)
+        and not any(_looks(cell) for cell in cells)
         and not before.mid
         and not before.scales
-        and all(isinstance(cell, AttentionCell) for cell in before.cells)
+        and all(_looks(cell) for cell in before.cells)
+        and not all(isinstance(cell, Opaque) for cell in (*before.cells, *cells))
     ):
         blocks[-1] = evolve(before, mid=before.post, post=one.last, cells=(*before.cells, *cells))
     else:
         blocks.append(BlockCell(one.first, "", one.last, tuple(cells)))
+
+
+def _looks(cell: Cell) -> bool:
+    """Whether heads look at each other in it, as far as that is known."""
+    return isinstance(cell, AttentionCell) or (isinstance(cell, Opaque) and cell.name == "attn")
 
 
 def _cell(flow: Flow, point: str, branch: str) -> Cell:

@@ -85,18 +85,9 @@ def _operator(flow: Flow, point: str, branch: str, operators: list[Vertex]) -> M
     if moved_from(flow, vertex.reads[0]) != moved_from(flow, reads):
         raise Misfit("its experts read other things than its router")
     shared, out, scales = _joined(flow, reads, vertex.makes[0], branch)
-    return MoeOperatorCell(
-        norm,
-        reads,
-        router,
-        vertex,
-        *vertex.reads[:2],
-        vertex.makes[0],
-        scales,
-        shared,
-        out,
-        ending(segments(flow, out, branch), branch),
-    )
+    end = ending(segments(flow, out, branch), branch)
+    rows, logits, makes = vertex.reads[0], vertex.reads[1], vertex.makes[0]
+    return MoeOperatorCell(norm, reads, router, vertex, rows, logits, makes, scales, shared, out, end)
 
 
 def _beginning(flow: Flow, point: str, branch: str) -> tuple[Segment | None, str]:

@@ -27,14 +27,21 @@ def precisions(read: ReadModel, probe: Mapping[str, Array], graph: Graph) -> dic
     factor to.
     """
     table = steps(read.spec)
+    stored = {site: _storage(value, probe, graph) for site, (value, _) in read.places.items()}
     return {
         site: Precision(
-            storage=_storage(value, probe, graph),
+            storage=min(stored[site], stored.get(_normed(table, site), stored[site]), key=COARSER.index),
             operands=_operands(table[site], read.weights),
             functions=_functions(table[site]),
         )
-        for site, (value, _) in read.places.items()
+        for site in read.places
     }
+
+
+def _normed(table: Mapping[str, Step], site: str) -> str:
+    """What a norm reads, if the site is of one: ONNX Runtime computes half precision in float32, and leaves out a rounding that is cast back."""
+    quotient = table.get(f"{site.rpartition('.')[0]}.normalized")
+    return quotient.signals["x"] if quotient is not None else ""
 
 
 def _storage(value: str, probe: Mapping[str, Array], graph: Graph) -> str:

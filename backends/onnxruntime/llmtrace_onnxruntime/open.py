@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -17,6 +17,7 @@ from llmtrace_onnxruntime.cut import whole
 from llmtrace_onnxruntime.edited import Editor
 from llmtrace_onnxruntime.embedded import file_of
 from llmtrace_onnxruntime.forms import shown
+from llmtrace_onnxruntime.fusions import inside, unfused
 from llmtrace_onnxruntime.graph import read_graph
 from llmtrace_onnxruntime.inputs import inputs_of
 from llmtrace_onnxruntime.locate import locate
@@ -49,24 +50,25 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
     proto = (whole(loaded, inputs.logits) if inputs.last_only else None) or loaded.copy()
     name_sums(proto)
     runner = Runner(loaded, options, proto=proto)
-    in_parts = parted(proto)
+    in_parts = unfused(parted(proto))
     graph = read_graph(in_parts, loaded.tensors.shapes)
     try:
         anatomy = locate(graph, inputs.tokens, inputs.logits, loaded.tensors.shapes)
         prompt = _prompt(loaded.tensors.shapes.get(anatomy.look_up.reads[0], (PROBE,))[0])
-        probe = runner.run(inputs.arrays(prompt), values(anatomy, graph))
-        parts = runner.other(in_parts)
+        parts, hidden = runner.other(in_parts), inside(in_parts, proto)
+        probe = _probe(runner, parts, inputs.arrays(prompt), values(anatomy, graph), hidden)
         pieces = Pieces(graph, parts, inputs.arrays)
         constants = Constants(graph, loaded.tensors, constants_of(parts))
         context = _context(loaded.config, loaded.genai)
         reader = Reader(graph.flow(anatomy.row), pieces, constants, probe, PROBE, context or UNSAID)
-        read = read_model(reader, anatomy, _family(loaded.config, loaded.genai), context)
+        read = read_model(reader, anatomy, _family(loaded.config, loaded.genai), context).without(hidden)
         precision = precisions(read, probe, graph)
         signals: dict[str, Array] = {
             site: shown(form, value, probe, PROBE) for site, (value, form) in read.places.items()
         }
         signals |= {"tokens": np.asarray(prompt), "positions": np.arange(PROBE)}
         read = proven(read, signals, precision)
+        precision = precisions(read, probe, graph)
         bare = runner.run(inputs.arrays(prompt), [inputs.logits])[inputs.logits]
         tokenizer, note = open_tokenizer(loaded.path, options.tokenizer)
         kinds = sorted({*stored(read.weights, graph, loaded.tensors.stored).values()})
@@ -99,6 +101,15 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
     except BaseException:
         runner.close()
         raise
+
+
+def _probe(
+    runner: Runner, parts: Runner, feeds: Mapping[str, Array], wanted: Sequence[str], hidden: Collection[str]
+) -> dict[str, Array]:
+    """The wanted values for one prompt, as the graph makes them; those that only its parts have, as they make them."""
+    probe = runner.run(feeds, [name for name in wanted if name not in hidden])
+    more = [name for name in wanted if name in hidden]
+    return probe | (parts.run(feeds, more) if more else {})
 
 
 def _moved(bare: Array, captured: Array) -> float:

@@ -31,6 +31,9 @@ def proven(read: ReadModel, signals: Mapping[str, Array], precision: Mapping[str
                 "computes something else there."
             )
         read = _without(read, *found, _said(worst))
+        old, new = (f"blocks.{found[0]}.{name}_out" for name in (found[1], MIXER))
+        signals = {_renamed(site, old, new): array for site, array in signals.items()}
+        precision = {_renamed(site, old, new): each for site, each in precision.items()}
     return read
 
 

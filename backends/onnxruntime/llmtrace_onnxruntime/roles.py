@@ -105,7 +105,8 @@ def _role(loaded: Loaded, flow: Flow, value: onnx.ValueInfoProto) -> Role:
 
 
 def _integer(loaded: Loaded, flow: Flow, name: str, rank: int, arrivals: Sequence[tuple[str, int]]) -> Role | None:
-    positional = _positional(loaded, flow, name)
+    counted = any(op == "CumSum" for op, _ in arrivals)  # positions may be counted from a mask, and look a table up
+    positional = not counted and _positional(loaded, flow, name)
     named = _named(loaded, name)
     if (
         rank in {0, 1}

@@ -18,7 +18,7 @@ from llmtrace_onnxruntime.reading.model import ReadModel
 from llmtrace_onnxruntime.running import Runner
 from llmtrace_onnxruntime.weights import SourcedWeights
 
-HELD = 1 << 29
+HELD = 1 << 30
 """Bytes of signals that one call may hold at once: ONNX Runtime hands all of them out together, when it is done."""
 
 
@@ -62,7 +62,7 @@ class OnnxRuntimeSession:
                 while done < min(stage_of(site, self._blocks), self._blocks):
                     observer.layer_done(done)
                     done += 1
-                observer.signal(site, request.cuts[site].apply(signals[site]))
+                observer.signal(site, request.cuts[site].apply(signals.pop(site)))
         while done < self._blocks:
             observer.layer_done(done)
             done += 1

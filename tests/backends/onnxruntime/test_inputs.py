@@ -66,6 +66,29 @@ def test_roles_follow_from_who_reads_an_input(names, past, tmp_path):
         assert np.allclose(run(loaded, inputs, tokens), graphs.computed(tokens)["logits"], atol=1e-5)
 
 
+@pytest.mark.parametrize("names", [graphs.NAMES, STRANGE], ids=["usual names", "misleading names"])
+def test_a_mask_from_which_positions_are_counted_is_a_mask(names, tmp_path):
+    proto = graphs.decoder(names=names, past=False)
+    _, mask, positions = names[:3]
+    counted = [
+        helper.make_node("CumSum", [mask, "place"], ["running"]),
+        helper.make_node("Mul", ["running", mask], ["marked"]),
+        helper.make_node("Sub", ["marked", "first"], ["counted"]),
+    ]
+    for node in proto.graph.node:
+        node.input[:] = ["counted" if name == positions else name for name in node.input]
+    nodes = [*counted, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), "place"))
+    kept = [value for value in proto.graph.input if value.name != positions]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    loaded, inputs = opened(proto, tmp_path)
+    assert {feed.name: feed.role for feed in inputs.feeds} == {names[0]: "tokens", mask: "mask"}
+    assert np.allclose(run(loaded, inputs), graphs.computed(TOKENS)["logits"], atol=1e-5)
+
+
 def test_a_table_of_positions_may_be_larger_than_the_vocabulary(tmp_path):
     proto = graphs.decoder(names=STRANGE)
     table = next(tensor for tensor in proto.graph.initializer if tensor.name == "wpe")

@@ -16,6 +16,7 @@ from llmtrace_onnxruntime.identify.maps import IndexMap, find_map
 from llmtrace_onnxruntime.identify.measured import BFLOAT16, FLOAT16, FLOAT32, Unfit
 from llmtrace_onnxruntime.identify.norm import FoundNorm, find_head_norm, find_norm
 from llmtrace_onnxruntime.identify.rotary import find_rotary
+from llmtrace_onnxruntime.identify.router import FoundRouter, find_router
 from llmtrace_onnxruntime.identify.softmaxed import FoundSoftmax, find_softmax
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "FoundGate",
     "FoundKernel",
     "FoundNorm",
+    "FoundRouter",
     "FoundSoftmax",
     "HeadMap",
     "IndexMap",
@@ -45,6 +47,7 @@ __all__ = [
     "find_norm",
     "find_offset",
     "find_rotary",
+    "find_router",
     "find_softmax",
     "shared",
 ]

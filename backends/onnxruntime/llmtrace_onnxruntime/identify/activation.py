@@ -8,7 +8,7 @@ doubt there is no answer, but the two names.
 from __future__ import annotations
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from llmtrace.schema.functions import ACTIVATIONS
 from llmtrace.schema.sites import Array
@@ -30,6 +30,8 @@ class FoundActivation:
     """The activation that fits second best."""
     margin: float
     """How many times worse it fits."""
+    gain: float = 1.0
+    """What it is multiplied by besides: a power of two."""
 
 
 def grid() -> Array:
@@ -38,14 +40,26 @@ def grid() -> Array:
     return np.random.default_rng(0).permutation(np.concatenate([wide, near]))
 
 
-def find_activation(piece: Piece, width: int, *, unit: float = FLOAT32) -> FoundActivation | Unfit:
-    """The activation that a piece applies to every channel of `[token d_mlp]`; what it gives may not depend on the channel."""
+def find_activation(piece: Piece, width: int, *, gains: bool = False, unit: float = FLOAT32) -> FoundActivation | Unfit:
+    """The activation that a piece applies to every channel of `[token d_mlp]`; what it gives may not depend on the channel.
+
+    With `gains`, a power of two may multiply it.
+    """
     points = grid()
     rows = np.resize(points, (-(-len(points) // width) + 1, width))
     found = double(piece(single(rows)))
     if found.shape != rows.shape or not np.isfinite(found).all():
         return Unfit("its output is not one finite number for each number")
-    return nearest(found, {name: act(rows) for name, act in ACTIVATIONS.items()}, unit * (1 + np.abs(rows)))
+    gain = _gain(rows, found) if gains else 1.0
+    fit = nearest(found / gain, {name: act(rows) for name, act in ACTIVATIONS.items()}, unit * (1 + np.abs(rows)))
+    return evolve(fit, gain=gain) if isinstance(fit, FoundActivation) else fit
+
+
+def _gain(rows: Array, found: Array) -> float:
+    """The power of two by which all large numbers are multiplied: an optimiser may move GELU's half past the next matrix. 1 if there is none."""
+    quotient = found[rows > 16] / rows[rows > 16]
+    gain = float(2.0 ** np.rint(np.log2(max(float(np.median(quotient)), 1e-9))))
+    return gain if gain <= 4 and np.abs(quotient / gain - 1).max() < 0.01 else 1.0
 
 
 def nearest(found: Array, expected: dict[str, Array], noise: Array) -> FoundActivation | Unfit:

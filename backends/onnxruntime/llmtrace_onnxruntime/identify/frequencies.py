@@ -56,7 +56,7 @@ def plain(turned: Turning, width: int, layout: Layout, candidates: Iterable[floa
         width,
         candidates,
     )
-    return None if theta is None else Rotary(theta, width, layout, Linear(factor))
+    return None if theta is None else Rotary(theta, width, layout, Linear(factor) if factor != 1 else None)
 
 
 def stretched(

@@ -1,8 +1,8 @@
 """The kernel of attention: from rotated queries and keys to what enters the softmax.
 
-Three calls. Zeros at the longest length and at a short one show mask and ALiBi. Then tokens of two sorts: **sharp** ones, of one channel each
-and with powers of two for queries and keys, whose score with themselves is exactly `scale` times a power of two; and random ones, which show
-that every channel counts, and which key/value head each query head reads.
+Zeros at the longest length and at a short one show mask and ALiBi. Then tokens of two sorts: **sharp** ones, of one channel each and with
+powers of two for queries and keys, whose score with themselves is exactly `scale` times a power of two; and random ones, which show that
+every channel counts, and which key/value head each query head reads. They go in together, or a few at a time where prompts may not be so long.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from attrs import frozen
 from llmtrace.schema.attention import visible
 from llmtrace.schema.functions import softcap
 from llmtrace.schema.sites import Array
-from llmtrace_onnxruntime.identify.capped import scale_and_cap
+from llmtrace_onnxruntime.identify.capped import Capped, scale_and_cap
 from llmtrace_onnxruntime.identify.mask import HIDDEN, FoundMask, Origin, find_mask
 from llmtrace_onnxruntime.identify.measured import FLOAT32, Unfit, double, floor, single, worst
 
@@ -52,6 +52,18 @@ class FoundKernel:
         return self.reads == tuple(head * kv_heads // len(self.reads) for head in range(len(self.reads)))
 
 
+@frozen(eq=False)
+class Shown:
+    """What a prompt of chosen queries and keys shows."""
+
+    tokens: Array
+    """Which of the probe's tokens they are."""
+    q: Array
+    k: Array
+    scores: Array
+    """With mask and ALiBi taken off."""
+
+
 def find_kernel(
     piece: Kernel,
     heads: int,
@@ -64,8 +76,9 @@ def find_kernel(
 ) -> FoundKernel | Unfit:
     """Scale, cap, mask and sharing of heads. `longest`: the most tokens that the caller can afford; `candidates`: numbers that may be scale or cap."""
     q, k, sizes = _probes(heads, kv_heads, d_head)
+    short = min(longest, len(q))
     masks = []
-    for length in (longest, len(q)):
+    for length in (longest, short):
         bias = np.asarray(
             piece(np.zeros((length, heads, d_head), np.float32), np.zeros((length, kv_heads, d_head), np.float32))
         )
@@ -75,17 +88,25 @@ def find_kernel(
         if isinstance(mask, Unfit):
             return mask
         masks.append(mask)
-        bias = double(bias) if length == len(q) else bias[:0]  # the long one is large
+        bias = double(bias) if length == short else bias[:0]  # the long one is large
     mask = masks[0]
-    seen = visible(np.arange(len(q)), mask.window)
-    if mask.window != masks[1].window and (seen != visible(np.arange(len(q)), masks[1].window)).any():
-        return Unfit(f"it sees a window of {mask.window} in {longest} tokens, and of {masks[1].window} in {len(q)}")
-    scores = double(piece(single(q), single(k)))
-    if scores.shape != bias.shape or not np.isfinite(scores[:, seen]).all():
-        return Unfit("scores that a query sees are not finite")
-    if (scores[:, ~seen] > HIDDEN).any():
-        return Unfit("which keys a query sees depends on queries or keys")
-    return _fit(scores - np.where(seen, bias, 0), bias, q, k, sizes, seen, mask, longest, list(candidates), unit)
+    seen = visible(np.arange(short), mask.window)
+    if mask.window != masks[1].window and (seen != visible(np.arange(short), masks[1].window)).any():
+        return Unfit(f"it sees a window of {mask.window} in {longest} tokens, and of {masks[1].window} in {short}")
+    shown = []
+    for at in _groups(len(q), short):
+        scores = double(piece(single(q[at]), single(k[at])))
+        if scores.shape != bias.shape or not np.isfinite(scores[:, seen]).all():
+            return Unfit("scores that a query sees are not finite")
+        if (scores[:, ~seen] > HIDDEN).any():
+            return Unfit("which keys a query sees depends on queries or keys")
+        shown.append(Shown(at, q[at], k[at], scores - np.where(seen, bias, 0)))
+    return _fit(shown, bias, sizes, seen, mask, longest, list(candidates), unit)
+
+
+def _groups(count: int, short: int) -> list[Array]:
+    """All of some tokens, in prompts of one length; the last begins again where they are over."""
+    return [np.arange(start, start + short) % count for start in range(0, count, short)]
 
 
 def _probes(heads: int, kv_heads: int, d_head: int) -> tuple[Array, Array, Array]:
@@ -105,36 +126,44 @@ def _probes(heads: int, kv_heads: int, d_head: int) -> tuple[Array, Array, Array
 
 
 def _fit(
-    scores: Array, bias: Array, q: Array, k: Array, sizes: Array, seen: Array, mask: FoundMask, length: int,
-    candidates: list[float], unit: float,
+    shown: list[Shown], bias: Array, sizes: Array, seen: Array, mask: FoundMask, length: int, candidates: list[float],
+    unit: float,
 ) -> FoundKernel | Unfit:  # fmt: skip
-    """`scores`: with mask and ALiBi taken off."""
-    heads, (_, kv_heads, d_head) = len(scores), k.shape
-    at = np.arange(len(sizes))
-    x, y = np.broadcast_to(sizes, (heads, len(sizes))).ravel(), scores[:, at, at].ravel()
-    extra = 2 * unit * np.abs(bias[:, at, at]).ravel()
+    heads, (_, kv_heads, d_head) = len(bias), shown[0].k.shape
+    x, y, extra = (
+        np.concatenate(each) for each in zip(*(_with_themselves(one, bias, sizes, unit) for one in shown), strict=True)
+    )
     found = scale_and_cap(x, y, extra, candidates, [d_head**-0.5], unit)
     if isinstance(found, Unfit):
         return Unfit(f"from products to scores, {found.why}")
-    reads, errors = [], []
-    smallest = 8 * floor(unit) * max(1.0, found.softcap or 1.0)
-    for head in range(heads):
-        off = []
-        for kv in range(kv_heads):
-            product = found.scale * q[:, head] @ k[:, kv].T
-            size = abs(found.scale) * np.abs(q[:, head]) @ np.abs(k[:, kv]).T
-            noise = (
-                (8 + d_head**0.5) * unit * size + unit * (16 * np.abs(scores[head]) + 2 * np.abs(bias[head])) + smallest
-            )
-            expected = softcap(product, found.softcap)
-            off.append(worst(scores[head][seen], expected[seen], noise[seen]))
-        reads.append(int(np.argmin(off)))
-        errors.append(min(off))
-    if max(errors) > 1:
-        head = int(np.argmax(errors))
+    off = np.array(
+        [
+            [max(_off(one, head, kv, found, bias, seen, unit) for one in shown) for kv in range(kv_heads)]
+            for head in range(heads)
+        ]
+    )
+    reads, errors = off.argmin(1), off.min(1)
+    if errors.max() > 1:
+        head = int(errors.argmax())
         return Unfit(
             f"with scale {found.scale:.6g} and cap {found.softcap}, head {head} is off by {errors[head]:.3g} times what rounding explains"
         )
     return FoundKernel(
-        found.scale, found.softcap, mask.window, mask.slopes, mask.origin, mask.constant, tuple(reads), length
+        found.scale, found.softcap, mask.window, mask.slopes, mask.origin, mask.constant, tuple(reads.tolist()), length
     )
+
+
+def _with_themselves(one: Shown, bias: Array, sizes: Array, unit: float) -> tuple[Array, Array, Array]:
+    """Of sharp tokens with themselves, in all heads: products, scores, and the error that scores have besides their own rounding."""
+    (at,) = np.nonzero(one.tokens < len(sizes))
+    products = np.broadcast_to(sizes[one.tokens[at]], (len(bias), len(at)))
+    return products.ravel(), one.scores[:, at, at].ravel(), 2 * unit * np.abs(bias[:, at, at]).ravel()
+
+
+def _off(one: Shown, head: int, kv: int, found: Capped, bias: Array, seen: Array, unit: float) -> float:
+    """How far the scores of a head are from those with a key/value head, in units of what rounding explains."""
+    q, k, scores = one.q[:, head], one.k[:, kv], one.scores[head]
+    product, size = found.scale * q @ k.T, abs(found.scale) * np.abs(q) @ np.abs(k).T
+    smallest = 8 * floor(unit) * max(1.0, found.softcap or 1.0)
+    noise = (8 + q.shape[-1] ** 0.5) * unit * size + unit * (16 * np.abs(scores) + 2 * np.abs(bias[head])) + smallest
+    return worst(scores[seen], softcap(product, found.softcap)[seen], noise[seen])

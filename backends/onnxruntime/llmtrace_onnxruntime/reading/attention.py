@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -13,23 +12,22 @@ from llmtrace.errors import BackendError
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Attention, Norm
 from llmtrace_onnxruntime.anatomy import AttentionCell
-from llmtrace_onnxruntime.constants import Source, bias, matrix
+from llmtrace_onnxruntime.constants import bias, matrix
 from llmtrace_onnxruntime.forms import Form, Pattern, Rows, Scores
-from llmtrace_onnxruntime.graph import LENGTHS
 from llmtrace_onnxruntime.identify.kernel import FoundKernel, find_kernel
 from llmtrace_onnxruntime.identify.measured import Unfit
-from llmtrace_onnxruntime.identify.softmaxed import find_softmax
-from llmtrace_onnxruntime.reading.fused import fused_kernel, fused_ways
+from llmtrace_onnxruntime.reading.fused import ROOTS, fused_kernel, fused_sinks, fused_ways
 from llmtrace_onnxruntime.reading.gates import read_mixture
 from llmtrace_onnxruntime.reading.heads import ReadHeads, read_heads
 from llmtrace_onnxruntime.reading.norms import Weights
 from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
+from llmtrace_onnxruntime.reading.sinks import read_sinks
 
 T = TypeVar("T")
-ROOTS = tuple(number**-0.5 for number in range(1, 1025))
-"""What scores are usually multiplied by: a width to the power of -1/2, whatever width it is."""
-LONGEST = 1100
-"""Tokens at which a mask is read: it holds the windows of small models, and scores of them fit into memory."""
+LENGTHS = (1100, 512, 256, 128, 64, 32, 16)
+"""Tokens at which a mask is read, the first that the graph takes: the longest holds the windows of small models, and scores of it fit into
+memory.
+"""
 
 
 @frozen(eq=False)
@@ -83,7 +81,7 @@ def _kernel(reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHeads]) 
 
 def _longest(reader: Reader, read: Callable[[int], T]) -> T:
     """What is read at the longest prompt that the graph takes: its masks may end somewhere."""
-    for length in (LONGEST, 300, 80):
+    for length in LENGTHS:
         if length <= reader.context:
             try:
                 return read(length)
@@ -110,12 +108,16 @@ def _assembled(
     weights["W_O"] = matrix(out, reader.constants).then(lambda array: array.reshape(q.heads, v.form.width, -1))
     if out.bias:
         weights["b_O"] = bias(out, reader.constants)
-    sinks = False
-    if not cell.core.fused:
+    if cell.core.fused:
+        read = fused_sinks(reader, cell.core.vertex)
+        sinks = read is not None
+        if read is not None:
+            weights["sinks"] = read
+    else:
         places["pattern"] = (cell.core.pattern, Pattern(q.heads))
         if kernel.origin == "query" or not kernel.slopes:
             places["scores"] = (cell.core.scores, Scores(q.heads))
-        sinks = _sinks(reader, cell, q.heads, weights)
+        sinks = read_sinks(reader, cell, q.heads, weights)
     biased = "".join(
         letter
         for letter, has in zip(
@@ -144,44 +146,3 @@ def _v_norm(v: ReadHeads) -> Norm | None:
     if any((source.read() != (name == "w")).any() for name, source in v.norm.weights.items()):
         raise Unreadable("the norm of its values has weights")
     return evolve(v.norm.norm, over=v.norm.norm.over.replace("d_head", "d_value"), weight=False, bias=False)
-
-
-def _sinks(reader: Reader, cell: AttentionCell, heads: int, weights: dict[str, Source]) -> bool:
-    """Whether a learned logit of each head takes part in the softmax; it is put among the weights."""
-    core = cell.core
-    if core.vertex.reads[0] == core.scores and core.vertex.makes[0] == core.pattern:
-        return False  # a softmax of just these
-
-    def piece(scores: Array) -> Array:
-        shape = reader.probe[core.scores].shape
-        native = scores.reshape(*shape[:-2], *scores.shape[-2:]).astype(reader.probe[core.scores].dtype)
-        found = reader.pieces.run({core.scores: native}, (core.pattern,), scores.shape[-1])[core.pattern]
-        return found.reshape(heads, *scores.shape[-2:]).astype(np.float32)
-
-    found = find_softmax(piece, heads, unit=reader.unit(core.scores, core.pattern))
-    if isinstance(found, Unfit):
-        raise Unreadable(f"its pattern is no softmax of its scores, because {found.why}")
-    if found.sinks is None:
-        return False
-    for name in _constants(reader, core.scores, core.pattern):
-        array = np.asarray(reader.constants[name])
-        if array.size == heads and np.allclose(array.reshape(-1).astype(np.float64), found.sinks, atol=1e-3):
-            weights["sinks"] = Source(name, partial(_flat, reader, name))
-            return True
-    raise Unreadable("the logits of its sinks stand nowhere in the graph as they work")
-
-
-def _constants(reader: Reader, first: str, last: str) -> Iterator[str]:
-    """The constants that take part in what lies between two values, spread to the prompt's length or not."""
-    graph = reader.flow.graph
-    waiting = [name for vertex in reader.flow.between(first, last) for name in vertex.reads if name not in reader.flow]
-    while waiting:
-        name = waiting.pop()
-        if name in graph.constants:
-            yield name
-        elif (vertex := graph.maker.get(name)) is not None and vertex.op not in LENGTHS:
-            waiting += [each for each in vertex.reads if each and each not in reader.flow]
-
-
-def _flat(reader: Reader, name: str) -> Array:
-    return np.asarray(reader.constants[name]).reshape(-1)

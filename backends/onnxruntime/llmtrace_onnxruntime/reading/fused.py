@@ -11,22 +11,26 @@ from attrs import evolve
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Rotary
 from llmtrace_onnxruntime.anatomy import AttentionCell
-from llmtrace_onnxruntime.constants import bias, matrix
+from llmtrace_onnxruntime.constants import Source, bias, matrix
 from llmtrace_onnxruntime.forms import Heads, Part
 from llmtrace_onnxruntime.graph import Vertex
+from llmtrace_onnxruntime.identify.decimals import decimal, settle
 from llmtrace_onnxruntime.identify.kernel import FoundKernel
 from llmtrace_onnxruntime.identify.mask import FoundMask, find_mask
 from llmtrace_onnxruntime.identify.measured import Unfit
-from llmtrace_onnxruntime.identify.rotary import find_rotary
+from llmtrace_onnxruntime.identify.phases import pairs
 from llmtrace_onnxruntime.reading.heads import ReadHeads, by_head, read_heads
 from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
+from llmtrace_onnxruntime.reading.turns import find_switch, read_rotary
 from llmtrace_onnxruntime.segments import Line
 
 COS, SIN = 7, 8
 """Where GroupQueryAttention reads its tables."""
-GQA_BIAS = 10
-"""From where on GroupQueryAttention reads what is not known here: a bias, sinks, scales."""
+GQA_BIAS, GQA_SINKS = 10, 11
+"""Where GroupQueryAttention reads what is added to its scores, and the logits of sinks; norms and scales after that are not known here."""
 MHA_BIAS, MHA_PADDING = 3, 4
+ROOTS = tuple(number**-0.5 for number in range(1, 1025))
+"""What scores are usually multiplied by: a width to the power of -1/2, whatever width it is."""
 
 
 def fused_ways(reader: Reader, cell: AttentionCell) -> dict[str, ReadHeads]:
@@ -103,33 +107,22 @@ def _columns(reader: Reader, name: str, line: Line, columns: Array) -> ReadHeads
 
 def _rotary(reader: Reader, vertex: Vertex, width: int) -> Rotary | None:
     """The rotary embedding of a vertex's tables of cosines and sines [position pair]."""
-    cos, sin = (
-        (
-            np.asarray(reader.constants[name], np.float64)
-            for name in (vertex.reading(COS), vertex.reading(SIN))
-            if name in reader.constants
-        )
-        if all(vertex.reading(place) in reader.constants for place in (COS, SIN))
-        else (None, None)
-    )
-    if cos is None or sin is None:
-        made = reader.pieces.run({}, (vertex.reading(COS), vertex.reading(SIN)), reader.tokens)
-        cos, sin = (np.asarray(made[vertex.reading(place)], np.float64) for place in (COS, SIN))
-    layout = "interleaved" if vertex.attributes.get("rotary_interleaved") else "half"
-    pairs = cos.shape[-1]
-    q = np.random.default_rng(0).normal(size=(len(cos), 1, width))
-    first, second = (
-        (slice(0, pairs), slice(pairs, 2 * pairs))
-        if layout == "half"
-        else (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2))
-    )
-    turned = q.copy()
-    turned[..., first] = q[..., first] * cos[:, None] - q[..., second] * sin[:, None]
-    turned[..., second] = q[..., second] * cos[:, None] + q[..., first] * sin[:, None]
-    found = find_rotary(q.astype(np.float32), turned.astype(np.float32))
-    if isinstance(found, Unfit):
-        raise Unreadable(f"its tables are those of no rotary embedding, because {found.why}")
-    return found
+    names = (vertex.reading(COS), vertex.reading(SIN))
+    fixed = all(name in reader.constants for name in names)
+    interleaved = bool(vertex.attributes.get("rotary_interleaved"))
+
+    def run(length: int) -> tuple[Array, Array]:
+        made = {name: reader.constants[name] for name in names} if fixed else reader.pieces.run({}, names, length)
+        cos, sin = (np.asarray(made[name], np.float64)[:length, None] for name in names)
+        q = np.random.default_rng(0).normal(size=(len(cos), 1, width))
+        first, second = pairs(2 * cos.shape[-1], "interleaved" if interleaved else "half")
+        turned = q.copy()
+        turned[..., first] = q[..., first] * cos - q[..., second] * sin
+        turned[..., second] = q[..., second] * cos + q[..., first] * sin
+        return q.astype(np.float32), turned.astype(np.float32)
+
+    switch = None if fixed else find_switch(reader, names, lambda _: {})
+    return read_rotary(reader, run, switch, reader.unit())
 
 
 def fused_kernel(reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHeads]) -> FoundKernel:
@@ -137,34 +130,47 @@ def fused_kernel(reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHea
     vertex, q, k = cell.core.vertex, ways["q"], ways["k"]
     attributes = vertex.attributes
     if vertex.op == "GroupQueryAttention" and (
-        any(vertex.reads[GQA_BIAS:]) or int(attributes.get("smooth_softmax", 0)) > 0
+        any(vertex.reads[GQA_SINKS + 1 :]) or int(attributes.get("smooth_softmax", 0)) > 0
     ):
-        raise Unreadable("its vertex is given a bias, sinks, norms or a smooth softmax, which is not read yet")
+        raise Unreadable("its vertex is given norms or a smooth softmax, which is not read yet")
     if vertex.op == "MultiHeadAttention" and (vertex.reading(MHA_BIAS) or vertex.reading(MHA_PADDING)):
         raise Unreadable("its vertex adds a bias or masks padding itself, which is not read yet")
     scale = float(attributes.get("scale") or q.form.width**-0.5)
-    softcap = float(attributes.get("softcap") or 0) or None
+    scale = settle(scale, scale * float(np.finfo(np.float32).eps) / 2, [scale], exact=ROOTS)
+    softcap = decimal(float(attributes.get("softcap") or 0)) or None
     mask = _mask(reader, vertex, q.heads)
     reads = tuple(head * k.heads // q.heads for head in range(q.heads))
     return FoundKernel(scale, softcap, mask.window, mask.slopes, mask.origin, mask.constant, reads, reader.tokens)
 
 
+def fused_sinks(reader: Reader, vertex: Vertex) -> Source | None:
+    """The logits of a fused vertex's sinks, where it has some."""
+    name = vertex.reading(GQA_SINKS) if vertex.op == "GroupQueryAttention" else ""
+    if not name:
+        return None
+    if name not in reader.constants:
+        raise Unreadable("the logits of its sinks are computed")
+    return Source(name, lambda: np.asarray(reader.constants[name]).reshape(-1))
+
+
 def _mask(reader: Reader, vertex: Vertex, heads: int) -> FoundMask:
     """Which keys are seen: by attribute, or by what is added."""
     attributes = vertex.attributes
-    if vertex.op == "GroupQueryAttention":
-        window = int(attributes.get("local_window_size", -1))
+    grouped = vertex.op == "GroupQueryAttention"
+    window = int(attributes.get("local_window_size", -1)) if grouped else -1
+    name = vertex.reading({"Attention": 3, "MultiHeadAttention": 5}.get(vertex.op, GQA_BIAS))
+    if grouped and not name:
         return FoundMask(window if window > 0 else None, (), "query", np.zeros((heads, reader.tokens)))
-    place = {"Attention": 3, "MultiHeadAttention": 5}[vertex.op]
-    causal = bool(attributes.get("is_causal") or attributes.get("unidirectional"))
     length = min(reader.context, 1100)
     added: Array = np.zeros((1, length, length), np.float32)
-    if name := vertex.reading(place):
+    if name:
         given = reader.pieces.run({}, (name,), length)[name]
         given = np.where(given, 0.0, -np.inf) if given.dtype == bool else given.astype(np.float64)
         added = given.reshape(-1, *given.shape[-2:])
-    if causal:
+    if grouped or attributes.get("is_causal") or attributes.get("unidirectional"):
         added = added + np.where(np.tri(length, dtype=bool), 0.0, -np.inf)
+    if window > 0:
+        added = added + np.where(np.tri(length, k=-window, dtype=bool), -np.inf, 0.0)
     found = find_mask(np.broadcast_to(added, (heads, length, length)), reader.unit())
     if isinstance(found, Unfit):
         raise Unreadable(f"its mask is none that is known, because {found.why}")

@@ -16,15 +16,12 @@ from llmtrace_onnxruntime.forms import Form, Heads, Part
 from llmtrace_onnxruntime.identify.decimals import decimal
 from llmtrace_onnxruntime.identify.ends import find_factor
 from llmtrace_onnxruntime.identify.heads import find_heads, shared
-from llmtrace_onnxruntime.identify.lengths import find_rotary_by_length
 from llmtrace_onnxruntime.identify.maps import find_map
 from llmtrace_onnxruntime.identify.measured import Unfit
 from llmtrace_onnxruntime.reading.norms import ReadNorm, Weights, read_head_norm
 from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
+from llmtrace_onnxruntime.reading.turns import find_switch, read_rotary, tables_of
 from llmtrace_onnxruntime.segments import Segment
-
-LONG = (4096, 1024, 256, 64)
-"""Lengths at which a rotary embedding is read, the first that the graph takes."""
 
 
 @frozen(eq=False)
@@ -59,7 +56,7 @@ def read_heads(reader: Reader, name: str, way: Projection, width: int) -> ReadHe
     lead = _lead(reader, way)
     first, clip = _clipped(reader, way)
     stops = [one for one in ((way.turn, way.norm) if way.late else (way.norm, way.turn)) if one is not None]
-    stop = stops[0].first if stops else way.meets
+    stop = stops[0].first if stops else way.turned
     columns, form = split_heads(reader, first, stop, width)
     norm = rotary = None
     before = ""
@@ -80,7 +77,7 @@ def read_heads(reader: Reader, name: str, way: Projection, width: int) -> ReadHe
     places: dict[str, tuple[str, Form]] = {name: (way.line.makes, Part(columns))}
     if clip is not None:
         places[name] = (first, Part(columns))
-    turned = stops[-1].last if stops else way.meets
+    turned = stops[-1].last if stops else way.turned
     if name == "v" and stops:
         places[name] = (turned, form)
     if name != "v":
@@ -190,18 +187,20 @@ def over_heads(reader: Reader, one: Segment, form: Heads) -> Callable[[Array], A
 
 
 def _rotary(reader: Reader, one: Segment, form: Heads) -> Rotary | None:
-    """The rotary embedding that a segment is, up to the longest prompt that it takes."""
+    """The rotary embedding that a segment is."""
     piece = over_heads(reader, one, form)
 
     def run(length: int) -> tuple[Array, Array]:
         q = np.random.default_rng(0).normal(size=(length, form.heads, form.width)).astype(np.float16).astype(np.float32)
         return q, piece(q)
 
-    longest = reader.longest(LONG, run)
-    found = find_rotary_by_length(run, longest, unit=reader.unit(one.first, one.last))
-    if isinstance(found, Unfit):
-        raise Unreadable(f"what turns heads is no rotary embedding, because {found.why}")
-    return found
+    def given(length: int) -> dict[str, Array]:
+        blank = np.zeros((length, form.heads, form.width), reader.probe[one.first].dtype)
+        return {one.first: form.native(blank)}
+
+    tables = tables_of(reader, one.vertices)
+    switch = find_switch(reader, tables, given) if tables else None
+    return read_rotary(reader, run, switch, reader.unit(one.first, one.last))
 
 
 def _native_rows(reader: Reader, name: str, x: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -41,12 +42,17 @@ def read_mlp(reader: Reader, cell: MlpCell) -> ReadMlp:
     if len(cell.halves) == 1:
         (one,) = cell.lines
         found = reader.once("activation", [one.makes], cell.post, lambda: find_activation(
-            reader.rows(one.makes, cell.post), width, unit=reader.unit(one.makes, cell.post)
+            reader.rows(one.makes, cell.post), width, gains=True, unit=reader.unit(one.makes, cell.post)
         ))  # fmt: skip
         if isinstance(found, Unfit):
             raise Unreadable(f"its activation is none that is known, because {found.why}")
         places["pre"] = (one.makes, Rows())
         weights["W_in"] = matrix(one, reader.constants)
+        if (
+            found.gain != 1
+        ):  # what enters the last matrix is a multiple of what it is in the model: it is left to the equations
+            del places["post"]
+            weights["W_out"] = weights["W_out"].then(partial(np.multiply, found.gain))
         biases.append(_bias(reader, weights, "b_in", one))
         return ReadMlp(Mlp(width, found.act, _all(biases)), places, weights)
     joint, halves = read_halves(reader, tuple(one.makes for one in cell.lines), cell.halves, cell.post)

@@ -5,10 +5,10 @@ A branch that the spec has no words for is a `Mixer`: what it adds to the stream
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from llmtrace.errors import UnsupportedModelError
 from llmtrace.spec import Block, Branch, Mixer, ModelSpec, PreNorm
@@ -52,6 +52,10 @@ class ReadModel:
     why: dict[str, str] = field(factory=dict)
     """Beginning of a site's name to the reason why nothing more is known there."""
 
+    def without(self, hidden: Collection[str]) -> ReadModel:
+        """The same, where some values are never handed out: what they hold is left to the equations."""
+        return evolve(self, places={site: place for site, place in self.places.items() if place[0] not in hidden})
+
 
 def read_model(reader: Reader, anatomy: Anatomy, family: str, context: int | None) -> ReadModel:
     """The model that a graph computes. Raises `UnsupportedModelError` where its ends cannot be read."""
@@ -62,6 +66,10 @@ def read_model(reader: Reader, anatomy: Anatomy, family: str, context: int | Non
         places["pos_embed"] = (anatomy.pos_embed, Rows())
     weights = dict(ends.weights)
     why: dict[str, str] = {}
+    if ends.positions is not None:
+        left = ends.positions.length - ends.positions.offset
+        context = left if context is None else min(context, left)
+        reader = evolve(reader, context=min(context, reader.context))
     blocks = []
     for layer, cell in enumerate(anatomy.blocks):
         read = _Block(reader, cell, width, f"blocks.{layer}.")
@@ -72,9 +80,6 @@ def read_model(reader: Reader, anatomy: Anatomy, family: str, context: int | Non
     if anatomy.ln_final is not None:
         places["ln_final.out"] = (anatomy.ln_final.last, Rows())
     places["logits"] = (anatomy.logits, Rows())
-    if ends.positions is not None:
-        left = ends.positions.length - ends.positions.offset
-        context = left if context is None else min(context, left)
     spec = ModelSpec(
         family, width, ends.vocab, context, tuple(blocks), ends.ln_final, ends.embed, ends.positions, ends.unembed
     )

@@ -39,8 +39,6 @@ def read_moe(reader: Reader, cell: MoeCell) -> ReadMoe:
     lines = (*cell.lines, cell.down)
     router = _router(reader, cell)
     unsorted = not routing.choice.attributes.get("sorted", 1)
-    if not routing.choice.attributes.get("largest", 1):
-        raise Unreadable("it chooses the experts that rank lowest")
     layout = _layout(reader, cell)
     told = (routing.index, routing.best) if unsorted else (routing.index,) if layout == "expert" else ()
     each = Choices("token", beside=told if unsorted else (), plain=True)

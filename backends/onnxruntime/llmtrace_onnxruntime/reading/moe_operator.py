@@ -1,16 +1,17 @@
 """Mixtures of experts that one operator does: its attributes say what an explicit graph shows. Choice, weights and halves are no values of
 such a graph; what is claimed of it is held to what the operator makes of random rows and logits.
 
-ONNX Runtime's contrib operators `MoE` and `QMoE`: `fc1` has a matrix [2 d_mlp, d_model] for each expert, both halves in it, or `fc1` one
-and `fc3` the other; `fc2` [d_model, d_mlp].
+ONNX Runtime's contrib operators `MoE` and `QMoE`: `fc1` has a matrix [2 d_mlp, d_model] for each expert, in which a row of the gated half is
+followed by the same of the linear one, `fc2` [d_model, d_mlp]. Both halves one after the other, or in two matrices, are for GPUs alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from llmtrace.schema import moe as equations
 from llmtrace.schema.sites import Array
@@ -28,11 +29,11 @@ from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
 SWISH = {1.0: "silu", 1.702: "quick_gelu"}
 """`x * sigmoid(alpha * x)`, by alpha."""
 PLACES: Mapping[str, Mapping[str, tuple[int, int]]] = {
-    "MoE": {"fc1": (2, 3), "fc2": (4, 5), "fc3": (6, 7)},
-    "QMoE": {"fc1": (2, 4), "fc2": (5, 7), "fc3": (8, 10)},
+    "MoE": {"fc1": (2, 3), "fc2": (4, 5)},
+    "QMoE": {"fc1": (2, 4), "fc2": (5, 7)},
 }
 """Where the operators read matrices and biases."""
-UNKNOWN = {"MoE": 8, "QMoE": 11}
+UNKNOWN = {"MoE": 6, "QMoE": 8}
 """From where on they read what is not known here."""
 ROWS, OFF, MOST = 32, 256, 0.03
 """Random rows; how many units of rounding the operator may be off on them; and how much at most, relative."""
@@ -62,42 +63,37 @@ def read_moe_operator(reader: Reader, cell: MoeOperatorCell) -> ReadMoe:
         weights["b_router"] = bias(line, reader.constants)
     arrays = {name: source.read() for name, source in halves.weights.items()}
     expert = _expert(vertex, arrays["W_out"].shape[1], halves.biased)
+    experts, choices = reader.probe[line.makes].shape[-1], int(vertex.attributes.get("k", 1))
     normed = bool(vertex.attributes.get("normalize_routing_weights", 0))
-    logits = reader.probe[line.makes].shape[-1]
-    module = Moe(logits, int(vertex.attributes.get("k", 1)), expert, "softmax", normed, router_bias=bool(line.bias))
-    _held(reader, cell, module, arrays)
+    records = [Moe(experts, choices, expert, renormalise=each) for each in (normed, not normed)]
+    found = _held(reader, cell, records, arrays)
     shared = read_shared(reader, cell.shared, places, weights)
-    whole = Moe(
-        module.experts, module.choices, expert, "softmax", normed, _scale(reader, cell), bool(line.bias), shared=shared
-    )  # fmt: skip
-    return ReadMoe(whole, places, weights)
+    module = evolve(found, scale=_scale(reader, cell), router_bias=bool(line.bias), shared=shared)
+    return ReadMoe(module, places, weights)
 
 
 def _halves(reader: Reader, vertex: Vertex) -> Halves:
     """The experts' matrices [expert in out] and biases."""
-    places, fusion = PLACES[vertex.op], int(vertex.attributes.get("swiglu_fusion", 0))
-    names = {"gate": ("fc1", _every_second(0)), "in": ("fc1", _every_second(1))}
-    if not fusion:
-        names = {"gate": ("fc1", _all), "in": ("fc3", _all)}
-    elif fusion == 2:
-        names = {"gate": ("fc1", _first_half), "in": ("fc1", _last_half)}
-    if not vertex.reading(places[names["in"][0]][0]):
-        raise Unreadable("its experts are not gated")
+    if vertex.attributes.get("activation_type") != b"swiglu" or vertex.attributes.get("swiglu_fusion") != 1:
+        raise Unreadable("its operator's experts are not gated, or their halves do not alternate")
+    places = PLACES[vertex.op]
+    names = {"gate": ("fc1", _every_second(0)), "in": ("fc1", _every_second(1)), "out": ("fc2", _all)}
     found: dict[str, Source] = {}
-    for suffix, (name, part) in {**names, "out": ("fc2", _all)}.items():
+    for suffix, (name, part) in names.items():
         place, biases = places[name]
         found[f"W_{suffix}"] = (
             experts_matrix(vertex, place, reader.constants).then(part).then(lambda array: array.swapaxes(1, 2))
         )
         if vertex.reading(biases):
-            found[f"b_{suffix}"] = Source(
-                vertex.reads[biases],
-                lambda read=vertex.reads[biases], part=part: part(np.asarray(reader.constants[read])),
-            )
+            found[f"b_{suffix}"] = Source(vertex.reads[biases], partial(_read_bias, reader, vertex.reads[biases], part))
     biased = [f"b_{suffix}" in found for suffix in ("gate", "in", "out")]
     if any(biased) != all(biased):
         raise Unreadable("some matrices of its experts have a bias and others have none")
     return Halves(found, biased[0])
+
+
+def _read_bias(reader: Reader, name: str, part: Callable[[Array], Array]) -> Array:
+    return part(np.asarray(reader.constants[name]))
 
 
 def _every_second(first: int) -> Callable[[Array], Array]:
@@ -108,20 +104,9 @@ def _all(array: Array) -> Array:
     return array
 
 
-def _first_half(array: Array) -> Array:
-    return array[:, : array.shape[1] // 2]
-
-
-def _last_half(array: Array) -> Array:
-    return array[:, array.shape[1] // 2 :]
-
-
 def _expert(vertex: Vertex, width: int, biased: bool) -> GatedMlp:
     """What an expert does between its matrices."""
     attributes = vertex.attributes
-    name = attributes.get("activation_type", b"relu").decode()
-    if name != "swiglu":
-        return GatedMlp(width, name, biased)
     alpha, offset = (
         decimal(float(attributes.get(f"activation_{each}", value))) for each, value in (("alpha", 1.0), ("beta", 0.0))
     )
@@ -134,30 +119,35 @@ def _expert(vertex: Vertex, width: int, biased: bool) -> GatedMlp:
     return GatedMlp(width, SWISH[alpha], biased)
 
 
-def _held(reader: Reader, cell: MoeOperatorCell, m: Moe, w: Mapping[str, Array]) -> None:
-    """Raise where the operator does not make of random rows what the record says."""
+def _held(reader: Reader, cell: MoeOperatorCell, records: Sequence[Moe], w: Mapping[str, Array]) -> Moe:
+    """The record that says what the operator makes of random rows: what `normalize_routing_weights` means depends on the operator."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(ROWS, w["W_in"].shape[1])).astype(np.float16)
-    logits = (2 * rng.normal(size=(ROWS, m.experts))).astype(np.float16)
+    logits = (2 * rng.normal(size=(ROWS, records[0].experts))).astype(np.float16)
     given = {
         name: array.reshape(*(1,) * (reader.probe[name].ndim - 2), ROWS, -1).astype(reader.probe[name].dtype)
         for name, array in ((cell.rows, x), (cell.logits, logits))
     }
     found = reader.pieces.run(given, (cell.makes,), ROWS)[cell.makes].reshape(ROWS, -1).astype(np.float64)
-    x, logits = x.astype(np.float64), logits.astype(np.float64)
+    nearest = np.inf
+    for m in records:
+        expected = _expected(m, x.astype(np.float64), logits.astype(np.float64), w)
+        off = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+        if off <= min(OFF * reader.unit(cell.rows, cell.makes), MOST):
+            return m
+        nearest = min(nearest, off)
+    raise Unreadable(
+        f"its operator makes something else of random rows than its attributes say: it is off by {nearest:.2g}"
+    )
+
+
+def _expected(m: Moe, x: Array, logits: Array, w: Mapping[str, Array]) -> Array:
+    """What the equations make of rows and of a router's logits."""
     index = equations.expert_index(m, logits)
-    halves = (
-        equations.pre(m, x, index, w["W_gate"], w.get("b_gate")),
-        equations.pre_linear(m, x, index, w["W_in"], w.get("b_in")),
-    )
-    expected = equations.out(
-        m, equations.post(m, *halves), equations.router_weights(m, logits, index), index, w["W_out"], w.get("b_out")
-    )
-    off = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-    if not off <= min(OFF * reader.unit(cell.rows, cell.makes), MOST):
-        raise Unreadable(
-            f"its operator makes something else of random rows than its attributes say: it is off by {off:.2g}"
-        )
+    gate = equations.pre(m, x, index, w["W_gate"], w.get("b_gate"))
+    linear = equations.pre_linear(m, x, index, w["W_in"], w.get("b_in"))
+    chosen = equations.router_weights(m, logits, index)
+    return equations.out(m, equations.post(m, gate, linear), chosen, index, w["W_out"], w.get("b_out"))
 
 
 def _scale(reader: Reader, cell: MoeOperatorCell) -> float:

@@ -103,3 +103,19 @@ def test_the_runtimes_own_quick_gelu_and_silu_are_found():
     for alpha, name in ((1.702, "quick_gelu"), (1.0, "silu")):
         node = onnx.helper.make_node("QuickGelu", ["x0"], ["y"], domain="com.microsoft", alpha=alpha)
         assert find_activation(on_runtime([node], [2]), 48).act == name
+
+
+@pytest.mark.parametrize("gain", [0.5, 2.0, 4.0])
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "silu", "relu", "identity"])
+def test_a_power_of_two_that_was_moved_past_the_next_matrix_is_told(name, gain):
+    found = find_activation(of(lambda x: gain * THEIRS[name](x), torch.float32), 48, gains=True)
+    assert (found.act, found.gain) == (name, gain)
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_else_there_is_none(name):
+    assert find_activation(of(THEIRS[name], torch.float32), 48, gains=True).gain == 1
+
+
+def test_another_factor_is_no_activation():
+    assert isinstance(find_activation(of(lambda x: 1.5 * F.gelu(x), torch.float32), 48, gains=True), Unfit)

@@ -202,3 +202,32 @@ def test_a_mask_that_depends_on_queries_is_refused_by_name():
 
     found = find_kernel(of(piece), HEADS, KV_HEADS, D_HEAD, longest=100)
     assert found == Unfit("which keys a query sees depends on queries or keys")
+
+
+@pytest.mark.parametrize("longest", [13, 40, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_prompts_may_be_shorter_than_all_that_is_tried(longest, dtype):
+    found = find(longest, dtype, candidates=(30.0,), cap=30.0, window=7, reads=(1, 0, 1, 0))
+    assert isinstance(found, FoundKernel), found
+    assert (found.scale, found.softcap, found.window, found.reads) == (D_HEAD**-0.5, 30.0, 7, (1, 0, 1, 0))
+    assert found.length == longest
+
+
+def test_no_prompt_is_longer_than_the_longest():
+    seen = []
+    usual = of(attention(), torch.float32)
+
+    def piece(q, k):
+        seen.append(len(q))
+        return usual(q, k)
+
+    assert isinstance(find_kernel(piece, HEADS, KV_HEADS, D_HEAD, longest=40), FoundKernel)
+    assert set(seen) == {40}
+
+
+def test_a_channel_that_does_not_count_is_seen_in_short_prompts_too():
+    usual = attention()
+    found = find_kernel(
+        of(lambda q, k: usual(q * (torch.arange(D_HEAD) != 5), k), torch.float32), HEADS, KV_HEADS, D_HEAD, longest=16
+    )
+    assert isinstance(found, Unfit)

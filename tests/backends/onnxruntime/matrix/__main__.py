@@ -37,12 +37,16 @@ GOAL = 0.95
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.backends.onnxruntime.matrix")
-    parser.add_argument("exporters", nargs="*", metavar="EXPORTER", help="default: all, and the rewrites that are there")
+    parser.add_argument(
+        "exporters", nargs="*", metavar="EXPORTER", help="default: all, and the rewrites that are there"
+    )
     parser.add_argument("--arch", nargs="+", default=list(ARCHITECTURES), metavar="A", help="default: all but SmolLM2")
     parser.add_argument("--from", dest="directory", type=Path, default=Path(".exports"), metavar="DIR")
     parser.add_argument("--made", action="store_true", help="only graphs that are there: none is exported")
     parser.add_argument("--again", action="store_true", help="measure again what was measured")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the table of all that was ever measured there")
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help="write the table of all that was ever measured there"
+    )
     asked = parser.parse_args(arguments)
     if unknown := set(asked.arch) - {*ARCHITECTURES, NAME}:
         parser.error(f"there is no architecture {', '.join(sorted(unknown))}; there are {', '.join(ARCHITECTURES)}")
@@ -52,7 +56,7 @@ def main(arguments: list[str]) -> int:
         by_torch: Known | None = None
         for exporter in asked.exporters or _columns(asked.directory):
             made = (asked.directory / exporter / architecture / "model.onnx").exists()
-            if (exporter, architecture) in done and not asked.again or (asked.made and not made):
+            if ((exporter, architecture) in done and not asked.again) or (asked.made and not made):
                 continue
             by_torch = by_torch or known(architecture, asked.directory)
             cell = measure(exporter, architecture, asked.directory, by_torch)
@@ -60,7 +64,9 @@ def main(arguments: list[str]) -> int:
             done[cell.name] = cell
             print(_line(cell), flush=True)
     if asked.write is not None:
-        asked.write.write_text(page(list(done.values()), asked.exporters or _columns(asked.directory)), encoding="utf-8")
+        asked.write.write_text(
+            page(list(done.values()), asked.exporters or _columns(asked.directory)), encoding="utf-8"
+        )
     wanted = [cell for cell in done.values() if cell.architecture in asked.arch and not coarse(cell.exporter)]
     return int(share(wanted) < GOAL)
 
@@ -76,7 +82,9 @@ def _line(cell: Cell) -> str:
     said = f"{cell.exporter} {cell.architecture}: "
     if cell.status != "measured":
         return f"{said}{cell.status}: {cell.why}"
-    said += f"{cell.captured}+{cell.derived} of {cell.applicable}, {cell.equal} equal, {cell.worst:.0e}, {cell.seconds} s"
+    said += (
+        f"{cell.captured}+{cell.derived} of {cell.applicable}, {cell.equal} equal, {cell.worst:.0e}, {cell.seconds} s"
+    )
     return "; ".join([said, *cell.differs, *_few(cell.missed), *_few(cell.unequal)])
 
 

@@ -4,7 +4,7 @@ twice change no number, and records that say the same in other words are the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import attrs
@@ -12,7 +12,7 @@ import numpy as np
 
 from llmtrace.schema.rotary import frequencies, gain
 from llmtrace.schema.steps import any_layer
-from llmtrace.spec import Mixer, ModelSpec, Moe, Rotary
+from llmtrace.spec import Block, Branch, Mixer, ModelSpec, Moe, PreNorm, Rotary
 
 SAME = 1e-5
 """How far numbers may lie apart, relative: they were read in float32."""
@@ -20,10 +20,15 @@ WORDS = frozenset({"family", "context", "tied"})
 """Fields that change no number."""
 
 
-def differences(found: ModelSpec, expected: ModelSpec, length: int) -> tuple[str, ...]:
-    """Lines like `blocks.{0,2}.attn.window 5 → none`, for prompts of `length` tokens. Branches that were not read are left out."""
+def differences(found: ModelSpec, expected: ModelSpec, length: int, neutral: Collection[str] = ()) -> tuple[str, ...]:
+    """Lines like `blocks.{0,2}.attn.window 5 → none`, for prompts of `length` tokens. Branches that were not read are left out.
+
+    `neutral` are weights of norms that change nothing: ones that multiply, noughts that are added.
+    """
     lines: dict[str, list[int]] = {}
     for at, ours, theirs in _fields("", found, expected, length):
+        if at.replace(".weight", ".w").replace(".bias", ".b") in neutral and not theirs:
+            continue
         layer = int(at.split(".")[1]) if at.startswith("blocks.") else -1
         text = f"{any_layer(at)} {_shown(theirs)} → {_shown(ours)}"
         lines.setdefault(text, []).append(layer)
@@ -39,7 +44,8 @@ def _placed(text: str, layers: list[int], blocks: int) -> str:
 
 def _fields(at: str, found: Any, expected: Any, length: int) -> Iterator[tuple[str, Any, Any]]:
     """Where two records are not the same, and what each says there."""
-    if isinstance(found, Mixer):
+    if isinstance(found, Block) and isinstance(expected, Block):
+        yield from _block(at, found, expected, length)
         return
     if isinstance(found, Rotary) and isinstance(expected, Rotary):
         if not _turn_alike(found, expected, length):
@@ -53,6 +59,26 @@ def _fields(at: str, found: Any, expected: Any, length: int) -> Iterator[tuple[s
             yield from _fields(f"{at}.{_label(ours, place)}", ours, theirs, length)
     elif not _same(found, expected):
         yield at, found, expected
+
+
+def _block(at: str, found: Block, expected: Block, length: int) -> Iterator[tuple[str, Any, Any]]:
+    """Branch by branch, with the norm that each reads. One that was not read says nothing, and its norm neither."""
+    yield from _fields(f"{at}.stream_scale", found.stream_scale, expected.stream_scale, length)
+    if len(found.branches) != len(expected.branches):
+        yield f"{at}.branches", len(found.branches), len(expected.branches)
+        return
+    for ours, theirs in zip(found.branches, expected.branches, strict=True):
+        if isinstance(ours.module, Mixer):
+            continue
+        yield from _fields(f"{at}.{theirs.name}", attrs.evolve(ours, reads=""), attrs.evolve(theirs, reads=""), length)
+        norm, its = _read_by(found, ours), _read_by(expected, theirs)
+        name = its.name if its else f"{theirs.name}.reads"
+        yield from _fields(f"{at}.{name}", norm and attrs.evolve(norm, name=name), its, length)
+
+
+def _read_by(block: Block, branch: Branch) -> PreNorm | None:
+    """The norm that a branch reads."""
+    return next((norm for norm in block.norms if f"{norm.name}.out" == branch.reads), None)
 
 
 def _named(at: str, name: str, record: Any) -> str:
@@ -86,9 +112,11 @@ def _same(a: Any, b: Any) -> bool:
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, tuple) and not value or value is None:
+    if value is None or value == ():
         return "none"
     if attrs.has(type(value)):
-        said = [f"{name}={_shown(each)}" for name, each in attrs.asdict(value, recurse=False).items() if each is not None]
+        said = [
+            f"{name}={_shown(each)}" for name, each in attrs.asdict(value, recurse=False).items() if each is not None
+        ]
         return f"{type(value).__name__}({', '.join(said)})"
     return f"({', '.join(map(_shown, value))})" if isinstance(value, tuple) else str(value)

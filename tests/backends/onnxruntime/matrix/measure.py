@@ -14,7 +14,7 @@ from llmtrace.errors import LLMTraceError
 from llmtrace.model import Model
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sites import Array
-from llmtrace.schema.steps import Step, steps
+from llmtrace.schema.steps import Step, needed, steps
 from llmtrace.schema.verify import distance, token_axis
 from llmtrace.spec import Mixer, ModelSpec
 from llmtrace.trace import Trace
@@ -42,12 +42,8 @@ def known(architecture: str, directory: Path) -> Known:
     """Run the checkpoint by PyTorch."""
     with llmtrace.open(str(checkpoint(architecture, directory)), backend="torch", preset="exact") as model:
         trace = model.trace(PROMPT)
-        weights = {weight.name: np.asarray(model.weights[weight.name]) for weight in _needed(model.spec)}
+        weights = {weight.name: np.asarray(model.weights[weight.name]) for weight, _ in needed(model.spec)}
         return Known(model.spec, {site: trace[site].array for site in trace}, weights)
-
-
-def _needed(spec: ModelSpec) -> list[object]:
-    return list({weight.name: weight for step in steps(spec).values() for weight in step.weights.values()}.values())
 
 
 def applicable(spec: ModelSpec) -> dict[str, Step]:
@@ -73,9 +69,13 @@ def measure(exporter: str, architecture: str, directory: Path, by_torch: Known) 
 
 def _compared(exporter: str, architecture: str, model: Model, trace: Trace, by_torch: Known, seconds: float) -> Cell:
     wanted = applicable(by_torch.spec)
-    differs = differences(model.spec, by_torch.spec, len(PROMPT))
+    neutral = _neutral(model, by_torch)
+    differs = differences(model.spec, by_torch.spec, len(PROMPT), neutral)
     unequal, worst = {}, 0.0
-    errors = _followed(model) if coarse(exporter) else _apart(trace, wanted, _expected(trace, by_torch, bool(differs)))
+    if coarse(exporter):
+        errors = _followed(model)
+    else:
+        errors = _apart(trace, wanted, _expected(trace, by_torch, neutral) if differs else by_torch.signals)
     found = {site for site in wanted if site in trace}
     for site in found:
         error = errors.get(site, np.inf)
@@ -100,15 +100,20 @@ def _compared(exporter: str, architecture: str, model: Model, trace: Trace, by_t
     )
 
 
-def _expected(trace: Trace, by_torch: Known, differs: bool) -> Mapping[str, Array]:
-    """PyTorch's signals; or, of another model, what that model's equations make of PyTorch's weights and the prompt."""
-    if not differs:
-        return by_torch.signals
+def _neutral(model: Model, by_torch: Known) -> dict[str, Array]:
+    """The weights of norms that the graph has and the checkpoint has not, where they change nothing."""
+    missing = (weight.name for weight, _ in needed(model.spec) if weight.name not in by_torch.weights)
+    found = {name: np.asarray(model.weights[name]) for name in missing if name.endswith((".w", ".b"))}
+    return {name: array for name, array in found.items() if (array == name.endswith(".w")).all()}
+
+
+def _expected(trace: Trace, by_torch: Known, neutral: Mapping[str, Array]) -> Mapping[str, Array]:
+    """What the equations of another model, the graph's, make of PyTorch's weights and the prompt."""
     given = {"tokens": np.array(PROMPT), "positions": np.arange(len(PROMPT))}
     for site, step in steps(trace.spec).items():
         if isinstance(step.record, Mixer):
             given[site] = trace[site].array
-    equations = Equations(trace.spec, by_torch.weights)
+    equations = Equations(trace.spec, {**by_torch.weights, **neutral})
     return dict(equations.run(given, [site for site in applicable(trace.spec) if site not in given]))
 
 
@@ -128,7 +133,7 @@ def _apart(trace: Trace, wanted: Mapping[str, Step], expected: Mapping[str, Arra
 
 def _followed(model: Model) -> dict[str, float]:
     """Of each site that is captured: 0 where it follows from the graph's own weights, else by how much it does not. Derived ones do."""
-    errors = {site: 0.0 for site in steps(model.spec)}
+    errors = dict.fromkeys(steps(model.spec), 0.0)
     for error in model.verify(PROMPT):
         errors[error.site] = error.relative_error if error.status == "violated" else 0.0
     return errors

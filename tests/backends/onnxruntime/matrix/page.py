@@ -1,3 +1,222 @@
-"""stub"""
-def page(cells, columns): return ""
-def share(cells): return 1.0
+"""The table as a page of the documentation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+
+from llmtrace.schema.steps import any_layer
+from tests.backends.onnxruntime.exports import ARCHITECTURES
+from tests.backends.onnxruntime.matrix.cell import Cell, coarse
+from tests.backends.onnxruntime.matrix.versions import versions
+
+CHANGED = (
+    (
+        "bloom, codegen, gpt_neox, gptj, phi (+extended)",
+        "an activation that adds the bias before it (`FastGelu`, `BiasGelu`) is taken apart",
+    ),
+    ("opt (+extended)", "a product with its activation (`FusedGemm`) is taken apart"),
+    (
+        "gemma2, granite (+extended)",
+        "a factor in a product (`FusedMatMul`) is the scale or the multiplier, not the matrix's own",
+    ),
+    ("starcoder2 (+extended)", "GELU's half may stand behind the next matrix"),
+    ("bloom, gpt2, starcoder2 (+fused)", "the bias that a `SkipLayerNormalization` adds is the branch's"),
+    ("opt", "an input that is summed up (`CumSum`) is a mask, though positions are counted from it"),
+    (
+        "gpt2, gpt_bigcode, smollm3, falcon-alibi (sdpa)",
+        "without rotary, a factor on keys is no part of the split into heads",
+    ),
+    ("gpt_neo, mpt, opt", "the kernel of attention is read on prompts as short as the graph's longest"),
+    ("gpt_oss (genai)", "logits of sinks that `GroupQueryAttention` reads"),
+)
+"""Rules that were changed for an architecture, and which it was changed for."""
+HEAD = """# Exports
+
+What this page counts: graphs from the exporters that people use, of one tiny seeded model an architecture, and how much of each this backend
+finds. It is written by `python -m tests.backends.onnxruntime.matrix --write docs/onnxruntime-exports.md`, which makes the graphs, opens
+them and compares them, site by site, with PyTorch on the same checkpoint and prompt; nothing in it is typed by hand.
+
+**Applicable** are the sites of the checkpoint's own spec, but for a head's `result` and a norm's `scale` and `normalized`, which no graph
+holds as they are. **Located** are those that are handed out, and those that the equations derive within their block from what is handed
+out: where one operator does all of attention, `rot_q`, `rot_k`, scores and pattern are never in the graph. **Equal** are the located ones
+within 1e-5 of PyTorch's (relative error of the whole signal).
+
+Some graphs **differ**: the exporter lost something, and the graph computes another model than its checkpoint. The spec that was read says
+so. Their sites are compared with what the equations of *that* spec make of the checkpoint's weights, so a difference that is not named
+would show as unequal. **Coarse** graphs (float16, int8, int4) have other weights than the checkpoint: of their sites is counted what
+follows from their own weights, within the tolerance of `verify`.
+"""
+
+
+def share(cells: Iterable[Cell]) -> float:
+    """Of the applicable sites of the graphs that run, those that are located and equal; 1 where there are none."""
+    measured = [cell for cell in cells if cell.status == "measured"]
+    return sum(cell.equal for cell in measured) / (sum(cell.applicable for cell in measured) or 1) if measured else 1.0
+
+
+def page(cells: Sequence[Cell], columns: Sequence[str]) -> str:
+    """The page, in Markdown; `columns` are the exporters in order."""
+    wanted = [cell for cell in cells if cell.exporter in columns]
+    known = {cell.name: cell for cell in wanted}
+    rows = [each for each in ARCHITECTURES if any(cell.architecture == each for cell in wanted)]
+    plain = [each for each in columns if "+" not in each]
+    rewritten = [each for each in columns if "+" in each]
+    said = ", ".join(f"{name} {version}" for name, version in versions().items())
+    lines = [
+        HEAD,
+        f"Measured on {datetime.now(UTC).date().isoformat()} with {said}.",
+        "",
+        "## In sum",
+        "",
+        *_sums(wanted, columns),
+    ]
+    lines += ["", "## As exported", "", LEGEND, "", *_table(known, rows, plain)]
+    if rewritten:
+        lines += ["", "## Rewritten afterwards", "", REWRITTEN, "", *_table(known, rows, rewritten)]
+    for title, words, found in (
+        (
+            "What differs from its checkpoint",
+            "Each field, as in the checkpoint → as in the graph.",
+            _grouped(wanted, _differs),
+        ),
+        ("What is missed", "", _grouped(wanted, _missed)),
+        ("What is not equal", "", _grouped(wanted, _unequal)),
+        ("What does not run", "Made by the exporter, and refused.", _grouped(wanted, _refused)),
+        ("What is not exported", "Refused by the exporter.", _grouped(wanted, _unexported)),
+    ):
+        lines += ["", f"## {title}", "", *([words, ""] if words else []), *(found or ["Nothing."])]
+    lines += ["", "## Which rules were written with which graphs", "", *_origin()]
+    return "\n".join(lines) + "\n"
+
+
+LEGEND = (
+    "`66/66 8e-7`: equal of applicable, and the worst relative error of those that are equal; `d12`: 12 of them derived; `≠`: the graph "
+    "differs from its checkpoint; `coarse`: held to its own weights; ✗ does not run, – is not exported, empty was not tried. All below."
+)
+REWRITTEN = (
+    "`+extended`, `+all`: ONNX Runtime's own optimiser, saved at that level; `+fused`: `onnxruntime.transformers.optimizer`; `+fp16`, "
+    "`+int8`, `+int4`: its converter to half precision and its quantisers."
+)
+
+
+def _sums(cells: Sequence[Cell], columns: Sequence[str]) -> list[str]:
+    lines = [
+        "| exporter | graphs that run | applicable | handed out | derived | equal | share |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, chosen in (
+        *((each, [cell for cell in cells if cell.exporter == each]) for each in columns),
+        ("**all, with the checkpoint's weights**", [cell for cell in cells if not coarse(cell.exporter)]),
+        ("**all, coarse**", [cell for cell in cells if coarse(cell.exporter)]),
+    ):
+        measured = [cell for cell in chosen if cell.status == "measured"]
+        if not measured:
+            continue
+        sums = [
+            sum(getattr(cell, field) for cell in measured) for field in ("applicable", "captured", "derived", "equal")
+        ]
+        ran = f"{len(measured)} of {sum(cell.status != 'not exported' for cell in chosen)}"
+        lines.append(f"| {name} | {ran} | {' | '.join(map(str, sums))} | {100 * share(measured):.1f} % |")
+    return lines
+
+
+def _table(known: dict[tuple[str, str], Cell], rows: Sequence[str], columns: Sequence[str]) -> list[str]:
+    lines = [f"| | {' | '.join(columns)} |", f"| --- |{' --- |' * len(columns)}"]
+    for row in rows:
+        shown = [_shown(known[column, row]) if (column, row) in known else "" for column in columns]
+        if any(shown):
+            lines.append(f"| {row} | {' | '.join(shown)} |")
+    return lines
+
+
+def _shown(cell: Cell) -> str:
+    if cell.status != "measured":
+        return "–" if cell.status == "not exported" else "✗"
+    said = [f"{cell.equal}/{cell.applicable}", "coarse" if coarse(cell.exporter) else _power(cell.worst)]
+    said += [f"d{cell.derived}"] * bool(cell.derived) + ["≠ " + ", ".join(_fields(cell))] * bool(cell.differs)
+    return " ".join(said)
+
+
+def _power(number: float) -> str:
+    return re.sub(r"e-0?", "e-", f"{number:.0e}")
+
+
+def _fields(cell: Cell) -> list[str]:
+    """The last word of what differs: `window`, `eps`."""
+    return list(dict.fromkeys(re.split(r"[ .]", line.split(" ")[0])[-1] for line in cell.differs))
+
+
+def _grouped(cells: Iterable[Cell], reasons: Callable[[Cell], Iterator[str]]) -> list[str]:
+    """One line a reason, with the exporters and architectures that it is true of."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for cell in cells:
+        for reason in dict.fromkeys(reasons(cell)):
+            found.setdefault(reason, {}).setdefault(cell.exporter, []).append(cell.architecture)
+    lines = []
+    for reason, where in found.items():
+        places: dict[tuple[str, ...], list[str]] = {}
+        for exporter, architectures in where.items():
+            places.setdefault(tuple(architectures), []).append(exporter)
+        said = "; ".join(f"{', '.join(who)} ({', '.join(names)})" for who, names in places.items())
+        lines.append(f"* {reason}: {said}")
+    return lines
+
+
+def _differs(cell: Cell) -> Iterator[str]:
+    for line in cell.differs:
+        yield f"`{_without_layers(line)}`"
+
+
+def _without_layers(line: str) -> str:
+    """A norm is a norm, and a block a block, where the same is true of several."""
+    return re.sub(
+        r"^(blocks\.\S+\.(ln\d|attn_post|mlp_post)|ln_final)\.", "norms.", line.replace("blocks.*.", "blocks.L.")
+    )
+
+
+def _missed(cell: Cell) -> Iterator[str]:
+    by_reason: dict[str, list[str]] = {}
+    for site, why in cell.missed.items():
+        by_reason.setdefault(any_layer(why), []).append(any_layer(site))
+    for why, sites in by_reason.items():
+        yield f"{', '.join(f'`{site}`' for site in dict.fromkeys(sites))}, since {_escaped(why)}"
+
+
+def _unequal(cell: Cell) -> Iterator[str]:
+    sites = dict.fromkeys(any_layer(site) for site in cell.unequal)
+    if sites:
+        yield ", ".join(f"`{site}`" for site in sites)
+
+
+def _refused(cell: Cell) -> Iterator[str]:
+    if cell.status == "refused":
+        yield _escaped(_plain(cell))
+
+
+def _unexported(cell: Cell) -> Iterator[str]:
+    if cell.status == "not exported":
+        yield _escaped(_plain(cell))
+
+
+def _plain(cell: Cell) -> str:
+    """A reason without what tells one graph from another."""
+    text = re.sub(r"…/\S+model\.onnx", "the graph", cell.why)
+    text = re.sub(r" on [^:]*\[[^:]*:", ":", text)
+    text = re.sub(r"/onnxruntime_src\S+|Name:\S+|Non-zero status code returned while running ", "", text)
+    text = text.split(" If this prompt")[0].split(" Export the model again")[0]
+    return (re.sub(r"\s+", " ", text)[:240]).rstrip(". ")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("<", "‹").replace(">", "›").replace("|", "¦")
+
+
+def _origin() -> list[str]:
+    said = (
+        "When the rules for dense decoders were written, the graphs of llama from all exporters were in view. Everything "
+        "else was then opened with these rules, and most of it was right at once. Where it was not, a rule was changed; the graphs that showed "
+        "it are no test of that rule any more:"
+    )
+    return [said, "", *(f"* {where}: {what}." for where, what in CHANGED)]
