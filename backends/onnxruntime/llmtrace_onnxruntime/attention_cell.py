@@ -125,16 +125,20 @@ def _mixture(flow: Flow, softmax: Vertex, last: str) -> tuple[Vertex, str] | Non
 def attention_cell(flow: Flow, point: str, branch: str, meeting: Meeting) -> Cell:
     """The parts of a branch that adds `branch` to the stream at `point`."""
     try:
-        q, k, v = (_projection(flow, point, operand, meeting) for operand in _operands(meeting))
-        reads = {moved_from(flow, each.line.reads) for each in (q, k, v)}
-        if len(reads) > 1:
-            raise Misfit("q, k and v are made of different values")
-        (read,) = reads
-        norm = _norm(segments(flow, point, read), "before q, k and v")
-        z_norm, gate, tail = _tail(flow, point, read, meeting.core.z, branch)
-        return AttentionCell(norm, read, q, k, v, meeting.core, z_norm, gate, tail)
+        return _cell(flow, point, branch, meeting)
     except Misfit as misfit:
         return Opaque("attn", point, branch, str(misfit))
+
+
+def _cell(flow: Flow, point: str, branch: str, meeting: Meeting) -> AttentionCell:
+    q, k, v = (_projection(flow, point, operand, meeting) for operand in _operands(meeting))
+    reads = {moved_from(flow, each.line.reads) for each in (q, k, v)}
+    if len(reads) > 1:
+        raise Misfit("q, k and v are made of different values")
+    (read,) = reads
+    norm = _norm(segments(flow, point, read), "before q, k and v")
+    z_norm, gate, tail = _tail(flow, point, read, meeting.core.z, branch)
+    return AttentionCell(norm, read, q, k, v, meeting.core, z_norm, gate, tail)
 
 
 def _operands(meeting: Meeting) -> tuple[str, str, str]:

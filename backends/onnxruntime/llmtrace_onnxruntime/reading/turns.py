@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ from llmtrace.errors import BackendError
 from llmtrace.schema.sites import Array
 from llmtrace.spec import DynamicNtk, Rotary
 from llmtrace_onnxruntime.identify.decimals import settle
-from llmtrace_onnxruntime.identify.measured import Unfit
+from llmtrace_onnxruntime.identify.measured import Unfit, double
 from llmtrace_onnxruntime.identify.rotary import find_rotary, off_by
 from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
 
@@ -52,7 +53,7 @@ def find_switch(reader: Reader, names: Sequence[str], given: Callable[[int], Map
         return known[length]
 
     changes: list[tuple[int, int]] = []
-    for here, there in zip(lengths, lengths[1:], strict=False):
+    for here, there in pairwise(lengths):
         try:
             if not _agree(tables(here), tables(there)):
                 changes.append((here, there))
@@ -105,7 +106,7 @@ def _dynamic(short: tuple[Array, Array], long: tuple[Array, Array], context: int
         stretch = (last.theta / first.theta) ** ((first.width - 2) / first.width)
         factor = (stretch - 1) / (len(long[0]) / context - 1)
         found = evolve(first, scaling=DynamicNtk(settle(factor, 1e-3 * factor), context))
-        if all(off_by(found, *(each.astype(np.float64) for each in one), unit) <= 1 for one in (short, long)):
+        if all(off_by(found, double(before), double(after), unit) <= 1 for before, after in (short, long)):
             return found
     raise Unreadable(f"the frequencies of its rotary embedding change with every length of a prompt over {context}")
 

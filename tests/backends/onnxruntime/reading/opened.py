@@ -37,11 +37,15 @@ class Opened:
 
 
 def opened(
-    spec: ModelSpec, directory: Path, style: str = "plain", change: Callable[[onnx.GraphProto], None] | None = None
+    spec: ModelSpec,
+    directory: Path,
+    style: str = "plain",
+    change: Callable[[onnx.GraphProto], None] | None = None,
+    kind: str = "float32",
 ) -> Opened:
     """A spec with random weights, written, changed and opened."""
     source = drawn(spec)
-    path = write_onnx(source, directory / "model.onnx", style=style)
+    path = write_onnx(source, directory / "model.onnx", style=style, kind=kind)
     if change is not None:
         proto = onnx.load(path)
         change(proto.graph)

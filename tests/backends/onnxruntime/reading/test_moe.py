@@ -269,3 +269,11 @@ def test_all_that_experts_may_have_is_found_at_once(tmp_path):
     assert one.module["mlp"] == spec.blocks[0].branches[1].module
     assert not altered(one)
     assert not differing(one)
+
+
+@pytest.mark.parametrize("feature", ["experts", "experts, corrected", "sinks", "a gate for each head"])
+def test_half_precision_is_read_as_well(feature, tmp_path):
+    """Scores and logits are widened before a softmax, and are no finer for it."""
+    one = opened(FEATURES[feature], tmp_path, kind="float16")
+    assert set(one.module) == {"attn", "mlp"}
+    assert not violated(one.model)

@@ -1,0 +1,126 @@
+"""A reading is held to the equations: whatever signal does not follow from the others, nothing that was read of it is claimed any more."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("llmtrace_onnxruntime")
+
+from attrs import evolve
+
+from llmtrace.errors import UnsupportedModelError
+from llmtrace.schema.evaluate import Equations
+from llmtrace.schema.steps import steps
+from llmtrace.schema.verify import verify
+from llmtrace.spec import Mixer
+from llmtrace_onnxruntime.proof import proven
+from llmtrace_onnxruntime.reading.model import ReadModel
+from llmtrace_onnxruntime.weights import SourcedWeights
+from tests.backends.onnxruntime.opening import open_graph, write
+from tests.backends.onnxruntime.test_session import run
+from tests.backends.onnxruntime.test_writing_features import FEATURES
+from tests.backends.onnxruntime.written import TOKENS, drawn
+
+ENDS = ("embed", "resid_pre", "resid_mid", "resid_post", "ln_final.out", "logits")
+"""Sites of the stream: what is wrong there is wrong with no branch."""
+
+
+class Case:
+    """What was read of a graph, and its signals."""
+
+    def __init__(self, model):
+        session = model.session
+        self.read = ReadModel(model.spec, dict(session._places), dict(session.weights._sources))
+        self.signals = {**run(model).arrays, "tokens": np.array(TOKENS), "positions": np.arange(len(TOKENS))}
+        self.precision = {site: offer.precision for site, offer in session.offers.items()}
+
+    def proven(self, **changed):
+        return proven(self.read, self.signals | changed, self.precision)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """Two blocks with norms before and after, and norms of q and k."""
+    spec = FEATURES["sandwiched"]
+    branches = spec.blocks[0].branches
+    attention = evolve(branches[0], module=evolve(FEATURES["norms of q and k"].blocks[0].branches[0].module, gate=None))
+    block = evolve(spec.blocks[0], branches=(attention, branches[1]))
+    spec = evolve(spec, blocks=(block, block))
+    with open_graph(write(drawn(spec), tmp_path_factory.mktemp("proof"))) as model:
+        yield Case(model)
+
+
+def sites(case):
+    return [site for site in case.read.places if not site.startswith("blocks.1.")]
+
+
+def test_what_holds_stays_as_it_was_read(case):
+    assert case.proven() is case.read
+
+
+def test_whatever_signal_is_wrong_nothing_that_is_violated_is_claimed(case):
+    """One signal after the other is off by a thousandth."""
+    assert len(sites(case)) > 20
+    for site in sites(case):
+        wrong = case.signals[site] * np.float32(1.001)
+        try:
+            left = case.proven(**{site: wrong})
+        except UnsupportedModelError as refusal:
+            assert "does not follow" in str(refusal), site
+            assert any(end in str(refusal) for end in ENDS), site
+            continue
+        part = "mixer" if site.rpartition(".")[2] in ENDS else ""
+        opaque = [branch.name for block in left.spec.blocks for branch in block.branches if isinstance(branch.module, Mixer)]
+        assert opaque or part, site
+        renamed = {
+            "blocks.0.mixer_out": case.signals.get(f"blocks.0.{name}_out")
+            for name in ("attn", "mlp")
+            if f"blocks.0.{name}_out" not in left.places
+        }
+        signals = {name: array for name, array in (case.signals | {site: wrong} | renamed).items() if name in left.places or name in ("tokens", "positions")}
+        errors = verify(Equations(left.spec, SourcedWeights(left.weights)), signals, case.precision)
+        assert not [each.site for each in errors if each.status == "violated" and each.site != site], site
+
+
+@pytest.mark.parametrize(
+    ("site", "branch"),
+    [
+        ("attn.z_post", "attn"), ("attn.rot_k", "attn"), ("attn.q_norm.out", "attn"), ("attn_post.out", "attn"), ("ln1.out", "attn"),
+        ("mlp.pre", "mlp"), ("mlp.post", "mlp"), ("mlp_post.out", "mlp"), ("ln2.out", "mlp"),
+    ],
+)  # fmt: skip
+def test_a_branch_with_a_wrong_signal_becomes_opaque(site, branch, case):
+    at = f"blocks.0.{site}"
+    left = case.proven(**{at: case.signals[at] + np.float32(0.5)})
+    names = [each.name for each in left.spec.blocks[0].branches]
+    assert names == ["mixer" if name == branch else name for name in ("attn", "mlp")]
+    assert left.spec.blocks[1] == case.read.spec.blocks[1]
+    gone = {"attn": ("attn", "attn_post", "ln1"), "mlp": ("mlp", "mlp_post", "ln2")}[branch]
+    for held in (left.places, left.weights):
+        assert not [name for name in held if name.startswith(tuple(f"blocks.0.{part}." for part in gone))]
+    assert left.places["blocks.0.mixer_out"] == case.read.places[f"blocks.0.{branch}_out"]
+    assert left.why["blocks.0.mixer"].startswith(f"{branch}: blocks.0.")
+    assert "off by" in left.why["blocks.0.mixer"]
+    assert set(left.places) <= set(steps(left.spec))
+
+
+@pytest.mark.parametrize("site", ["embed", "blocks.0.resid_mid", "blocks.1.resid_post", "ln_final.out", "logits"])
+def test_a_stream_that_does_not_add_up_is_refused(site, case):
+    with pytest.raises(UnsupportedModelError, match=r"does not follow from what it is made of: .* is off by .*, and rounding explains"):
+        case.proven(**{site: case.signals[site] + np.float32(0.5)})
+
+
+def test_two_wrong_branches_of_one_block_leave_nothing_to_say_of_it(case):
+    wrong = {f"blocks.0.{site}": case.signals[f"blocks.0.{site}"] + np.float32(0.5) for site in ("attn.z_post", "mlp.post")}
+    with pytest.raises(UnsupportedModelError, match=r"Of two branches of blocks\.0 only the sums are known"):
+        case.proven(**wrong)
+
+
+def test_a_signal_that_is_not_a_number_is_told_so(case):
+    broken = case.signals["blocks.0.mlp.post"].copy()
+    broken[3, 2] = np.nan
+    left = case.proven(**{"blocks.0.mlp.post": broken})
+    assert left.why["blocks.0.mixer"] == "mlp: blocks.0.mlp.post holds NaN or infinite values"
