@@ -130,7 +130,7 @@ def _single(flow: Flow, vertex: Vertex) -> str:
         return "rotary"
     if op in SUMS:
         return "join" if len(content) > 1 else "add"
-    if op in PRODUCTS and len(content) == 1:
+    if op in PRODUCTS:
         return "line" if line(flow, vertex) else "other"
     if len(set(content)) > 1:
         return "gate" if op == "Mul" else "other"

@@ -16,9 +16,6 @@ from llmtrace.schema.sites import Array
 from llmtrace.spec import ModelSpec
 from llmtrace_onnxruntime.writing import write_onnx
 
-Source = object
-"""What has a spec and weights: `written.Drawn`, a tiny model of the kit."""
-
 
 def write(
     source,

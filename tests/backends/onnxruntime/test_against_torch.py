@@ -27,7 +27,7 @@ SLOW = [
     ("torchscript", name)
     for name in (
         "llama-tied", "llama-biased", "llama-yarn", "qwen2", "gemma", "gpt_bigcode", "gptj", "codegen", "phi", "olmo2",
-        "falcon-alibi", "falcon-two-norms", "bloom", "mpt", "opt", "starcoder2", "stablelm-parallel", "granite", "cohere2", "nemotron",
+        "falcon-two-norms", "bloom", "mpt", "opt", "starcoder2", "stablelm-parallel", "granite", "nemotron",
         "mixtral", "gpt_oss",
     )
 ] + [("dynamo-18", "gemma2"), ("dynamo-18", "falcon")]  # fmt: skip

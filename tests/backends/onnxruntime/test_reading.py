@@ -96,6 +96,20 @@ def test_every_feature_is_read_as_it_was_written(style, feature, tmp_path):
     hold(source, path)
 
 
+@pytest.mark.parametrize(
+    "style", ["plain", *(pytest.param(style, marks=pytest.mark.slow) for style in ("multihead", "onnx23", "fused"))]
+)
+def test_a_window_that_is_wider_than_what_is_scored_is_seen_in_the_mask(style, tmp_path):
+    """Of the second block; the first has none."""
+    spec = FEATURES["a window"]
+    first = FEATURES["nothing else"].blocks[0]
+    attention, mlp = spec.blocks[0].branches
+    second = evolve(spec.blocks[0], branches=(evolve(attention, module=evolve(attention.module, window=1500)), mlp))
+    source = drawn(evolve(spec, context=4096, blocks=(first, second)))
+    with open_graph(write(source, tmp_path, style)) as model:
+        assert not list(differences(model.spec, source.spec))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", TINY)
 @pytest.mark.parametrize("style", STYLES)

@@ -125,7 +125,14 @@ def test_a_sum_with_branches_is_neither():
 
 
 def test_segments_follow_each_other_and_hold_every_vertex():
-    rows = ("MatMul x matrix > a", "Sigmoid a > s", "Mul a s > b", "Reshape b v > c", "LayerNormalization c w > d", "Mul d one > y")
+    rows = (
+        "MatMul x matrix > a",
+        "Sigmoid a > s",
+        "Mul a s > b",
+        "Reshape b v > c",
+        "LayerNormalization c w > d",
+        "Mul d one > y",
+    )
     way = segments(flow(*rows), "x", "y")
     assert [one.kind for one in way] == ["line", "point", "move", "norm", "scale"]
     assert [one.first for one in way] == ["x", *(one.last for one in way[:-1])]

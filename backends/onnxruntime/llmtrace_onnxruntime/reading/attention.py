@@ -16,12 +16,14 @@ from llmtrace_onnxruntime.constants import bias, matrix
 from llmtrace_onnxruntime.forms import Form, Pattern, Rows, Scores
 from llmtrace_onnxruntime.identify.kernel import FoundKernel, find_kernel
 from llmtrace_onnxruntime.identify.measured import Unfit
-from llmtrace_onnxruntime.reading.fused import ROOTS, fused_kernel, fused_sinks, fused_ways
+from llmtrace_onnxruntime.reading.far import far_window
+from llmtrace_onnxruntime.reading.fused import ROOTS, fused_kernel, fused_sinks, fused_ways, meant
 from llmtrace_onnxruntime.reading.gates import read_mixture
 from llmtrace_onnxruntime.reading.heads import ReadHeads, read_heads
 from llmtrace_onnxruntime.reading.norms import Weights
 from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
 from llmtrace_onnxruntime.reading.sinks import read_sinks
+from llmtrace_onnxruntime.reading.turns import alike, tables_of
 
 T = TypeVar("T")
 LENGTHS = (1100, 512, 256, 128, 64, 32, 16)
@@ -69,11 +71,13 @@ def _kernel(reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHeads]) 
 
     vertices = list(reader.flow.between(q.turned, core.scores))
     found = reader.once("kernel", [q.turned, k.turned], core.scores, lambda: _longest(reader, lambda longest: find_kernel(
-        piece, q.heads, k.heads, q.form.width, longest=longest, candidates=[*ROOTS, *reader.numbers(vertices)],
+        piece, q.heads, k.heads, q.form.width, longest=longest, candidates=[*ROOTS, *map(meant, reader.numbers(vertices))],
         unit=reader.unit(q.turned, k.turned, core.scores),
     )), q.form.order, k.form.order, k.form.repeat)  # fmt: skip
     if isinstance(found, Unfit):
         raise Unreadable(f"its scores follow from q and k in no way that is known, because {found.why}")
+    if found.window is None:
+        found = evolve(found, window=far_window(reader, tables_of(reader, vertices)))
     if not found.grouped(k.heads):
         raise Unreadable(f"its heads read the keys {list(found.reads)}, not side by side")
     return found
@@ -96,7 +100,7 @@ def _assembled(
     q, k, v = ways["q"], ways["k"], ways["v"]
     if k.heads != v.heads:
         raise Unreadable(f"it has {k.heads} heads of keys and {v.heads} of values")
-    if q.rotary != k.rotary:
+    if not alike(q.rotary, k.rotary):
         raise Unreadable("queries and keys are turned by different angles")
     if (q.clip, q.clip) != (k.clip, v.clip):
         raise Unreadable("q, k and v are clipped at different bounds")

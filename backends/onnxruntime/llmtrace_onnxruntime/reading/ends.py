@@ -103,7 +103,12 @@ def _positions(reader: Reader, anatomy: Anatomy, weights: dict[str, Source]) -> 
 
 def _tied(reader: Reader, anatomy: Anatomy) -> bool:
     """Whether the unembedding is the embedding's own table, transposed."""
-    name = anatomy.head.product.reading(1)
-    while name not in reader.flow.graph.initialisers and (vertex := reader.flow.graph.maker.get(name)) is not None:
+    return _root(reader, anatomy.head.product.reading(1)) == _root(reader, anatomy.look_up.reads[0])
+
+
+def _root(reader: Reader, name: str) -> str:
+    """The initialiser that a constant is a re-arrangement of."""
+    graph = reader.flow.graph
+    while name not in graph.initialisers and (vertex := graph.maker.get(name)) is not None:
         name = vertex.reading(0)
-    return name == anatomy.look_up.reads[0]
+    return name

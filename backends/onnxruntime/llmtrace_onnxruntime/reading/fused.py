@@ -14,11 +14,12 @@ from llmtrace_onnxruntime.anatomy import AttentionCell
 from llmtrace_onnxruntime.constants import Source, bias, matrix
 from llmtrace_onnxruntime.forms import Heads, Part
 from llmtrace_onnxruntime.graph import Vertex
-from llmtrace_onnxruntime.identify.decimals import decimal, settle
+from llmtrace_onnxruntime.identify.decimals import decimal
 from llmtrace_onnxruntime.identify.kernel import FoundKernel
 from llmtrace_onnxruntime.identify.mask import FoundMask, find_mask
 from llmtrace_onnxruntime.identify.measured import Unfit
 from llmtrace_onnxruntime.identify.phases import pairs
+from llmtrace_onnxruntime.reading.far import far_window
 from llmtrace_onnxruntime.reading.heads import ReadHeads, by_head, read_heads
 from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
 from llmtrace_onnxruntime.reading.turns import find_switch, read_rotary
@@ -31,6 +32,11 @@ GQA_BIAS, GQA_SINKS = 10, 11
 MHA_BIAS, MHA_PADDING = 3, 4
 ROOTS = tuple(number**-0.5 for number in range(1, 1025))
 """What scores are usually multiplied by: a width to the power of -1/2, whatever width it is."""
+
+
+def meant(number: float) -> float:
+    """What a graph's float32 stands for: a root, where it is one's float32."""
+    return next((root for root in ROOTS if float(np.float32(root)) == number), decimal(number))
 
 
 def fused_ways(reader: Reader, cell: AttentionCell) -> dict[str, ReadHeads]:
@@ -136,7 +142,7 @@ def fused_kernel(reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHea
     if vertex.op == "MultiHeadAttention" and (vertex.reading(MHA_BIAS) or vertex.reading(MHA_PADDING)):
         raise Unreadable("its vertex adds a bias or masks padding itself, which is not read yet")
     scale = float(attributes.get("scale") or q.form.width**-0.5)
-    scale = settle(scale, scale * float(np.finfo(np.float32).eps) / 2, [scale], exact=ROOTS)
+    scale = meant(scale)
     softcap = decimal(float(attributes.get("softcap") or 0)) or None
     mask = _mask(reader, vertex, q.heads)
     reads = tuple(head * k.heads // q.heads for head in range(q.heads))
@@ -174,4 +180,4 @@ def _mask(reader: Reader, vertex: Vertex, heads: int) -> FoundMask:
     found = find_mask(np.broadcast_to(added, (heads, length, length)), reader.unit())
     if isinstance(found, Unfit):
         raise Unreadable(f"its mask is none that is known, because {found.why}")
-    return found
+    return found if found.window is not None or not name else evolve(found, window=far_window(reader, (name,)))

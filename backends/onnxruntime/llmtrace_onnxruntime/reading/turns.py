@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
 from attrs import evolve, frozen
 
 from llmtrace.errors import BackendError
+from llmtrace.schema.rotary import frequencies, gain
 from llmtrace.schema.sites import Array
-from llmtrace.spec import DynamicNtk, Rotary
+from llmtrace.spec import DynamicNtk, LongRope, Rotary
 from llmtrace_onnxruntime.identify.decimals import settle
 from llmtrace_onnxruntime.identify.measured import Unfit, double
 from llmtrace_onnxruntime.identify.rotary import find_rotary, off_by
@@ -26,7 +28,9 @@ LENGTHS = (2, 16, 64, 256, 1024, 4096, 16384)
 CHEAP = 12
 """Vertices from the looked-up rows on that may be computed for a long prompt without a thought."""
 CLOSE = 1e-5
-"""How near numbers of two tables are that are the same."""
+"""How near numbers of two tables, or two frequencies, are that are the same."""
+SLOW = 1e-7
+"""Radians a position that make no difference."""
 Run: TypeAlias = Callable[[int], tuple[Array, Array]]
 """Queries of so many positions, before and after they are turned."""
 
@@ -43,7 +47,7 @@ class Switch:
 
 def find_switch(reader: Reader, names: Sequence[str], given: Callable[[int], Mapping[str, Array]]) -> Switch | None:
     """Where tables change with the prompt's length; None where they do not. `given` is content whose shape they may rest on."""
-    lengths = [length for length in LENGTHS if length <= _most(reader, names, given(2))]
+    lengths = [length for length in LENGTHS if length <= longest(reader, names, given(2))]
     known: dict[int, list[Array]] = {}
 
     def tables(length: int) -> list[Array]:
@@ -99,6 +103,19 @@ def _longest(run: Run, lengths: Sequence[int]) -> tuple[Array, Array]:
     raise Unreadable("what turns heads takes no prompt")
 
 
+def alike(one: Rotary | None, other: Rotary | None) -> bool:
+    """Whether two turn by the same angles: what no formula is known for is measured of each, and rounded."""
+    if one is None or other is None or (one.width, one.layout) != (other.width, other.layout):
+        return one is other
+    lengths = {
+        2,
+        *(each.scaling.context + 1 for each in (one, other) if isinstance(each.scaling, DynamicNtk | LongRope)),
+    }
+    return bool(np.isclose(gain(one), gain(other), rtol=CLOSE)) and all(
+        np.allclose(frequencies(one, length), frequencies(other, length), rtol=CLOSE, atol=SLOW) for length in lengths
+    )
+
+
 def _dynamic(short: tuple[Array, Array], long: tuple[Array, Array], context: int, unit: float) -> Rotary:
     """A base that grows with the prompt: `theta (1 + factor (n / context - 1)) ^ (width / (width - 2))`."""
     first, last = _fits(find_rotary(*short, unit=unit)), _fits(find_rotary(*long, unit=unit))
@@ -129,7 +146,7 @@ def _begins(short: Array, long: Array) -> bool:
     return bool(np.allclose(short.astype(np.float32), part.astype(np.float32), rtol=CLOSE, atol=CLOSE))
 
 
-def _most(reader: Reader, names: Sequence[str], given: Mapping[str, Array]) -> int:
+def longest(reader: Reader, names: Sequence[str], given: Mapping[str, Array] = MappingProxyType({})) -> int:
     """The longest prompt for which tables are computed: less where the content whose shape they rest on costs more."""
     waiting, seen = list(names), set(given)
     while waiting:

@@ -29,6 +29,7 @@ CHANGED = (
         "without rotary, a factor on keys is no part of the split into heads",
     ),
     ("gpt_neo, mpt, opt", "the kernel of attention is read on prompts as short as the graph's longest"),
+    ("gemma2 (genai-fp16)", "a rounding to half precision may be left out before a norm"),
     ("gpt_oss (genai)", "logits of sinks that `GroupQueryAttention` reads"),
 )
 """Rules that were changed for an architecture, and which it was changed for."""
@@ -45,7 +46,7 @@ within 1e-5 of PyTorch's (relative error of the whole signal).
 
 Some graphs **differ**: the exporter lost something, and the graph computes another model than its checkpoint. The spec that was read says
 so. Their sites are compared with what the equations of *that* spec make of the checkpoint's weights, so a difference that is not named
-would show as unequal. **Coarse** graphs (float16, int8, int4) have other weights than the checkpoint: of their sites is counted what
+would show as unequal. So are those of `falcon-alibi`, to which transformers' eager attention adds ALiBi twice. **Coarse** graphs (float16, int8, int4) have other weights than the checkpoint: of their sites is counted what
 follows from their own weights, within the tolerance of `verify`.
 """
 
@@ -91,6 +92,18 @@ def page(cells: Sequence[Cell], columns: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+SAME = (
+    (r"…/\S+model\.onnx", "the graph"),
+    (r"The \S*checkpoints/\S+ model", "The model"),
+    (r"\S*checkpoints/\S+", "the checkpoint"),
+    (r"a \w+ model", "a model"),
+    (r"\w+For\w*LM ", "The model "),
+    (r" on [^:]*\[[^:]*:", ":"),
+    (r"Non-zero status code returned while running |Name:\S+|Status Message: |/onnxruntime_src/\S+", ""),
+    (r"model\.layers\.\d+", "model.layers.L"),
+    (r" If this prompt.*| Export the model again.*|, input: .*", ""),
+)
+"""What tells one refusal from another of the same reason, and what is said in its place."""
 LEGEND = (
     "`66/66 8e-7`: equal of applicable, and the worst relative error of those that are equal; `d12`: 12 of them derived; `≠`: the graph "
     "differs from its checkpoint; `coarse`: held to its own weights; ✗ does not run, – is not exported, empty was not tried. All below."
@@ -172,7 +185,9 @@ def _differs(cell: Cell) -> Iterator[str]:
 def _without_layers(line: str) -> str:
     """A norm is a norm, and a block a block, where the same is true of several."""
     return re.sub(
-        r"^(blocks\.\S+\.(ln\d|attn_post|mlp_post)|ln_final)\.", "norms.", line.replace("blocks.*.", "blocks.L.")
+        r"^(blocks\.\S+\.(ln\d|attn\.post|mlp\.post|[qk]_norm)|ln_final)\.",
+        "norms.",
+        line.replace("blocks.*.", "blocks.L."),
     )
 
 
@@ -202,11 +217,10 @@ def _unexported(cell: Cell) -> Iterator[str]:
 
 def _plain(cell: Cell) -> str:
     """A reason without what tells one graph from another."""
-    text = re.sub(r"…/\S+model\.onnx", "the graph", cell.why)
-    text = re.sub(r" on [^:]*\[[^:]*:", ":", text)
-    text = re.sub(r"/onnxruntime_src\S+|Name:\S+|Non-zero status code returned while running ", "", text)
-    text = text.split(" If this prompt")[0].split(" Export the model again")[0]
-    return (re.sub(r"\s+", " ", text)[:240]).rstrip(". ")
+    text = cell.why
+    for pattern, said in SAME:
+        text = re.sub(pattern, said, text)
+    return re.sub(r"\s+", " ", text)[:240].rstrip(". ")
 
 
 def _escaped(text: str) -> str:
