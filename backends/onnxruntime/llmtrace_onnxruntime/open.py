@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from llmtrace.errors import BackendError, ModelOpenError
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import steps
+from llmtrace.spec import ModelSpec
 from llmtrace.trace import ModelInfo
 from llmtrace_onnxruntime.constants import Constants
 from llmtrace_onnxruntime.cut import whole
@@ -56,6 +58,7 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
         anatomy = locate(graph, inputs.tokens, inputs.logits, loaded.tensors.shapes)
         prompt = _prompt(loaded.tensors.shapes.get(anatomy.look_up.reads[0], (PROBE,))[0])
         parts, hidden = runner.other(in_parts), inside(in_parts, proto)
+        bare = _bare(runner, inputs.arrays(prompt), inputs.logits)
         probe = _probe(runner, parts, inputs.arrays(prompt), values(anatomy, graph), hidden)
         pieces = Pieces(graph, parts, inputs.arrays)
         constants = Constants(graph, loaded.tensors, constants_of(parts))
@@ -69,7 +72,6 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
         signals |= {"tokens": np.asarray(prompt), "positions": np.arange(PROBE)}
         read = proven(read, signals, precision)
         precision = precisions(read, probe, graph)
-        bare = runner.run(inputs.arrays(prompt), [inputs.logits])[inputs.logits]
         tokenizer, note = open_tokenizer(loaded.path, options.tokenizer)
         kinds = sorted({*stored(read.weights, graph, loaded.tensors.stored).values()})
         info = ModelInfo(
@@ -85,7 +87,7 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
             device="cpu" if options.providers == "CPUExecutionProvider" else options.providers,
             settings=runner.settings,
             capture_tolerance=_moved(bare, probe[inputs.logits]),
-            notes=(*loaded.notes, *notes(read), *filter(None, [note])),
+            notes=(*loaded.notes, *notes(read), *filter(None, [note, _unseen(read.spec, loaded.config, loaded.genai)])),
         )
         editor = Editor(parts, reader.flow, read.places, steps(read.spec))
         return OnnxRuntimeSession(
@@ -101,6 +103,17 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
     except BaseException:
         runner.close()
         raise
+
+
+def _bare(runner: Runner, feeds: Mapping[str, Array], logits: str) -> Array:
+    """The logits of a run of which nothing else is asked. Raises `ModelOpenError` for a graph that ONNX Runtime cannot run as it is."""
+    try:
+        return runner.run(feeds, [logits])[logits]
+    except BackendError as error:
+        raise ModelOpenError(
+            f"{runner.loaded.path} does not run on a prompt of {PROBE} tokens, and nothing was asked of it but logits: export it again, by "
+            f"another exporter or for another length. {error}"
+        ) from error
 
 
 def _probe(
@@ -135,6 +148,17 @@ def _context(config: Mapping[str, Any], genai: Mapping[str, Any]) -> int | None:
         if isinstance(found, int) and not isinstance(found, bool) and found > 0:
             return found
     return None
+
+
+def _unseen(spec: ModelSpec, config: Mapping[str, Any], genai: Mapping[str, Any]) -> str:
+    """A note where a file beside the graph says a window, and no attention of the graph has one."""
+    seen = any(block.attention is not None and block.attention.window for block in spec.blocks)
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    slides = genai.get("model", {}).get("decoder", {}).get("sliding_window")
+    said = window or (slides.get("window_size") if isinstance(slides, dict) else None)
+    if seen or not isinstance(said, int) or said >= (spec.context or UNSAID):
+        return ""
+    return f"a file beside the graph says a window of {said} tokens, and the graph has none: what runs sees the whole prompt"
 
 
 def _family(config: Mapping[str, Any], genai: Mapping[str, Any]) -> str:

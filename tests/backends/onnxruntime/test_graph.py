@@ -182,3 +182,14 @@ def test_one_number_is_told_from_several_without_computing_it(nodes, expected):
     constants = [("one", np.float32(2.0)), ("many", np.ones(3, np.float32)), ("zero", np.int64(0))]
     constants = [(name, np.asarray(array)) for name, array in constants]
     assert read(model(made, constants)).is_number("n") == expected
+
+
+@pytest.mark.parametrize(("op", "expected"), [("Gather", True), ("Slice", True), ("Squeeze", True), ("Concat", False)])
+def test_a_length_that_is_picked_of_a_shape_is_one_number(op, expected):
+    vertices = [
+        Vertex(0, "Shape", "", ("x",), ("s",)),
+        Vertex(1, op, "", ("s", "which"), ("n",)),
+        Vertex(2, "Neg", "", ("n",), ("m",)),
+    ]
+    graph = Graph(vertices, ["which"], {"which": 3}, ["x"])
+    assert graph.is_number("n") == graph.is_number("m") == expected

@@ -88,7 +88,7 @@ def test_a_large_request_is_run_in_groups_and_hands_over_the_same(edits, model, 
 
 
 def test_no_more_is_held_than_may_be(model, monkeypatch):
-    held, most, limit = [], [], 30_000
+    held, most, limit = [], [], 9_000
     inner = type(model.session._runner).run
 
     def watched(self, feeds, outputs):
