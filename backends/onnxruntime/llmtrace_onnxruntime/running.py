@@ -112,7 +112,7 @@ class Runner:
 
     def _piece(self, given: Mapping[str, Array], outputs: Sequence[str]) -> Session:
         self._check_open()
-        options = evolve(self.options, optimization="off", prepacking=False)
+        options = evolve(self.options, optimization="off", prepacking=False, threads=1)
         what = f"the part of {self.loaded.path} that makes {shown(outputs[0])}"
         return Session(piece(self.proto, given, outputs), self.loaded, options, self.shared, what=what)
 

@@ -113,6 +113,8 @@ def session_options(options: OnnxRuntimeOptions, loaded: Loaded) -> onnxruntime.
     settings.log_severity_level = SILENT
     settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[options.optimization])
     settings.intra_op_num_threads = options.threads or 0
+    # each session has threads of its own, and many are kept: those that wait must not turn on the spot
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.use_deterministic_compute = options.deterministic
     settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(loaded.base))
     if not options.prepacking:

@@ -25,14 +25,14 @@ def differences(found: ModelSpec, expected: ModelSpec, length: int, neutral: Col
 
     `neutral` are weights of norms that change nothing: ones that multiply, noughts that are added.
     """
-    lines: dict[str, list[int]] = {}
+    lines: dict[str, dict[int, None]] = {}
     for at, ours, theirs in _fields("", found, expected, length):
         if at.replace(".weight", ".w").replace(".bias", ".b") in neutral and not theirs:
             continue
         layer = int(at.split(".")[1]) if at.startswith("blocks.") else -1
         text = f"{any_layer(at)} {_shown(theirs)} → {_shown(ours)}"
-        lines.setdefault(text, []).append(layer)
-    return tuple(_placed(text, layers, len(expected.blocks)) for text, layers in lines.items())
+        lines.setdefault(text, {})[layer] = None  # a norm of two branches is met twice
+    return tuple(_placed(text, list(layers), len(expected.blocks)) for text, layers in lines.items())
 
 
 def _placed(text: str, layers: list[int], blocks: int) -> str:

@@ -139,10 +139,14 @@ def _apart(trace: Trace, wanted: Mapping[str, Step], expected: Mapping[str, Arra
 
 
 def _followed(model: Model) -> dict[str, float]:
-    """Of each site that is captured: 0 where it follows from the graph's own weights, else by how much it does not. Derived ones do."""
-    errors = dict.fromkeys(steps(model.spec), 0.0)
+    """Of each site: 0 where it follows from the graph's own weights, else by how much it does not; infinitely where nothing tells.
+
+    What is derived follows, since that is how it is made.
+    """
+    errors = {site: 0.0 for site in steps(model.spec) if site not in model.session.offers}
     for error in model.verify(PROMPT):
-        errors[error.site] = error.relative_error if error.status == "violated" else 0.0
+        if error.site in model.session.offers:
+            errors[error.site] = 0.0 if error.status == "holds" else error.relative_error or np.inf
     return errors
 
 

@@ -37,7 +37,7 @@ HEAD = """# Exports
 
 What this page counts: graphs from the exporters that people use, of one tiny seeded model an architecture, and how much of each this backend
 finds. It is written by `python -m tests.backends.onnxruntime.matrix --write docs/onnxruntime-exports.md`, which makes the graphs, opens
-them and compares them, site by site, with PyTorch on the same checkpoint and prompt; nothing in it is typed by hand.
+them and compares them, site by site, with PyTorch on the same checkpoint and prompt. Only its last section is written by hand.
 
 **Applicable** are the sites of the checkpoint's own spec, but for a head's `result` and a norm's `scale` and `normalized`, which no graph
 holds as they are. **Located** are those that are handed out, and those that the equations derive within their block from what is handed
@@ -47,7 +47,7 @@ within 1e-5 of PyTorch's (relative error of the whole signal).
 Some graphs **differ**: the exporter lost something, and the graph computes another model than its checkpoint. The spec that was read says
 so. Their sites are compared with what the equations of *that* spec make of the checkpoint's weights, so a difference that is not named
 would show as unequal. So are those of `falcon-alibi`, to which transformers' eager attention adds ALiBi twice. **Coarse** graphs (float16, int8, int4) have other weights than the checkpoint: of their sites is counted what
-follows from their own weights, within the tolerance of `verify`.
+follows from their own weights, within the tolerance of `verify`; that says of a derived site nothing, since that is how it is made.
 """
 
 

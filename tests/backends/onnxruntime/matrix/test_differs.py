@@ -71,3 +71,13 @@ def test_scores_divided_by_their_sum_are_scores_of_the_chosen():
         evolve(block, branches=(block.branches[0], evolve(block.branches[1], module=other))) for block in spec.blocks
     )
     assert differences(evolve(spec, blocks=blocks), spec, LENGTH) == ()
+
+
+def test_a_norm_of_two_branches_is_named_once():
+    spec = spec_of({"model_type": "gptj", **TINY["gptj"]})
+    blocks = tuple(
+        evolve(block, norms=tuple(evolve(one, norm=evolve(one.norm, eps=0.5)) for one in block.norms))
+        for block in spec.blocks
+    )
+    (line,) = differences(evolve(spec, blocks=blocks), spec, LENGTH)
+    assert line == "blocks.*.ln1.eps 1e-05 → 0.5"
