@@ -43,8 +43,8 @@ class Asked:
     prompt: str | None
     tokens: tuple[int, ...] | None
     prompt_file: str | None
-    chat: bool
-    system: str | None
+    chat: bool = False
+    system: str | None = None
 
     @property
     def given(self) -> bool:
