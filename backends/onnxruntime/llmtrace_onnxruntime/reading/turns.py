@@ -16,6 +16,7 @@ from llmtrace.errors import BackendError
 from llmtrace.schema.rotary import frequencies, gain
 from llmtrace.schema.sites import Array
 from llmtrace.spec import DynamicNtk, LongRope, Rotary
+from llmtrace_onnxruntime.graph import Vertex
 from llmtrace_onnxruntime.identify.decimals import settle
 from llmtrace_onnxruntime.identify.measured import Unfit, double
 from llmtrace_onnxruntime.identify.rotary import find_rotary, off_by
@@ -73,9 +74,9 @@ def find_switch(reader: Reader, names: Sequence[str], given: Callable[[int], Map
     return Switch(low, steady)
 
 
-def tables_of(reader: Reader, vertices: Sequence[object]) -> list[str]:
+def tables_of(reader: Reader, vertices: Sequence[Vertex]) -> list[str]:
     """What some vertices read that is neither content nor a constant."""
-    found = [name for vertex in vertices for name in vertex.reads if name]  # type: ignore[attr-defined]
+    found = [name for vertex in vertices for name in vertex.reads if name]
     return list(
         dict.fromkeys(name for name in found if name not in reader.flow and name not in reader.flow.graph.constants)
     )
