@@ -17,9 +17,7 @@ from llmtrace.trace import Token
 Span: TypeAlias = tuple[int, int]
 MOST_ADDED = 4
 """A tokenizer adds at most so many tokens before a text, and after it."""
-BLANKS = re.compile(
-    b"(?:[\t-\r ]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)*"
-)
+BLANK = re.compile(b"[\t-\r ]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80")
 """Unicode's blanks, in UTF-8."""
 
 
@@ -34,13 +32,13 @@ def spans(tokens: Sequence[Token], text: str) -> tuple[Span, ...]:
     """
     data = encoded(text)
     raws = [token.text.encode("utf-8", "surrogatepass") if token.bytes is None else token.bytes for token in tokens]
-    furthest = 0
+    failed = 0
     for before, after in _added(len(raws)):
         found, reached = _walk(raws[before : len(raws) - after], data)
         if found is not None:
             return ((0, 0),) * before + tuple(found) + ((len(data), len(data)),) * after
-        furthest = max(furthest, reached)
-    place = len(data[:furthest].decode("utf-8", "ignore"))
+        failed = failed or reached
+    place = len(data[:failed].decode("utf-8", "ignore"))
     raise PromptError(
         f"The tokens do not spell the text: its character {place}, {text[place]!r}, is not in them. "
         "The tokenizer changes the text, or its vocabulary has no token for that."
@@ -92,7 +90,10 @@ def encoded(text: str) -> bytes:
 
 
 def _added(tokens: int) -> Iterator[tuple[int, int]]:
-    """How many tokens were added before and after, fewest first, and rather before."""
+    """How many tokens were added before and after, fewest first, and rather before.
+
+    The first that spells anything says where the text is lost: with more tokens out of the way, chance leads further.
+    """
     for both in range(min(tokens, 2 * MOST_ADDED) + 1):
         for after in range(both + 1):
             if both - after <= MOST_ADDED and after <= MOST_ADDED:
@@ -111,18 +112,21 @@ def _walk(raws: Sequence[bytes], data: bytes) -> tuple[list[Span] | None, int]:
             return None, at
         found.append(span)
         at = span[1]
-    return (found if _blanks(data, at) == len(data) else None), at
+    return (found if [at, *_after_blanks(data, at)][-1] == len(data) else None), at
 
 
 def _ways(raw: bytes, data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    """Where a token may begin, and what it covers: here, here without a blank in front, or after blanks that are left out."""
+    """Where a token may begin, and what it covers: here, here without a blank in front, or after blanks that are left out, few rather
+    than many."""
     yield at, raw
     if raw.startswith(b" "):
         yield at, raw[1:]
-    yield _blanks(data, at), raw
+    for after in _after_blanks(data, at):
+        yield after, raw
 
 
-def _blanks(data: bytes, at: int) -> int:
-    """Where the blanks from here on end."""
-    found = BLANKS.match(data, at)
-    return at if found is None else found.end()
+def _after_blanks(data: bytes, at: int) -> Iterator[int]:
+    """Where each blank from here on ends."""
+    while found := BLANK.match(data, at):
+        at = found.end()
+        yield at

@@ -34,6 +34,7 @@ def in_blocks(kind: str, x: Array) -> Array:
     width = rows.shape[1]
     blocks = np.pad(rows, ((0, 0), (0, -width % length))).reshape(len(x), -1, length)
     steps = np.abs(blocks).max(-1, keepdims=True) / LEVELS
-    levels = np.rint(np.divide(blocks, steps, out=np.zeros_like(blocks), where=steps > 0))
-    rounded: Array = (levels * steps).reshape(len(x), -1)[:, :width].reshape(x.shape)
+    told = steps > 0  # not so for zeros, and for numbers too small to have a 127th part: they stay as they are
+    levels = np.rint(np.divide(blocks, steps, out=np.zeros_like(blocks), where=told))
+    rounded: Array = np.where(told, levels * steps, blocks).reshape(len(x), -1)[:, :width].reshape(x.shape)
     return rounded

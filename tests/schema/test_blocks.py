@@ -38,7 +38,7 @@ def test_no_number_moves_by_more_than_half_a_step_of_its_block(x, kind):
     for start in range(0, x.shape[1], length):
         block = slice(start, start + length)
         step = np.abs(x[:, block]).max(-1, keepdims=True) / 127
-        assert (moved[:, block] <= step * (0.5 + 1e-9) + np.finfo(float).tiny).all()
+        assert (moved[:, block] <= step * (0.5 + 1e-9)).all()
 
 
 def test_whole_numbers_and_further_axes_stay_as_they_are():
