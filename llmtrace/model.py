@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from llmtrace.calling import ReadWeights, calling, run, run_many
+from llmtrace.deriving import Deriving
 from llmtrace.edits import Edit
 from llmtrace.errors import without_weights
 from llmtrace.protocol import Observer, SupportsMany, SupportsWeights, TraceSession
-from llmtrace.recording import Deriving, Fold, Folding, Plan, Recorder, plan
+from llmtrace.recording import Fold, Folding, Plan, Recorder, plan
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sites import Array
 from llmtrace.selection import DEFAULT_MAX_BYTES, Capture, as_selection, check_bytes, select

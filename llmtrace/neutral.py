@@ -10,9 +10,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from llmtrace.calling import run, run_many
+from llmtrace.deriving import Deriving
 from llmtrace.errors import SchemaViolationError
 from llmtrace.protocol import Request, SupportsMany, SupportsReplay, TraceSession
-from llmtrace.recording import Deriving, Plan
+from llmtrace.recording import Plan
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sites import Array
 from llmtrace.schema.verify import distance

@@ -1,12 +1,11 @@
 """From a selection to a run. **Plan**: what is asked of the session, and what the core derives from that while the model runs.
 
-Three observers meet here: `Deriving` adds the derived signals to what the session hands over, `Recorder` keeps everything, `Folding`
-keeps one layer at a time for a fold.
+Three observers meet: `Deriving`, in a file of its own, adds the derived signals to what the session hands over, `Recorder` keeps
+everything, `Folding` keeps one layer at a time for a fold.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -14,17 +13,15 @@ import numpy as np
 from attrs import evolve, frozen
 
 from llmtrace.edits import Change, Edit, changes
-from llmtrace.errors import CapabilityError, EditNotSupportedError, SchemaViolationError, SignalUnavailableError
-from llmtrace.protocol import Observer, Request, SupportsEdits, SupportsReplay, TraceSession
+from llmtrace.errors import CapabilityError, EditNotSupportedError, SignalUnavailableError
+from llmtrace.protocol import Request, SupportsEdits, SupportsReplay, TraceSession
+from llmtrace.schema.attending import attends
 from llmtrace.schema.evaluate import Equations, Signals
 from llmtrace.schema.precision import BYTES, Precision
 from llmtrace.schema.sites import INPUTS, Array
-from llmtrace.schema.steps import any_layer, layer_of, stage_of
+from llmtrace.schema.steps import any_layer, layer_of
 from llmtrace.selection import Cut, Pick, Selection, cut, size
 from llmtrace.trace import REPLAYED, Provenance, Signal
-
-EMBEDDINGS = -1
-"""The stage of a run before block 0; block L is stage L, and the end comes after the last."""
 
 
 @frozen
@@ -163,11 +160,17 @@ def _words(edits: Sequence[Edit], equations: Equations) -> dict[str, str]:
 
 
 def _derived_precision(session: TraceSession, equations: Equations, site: str, rests: tuple[str, ...]) -> Precision:
-    """Derived signals are computed in float64 and kept as float32, or as float64 where all that they rest on is."""
-    if equations.steps[site].equation.integer:
+    """Derived signals are computed in float64 and kept as float32, or as float64 where all that they rest on is.
+
+    What queries and keys of at most float32 give, attention patterns above all, is computed in float32: it is one large array a head.
+    """
+    step = equations.steps[site]
+    if step.equation.integer:
         return Precision("int64", "float64")
     wide = all(session.offers[name].dtype in ("float64", "int64") for name in rests)
-    return Precision("float64" if wide else "float32", "float64")
+    if wide:
+        return Precision("float64", "float64")
+    return Precision("float32", "float32" if attends(step, rests) else "float64")
 
 
 def _unavailable(session: TraceSession, site: str, error: SignalUnavailableError) -> SignalUnavailableError:
@@ -180,96 +183,6 @@ def _unavailable(session: TraceSession, site: str, error: SignalUnavailableError
         f"{site} is not available from the backend {session.info.backend} ({gap.kind}): {gap.reason}. {error}",
         gap=gap.kind,
     )
-
-
-class Deriving:
-    """Passes on what the session hands over, and adds what is derived from it, layer by layer.
-
-    Holds the inputs of derivations that are still to come, and nothing else. Holds the session to the protocol too: each signal
-    once, in layer order, of the shape and type that were promised. Raises `SchemaViolationError`.
-    """
-
-    def __init__(self, plan: Plan, observer: Observer) -> None:
-        self._plan = plan
-        self._observer = observer
-        self._who = f"The backend {plan.backend}" if plan.backend else "The session"
-        self._blocks = len(plan.equations.spec.blocks)
-        self._stage = EMBEDDINGS
-        self._seen: set[str] = set()
-        self._held: dict[str, Array] = {"tokens": np.asarray(plan.ids), "positions": np.arange(len(plan.ids))}
-        self._uses = Counter(name for rests in plan.derived.values() for name in rests)
-
-    def signal(self, site: str, array: Array) -> None:
-        """Check what came, pass it on as cut, and hold it if a derivation rests on it."""
-        plan = self._plan
-        if self._stage == EMBEDDINGS != self._stage_of(site):
-            self._close()
-        self._check(site, array)
-        self._seen.add(site)
-        if self._uses[site]:
-            self._held[site] = array.copy()
-        if site in plan.cuts:
-            wanted = plan.cuts[site]
-            seen = (array if wanted == plan.asked[site] else wanted.apply(array)).view()
-            seen.flags.writeable = False  # an observer that wrote here would write into the model
-            self._observer.signal(site, seen)
-
-    def layer_done(self, layer: int) -> None:
-        """Derive what stands in this layer, then close it."""
-        if self._stage == EMBEDDINGS:
-            self._close()
-        if layer != self._stage or layer == self._blocks:
-            due = f"block {self._stage}" if self._stage < self._blocks else "none"
-            raise SchemaViolationError(f"{self._who} closed block {layer} where {due} was to be closed.")
-        self._close()
-        self._observer.layer_done(layer)
-
-    def finish(self) -> None:
-        """Derive what stands at the end, and check that everything came. Call once the run is over."""
-        if self._stage == EMBEDDINGS:
-            self._close()
-        if self._stage != self._blocks:
-            raise SchemaViolationError(f"{self._who} ended a run without closing block {self._stage}.")
-        self._close()
-
-    def _stage_of(self, site: str) -> int:
-        return stage_of(site, self._blocks)
-
-    def _check(self, site: str, array: Array) -> None:
-        plan = self._plan
-        if site not in plan.asked or site in self._seen:
-            fault = "twice" if site in self._seen else "without being asked"
-            raise SchemaViolationError(f"{self._who} handed over {site} {fault}.")
-        if self._stage_of(site) != self._stage:
-            due = f"block {self._stage}" if self._stage < self._blocks else "the end"
-            raise SchemaViolationError(f"{self._who} handed over {site} out of order: {due} was to come.")
-        shape, dtype = plan.asked[site].shape(plan.equations.steps[site].shape(len(plan.ids))), plan.dtypes[site]
-        if array.shape != shape:
-            raise SchemaViolationError(
-                f"{self._who} handed over {site} with shape {list(array.shape)} instead of {list(shape)}."
-            )
-        if array.dtype.name != dtype or not array.dtype.isnative:
-            raise SchemaViolationError(
-                f"{self._who} handed over {site} as {array.dtype.name}, but offers it as {dtype}."
-            )
-
-    @np.errstate(invalid="ignore", over="ignore")  # NaN and infinity are the model's own values, and reported as such
-    def _close(self) -> None:
-        """End a stage: nothing of it may be missing; what is derived in it is derived now."""
-        plan = self._plan
-        for site in plan.asked:
-            if self._stage_of(site) == self._stage and site not in self._seen:
-                raise SchemaViolationError(f"{self._who} did not hand over {site}, which it offers.")
-        look = plan.equations.looking(self._held)
-        for site in [site for site in plan.derived if self._stage_of(site) == self._stage]:
-            array = np.asarray(look(site), plan.dtypes[site]).view()
-            array.flags.writeable = False
-            self._observer.signal(site, plan.cuts[site].apply(array))
-            for name in plan.derived[site]:
-                self._uses[name] -= 1
-                if not self._uses[name]:
-                    del self._held[name]
-        self._stage += 1
 
 
 class Recorder:

@@ -69,7 +69,12 @@ def softmax_gain(a: Attention, signals: Mapping[str, Array]) -> float:
 
 def visible(positions: Array, window: int | None) -> Array:
     """Which keys a query may see, [query key]: itself and those before it, `window - 1` at most."""
-    distance = positions[:, None] - positions[None, :]
+    return sees(positions, positions, window)
+
+
+def sees(queries: Array, keys: Array, window: int | None) -> Array:
+    """The same of queries and keys at the given positions, [query key]."""
+    distance = queries[:, None] - keys[None, :]
     return np.asarray((distance >= 0) & (distance < (window or np.inf)))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -68,15 +70,27 @@ def gain(r: Rotary) -> float:
             return 1.0
 
 
+@lru_cache(maxsize=8)
+def _turns(r: Rotary, positions: bytes, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Cosine and sine of the angles, times the gain, [token 1 width/2]; the same in each layer, so they are made once."""
+    places = np.frombuffer(positions, np.int64)
+    angle = places[:, None, None] * frequencies(r, int(places.max()) + 1)
+    cos, sin = (gain(r) * f(angle).astype(dtype) for f in (np.cos, np.sin))
+    return cos, sin
+
+
 def rotate(r: Rotary | None, x: Array, positions: Array) -> Array:
     """Turn the pairs of the leading channels of every head; `[token head d_head]` stays so."""
     if r is None:
         return x
-    angle = positions[:, None, None] * frequencies(r, int(positions.max()) + 1)
-    cos, sin = (gain(r) * f(angle).astype(x.dtype) for f in (np.cos, np.sin))
-    turned, half = x.copy(), r.width // 2
+    cos, sin = _turns(r, positions.astype(np.int64).tobytes(), x.dtype)
+    turned, half = x.copy() if r.width < x.shape[-1] else np.empty_like(x), r.width // 2
     first = slice(0, half) if r.layout == "half" else slice(0, r.width, 2)
     second = slice(half, r.width) if r.layout == "half" else slice(1, r.width, 2)
     a, b = x[..., first], x[..., second]
-    turned[..., first], turned[..., second] = a * cos - b * sin, b * cos + a * sin
+    c, d = turned[..., first], turned[..., second]
+    part = b * sin  # one array besides the result: new pages cost as much as the arithmetic
+    np.subtract(np.multiply(a, cos, out=c), part, out=c)
+    np.multiply(a, sin, out=part)
+    np.add(np.multiply(b, cos, out=d), part, out=d)
     return turned

@@ -17,8 +17,9 @@ import numpy as np
 import llmtrace
 from llmtrace.model import Model
 from llmtrace.protocol import Preset
+from llmtrace.schema.precision import BYTES
 from llmtrace.schema.sites import Array
-from llmtrace.selection import Capture
+from llmtrace.selection import Capture, size
 from tests.benchmarks.paired import Ratio, paired
 from tests.benchmarks.tracing import Nobody
 
@@ -84,7 +85,19 @@ def _variants(model: Model, path: Path, preset: Preset, length: int) -> dict[str
     variants["everything, kept in a trace"] = lambda: model.trace(ids, capture=offered, max_bytes=None)
     variants["a copy of the patterns' bytes"] = copied(patterns)
     variants["a copy of the bytes of everything"] = copied(offered)
+    variants["a copy of it in memory of its own"] = _kept(model, ids, offered)
     return variants
+
+
+def _kept(model: Model, ids: Sequence[int], capture: Sequence[str]) -> Callable[[], object]:
+    """The floor of a trace: an array a signal, in pages that the system has to make."""
+    ready = model.plan(model.tokens(ids), capture)
+    sizes = [
+        size(ready.equations.steps[site], part, len(ids), BYTES[ready.dtypes[site]])
+        for site, part in ready.cuts.items()
+    ]
+    sources = {count: np.ones(count, np.uint8) for count in sizes}
+    return lambda: [sources[count].copy() for count in sizes]
 
 
 def _bare(model: Model, path: Path, preset: Preset, ids: Sequence[int]) -> Callable[[], object]:

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmtrace.deriving import Deriving
 from llmtrace.errors import CapabilityError, SchemaViolationError, SignalUnavailableError
 from llmtrace.model import Model
 from llmtrace.protocol import Gap
-from llmtrace.recording import Deriving, Folding, plan
+from llmtrace.recording import Folding, plan
 from llmtrace.schema.steps import layer_of, steps
 from llmtrace.selection import select
 from tests.specs import CLEAR, SPECS, FakeSession, WeighedSession, capture, equations, model, sequential, specs
