@@ -14,9 +14,11 @@ ROUNDOFF: dict[str, float] = {
     "bfloat16": 2.0**-8,
     "q8_0": 2.0**-8,
     "q8_k": 2.0**-8,
+    "uint8_tensor": 2.0**-8,
 }
 """Unit round-off by type name: half the distance from 1 to the next number. Of `q8_0`, ggml's blocks of 32 in 8 bits, what fits its
-error on Gaussian numbers, 3.8e-5 of their square (a step of 1/127 of the block's largest)."""
+error on Gaussian numbers, 3.8e-5 of their square (a step of 1/127 of the block's largest). The others of 8 bits have the same: what they
+cost is felt (`blocks`), and this is the least."""
 
 BYTES: dict[str, int] = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "uint8": 1}
 """Bytes an element, of every type that a signal may be handed over in."""

@@ -15,7 +15,7 @@ import numpy as np
 from attrs import frozen
 
 from llmtrace.errors import SignalUnavailableError
-from llmtrace.schema.blocks import BLOCKS, FELT, in_blocks
+from llmtrace.schema.blocks import FELT, ROUNDED, rounded_to
 from llmtrace.schema.evaluate import Equations, Look, Signals
 from llmtrace.schema.moe import ranking
 from llmtrace.schema.precision import Precision
@@ -125,10 +125,10 @@ def _judge(
 
 
 def _felt(equations: Equations, step: Step, expected: Array, look: Look, precision: Precision) -> tuple[float, float]:
-    """What rounding a product's operands to blocks explains, of the whole and of the worst token (`blocks`)."""
-    if precision.operands not in BLOCKS or not step.equation.sums:
+    """What rounding a product's operands to 8 bits explains, of the whole and of the worst token (`blocks`)."""
+    if precision.operands not in ROUNDED or not step.equation.sums:
         return 0.0, 0.0
-    rounded = equations.evaluate(step.site, lambda name: in_blocks(precision.operands, look(name)))
+    rounded = equations.evaluate(step.site, lambda name: rounded_to(precision.operands, look(name)))
     felt, most = distance(rounded, expected, token_axis(step))
     return FELT * felt, FELT * most
 

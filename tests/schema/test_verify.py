@@ -9,7 +9,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtrace.schema.blocks import BLOCKS
+from llmtrace.schema.blocks import ROUNDED
 from llmtrace.schema.precision import BYTES, ROUNDOFF, Precision
 from llmtrace.schema.verify import distance, ratio, verify
 from llmtrace.spec import GatedMlp, Moe
@@ -326,7 +326,7 @@ def test_zero_against_zero_is_nothing_and_anything_against_zero_is_infinite():
     assert distance(np.ones((2, 2)), np.ones((2, 3))) == (math.inf, math.inf)
 
 
-@pytest.mark.parametrize("name", [name for name in ROUNDOFF if name not in BLOCKS])  # those have tests of their own
+@pytest.mark.parametrize("name", [name for name in ROUNDOFF if name not in ROUNDED])  # those have tests of their own
 def test_a_round_off_is_half_the_step_after_one(name):
     if name == "tf32":
         assert ROUNDOFF[name] == 2.0**-11  # ten explicit bits, as float16

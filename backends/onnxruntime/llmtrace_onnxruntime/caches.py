@@ -4,6 +4,7 @@ became of it, or at last `genai_config.json`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import onnx
@@ -13,9 +14,14 @@ from llmtrace_onnxruntime.choosing import decoder
 from llmtrace_onnxruntime.flow import Flow, attribute, dims, reading
 from llmtrace_onnxruntime.proto import Loaded
 
-GQA = "GroupQueryAttention"
-BEFORE = frozenset({"Identity", "Cast", "Reshape", "Transpose", "Add", "RotaryEmbedding", "Unsqueeze", "Squeeze"})
+GQA, OWN = "GroupQueryAttention", "com.microsoft"
+BEFORE = frozenset(
+    {"Identity", "Cast", "Reshape", "Transpose", "Add", "Mul", "RotaryEmbedding", "Unsqueeze", "Squeeze"}
+)
 """What may stand between a projection and the attention that reads it."""
+
+PRODUCTS = frozenset({"MatMul", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"})
+"""Products by the matrix [in, out] that they read second."""
 
 
 def past_shape(
@@ -25,6 +31,9 @@ def past_shape(
 
     Raises `UnsupportedModelError` for a cache of fixed length, and for a length that nothing tells.
     """
+    if (both := _stacked(flow, name)) is not None:
+        heads, width = _heads_of(loaded, both, shape)
+        return (2, 1, heads, 0, width)
     attention = _attention(flow, name)
     present = _present(loaded, flow, name)
     if attention is not None:
@@ -62,6 +71,28 @@ def is_ring(flow: Flow, name: str) -> bool:
 def ring(attention: onnx.NodeProto) -> bool:
     """Whether it keeps a window's tokens only."""
     return bool(attribute(attention, "sliding_window_cache", 0))
+
+
+def _stacked(flow: Flow, name: str) -> onnx.NodeProto | None:
+    """ONNX Runtime's `Attention` that reads a cache of keys and values on top of each other: [2, prompt, head, token, channel]."""
+    return next(
+        (node for node, place in flow.arrivals(name) if (node.op_type, node.domain, place) == ("Attention", OWN, 4)),
+        None,
+    )
+
+
+def _heads_of(loaded: Loaded, attention: onnx.NodeProto, shape: tuple[int | str, ...]) -> tuple[int, int]:
+    """How many heads a stacked cache has, and how wide they are: as the operator's matrix has them, where the shape leaves that open."""
+    heads, sizes = attribute(attention, "num_heads", 0), attribute(attention, "qkv_hidden_sizes")
+    width = shape[-1]
+    if isinstance(heads, int) and heads and not isinstance(width, int):
+        whole = loaded.tensors.shapes.get(attention.input[1], (0,))[-1]
+        width = (int(sizes[1]) if isinstance(sizes, Sequence) and not isinstance(sizes, str) else whole // 3) // heads
+    if not isinstance(heads, int) or not heads or not isinstance(width, int) or not width:
+        raise UnsupportedModelError(
+            f"{loaded.path}: nothing tells how wide the heads of its caches are: export the model again, with shapes of its caches."
+        )
+    return heads, width
 
 
 def _attention(flow: Flow, name: str) -> onnx.NodeProto | None:
@@ -140,7 +171,7 @@ def _head(loaded: Loaded, flow: Flow, attention: onnx.NodeProto) -> int | None:
     width = None
     if made.op_type == "MatMulNBits":
         width = attribute(made, "N")
-    elif made.op_type in {"MatMul", "FusedMatMul"}:
+    elif made.op_type in PRODUCTS:
         weight = flow.origin(reading(made, 1), {"Identity", "Cast", "DequantizeLinear"})
         shape = loaded.tensors.shapes.get(weight, ())
         width = shape[-1] if len(shape) == 2 else None

@@ -183,7 +183,8 @@ def _unpacked(packed: Array, bits: int) -> Array:
     """Numbers of a few bits out of bytes along the last axis, low bits first."""
     if bits == 8:
         return packed
-    per = 8 // bits
-    shifts = np.arange(per, dtype=np.uint8) * np.uint8(bits)
-    numbers = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
-    return np.asarray(numbers.reshape(*packed.shape[:-1], -1))
+    per, mask = 8 // bits, np.uint8((1 << bits) - 1)
+    numbers: Array = np.empty((*packed.shape, per), np.uint8)
+    for place in range(per):
+        np.bitwise_and(packed >> np.uint8(place * bits), mask, out=numbers[..., place])
+    return numbers.reshape(*packed.shape[:-1], -1)

@@ -14,6 +14,7 @@ from attrs import frozen
 
 from llmtrace_onnxruntime.flow import Flow, attribute, dims, reading
 from llmtrace_onnxruntime.proto import Loaded
+from llmtrace_onnxruntime.spelling import spelled
 
 HEAD = frozenset({
     "Identity", "Cast", "MatMul", "Gemm", "MatMulNBits", "FusedMatMul", "Add", "Mul", "Div", "Tanh", "Unsqueeze", "Squeeze", "Reshape",
@@ -62,7 +63,9 @@ def whole(loaded: Loaded, logits: str) -> onnx.ModelProto | None:
 
 
 def _cuts(loaded: Loaded, flow: Flow, logits: str) -> Iterator[Cutting]:
-    """Back from the logits, over the head and what scales it."""
+    """Back from the logits, over the head and what scales it; a head of whole numbers is one of what they stand for."""
+    spelt = spelled(loaded.proto, loaded.tensors.shapes).model
+    flow = flow if spelt is loaded.proto else Flow(spelt.graph)
     name = logits
     while (node := flow.makers.get(name)) is not None and node.op_type in HEAD:
         inputs = [each for each in node.input if each and not flow.constant(each)]

@@ -35,12 +35,40 @@ class Part:
     columns: Array
 
     def natural(self, value: Array, tokens: int) -> Array:
-        """As the schema has it."""
-        return value.reshape(tokens, -1)[:, self.columns]
+        """As the schema has it. Columns that follow one another are not gathered: that would copy them one by one."""
+        rows, first, last = value.reshape(tokens, -1), self.columns.flat[0], self.columns.flat[-1]
+        if np.array_equal(self.columns.ravel(), np.arange(first, last + 1)):
+            return rows[:, first : last + 1].reshape(tokens, *self.columns.shape)
+        return rows.take(self.columns, 1)
 
     def put(self, value: Array, natural: Array) -> None:
         """The other way round, as `Rows.put`."""
         value.reshape(len(natural), -1)[:, self.columns] = natural
+
+
+@frozen(eq=False)
+class Biased:
+    """Rows to which the operator that reads them adds a constant first."""
+
+    form: Rows | Part
+    """How the sum would lie."""
+    bias: Array
+    """[channel]."""
+
+    def natural(self, value: Array, tokens: int) -> Array:
+        """As the schema has it."""
+        return self.form.natural(self._moved(value.reshape(tokens, -1), 1), tokens)
+
+    def put(self, value: Array, natural: Array) -> None:
+        """The other way round, as `Rows.put`: the operator adds the constant to what is written."""
+        rows = value.reshape(len(natural), -1)
+        total = self._moved(rows, 1)
+        self.form.put(total, natural)
+        rows[...] = self._moved(total, -1)
+
+    def _moved(self, rows: Array, sign: int) -> Array:
+        """Marks of what is changed are no numbers: they stay."""
+        return rows.copy() if rows.dtype == bool else rows + sign * self.bias
 
 
 @frozen(eq=False)
@@ -140,7 +168,7 @@ class Choices:
         return value.reshape(-1, tokens, width).swapaxes(0, 1)
 
 
-Form: TypeAlias = Rows | Part | Heads | Pattern | Scores | Choices
+Form: TypeAlias = Rows | Part | Biased | Heads | Pattern | Scores | Choices
 
 
 def held_by(place: tuple[str, Form]) -> tuple[str, ...]:

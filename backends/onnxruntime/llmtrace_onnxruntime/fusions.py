@@ -17,6 +17,7 @@ BIASED: Mapping[str, tuple[str, str]] = {
     "FastGelu": ("FastGelu", "com.microsoft"),
 }
 """Activations that may add a bias (read second) first, to the operator and domain of the activation alone."""
+WIDENS = "DequantizeLinear"
 ACTIVATIONS = ("Relu", "Tanh", "Sigmoid")
 """What `FusedGemm` may apply at last."""
 
@@ -25,7 +26,7 @@ def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which biases, factors and activations that an optimiser put into other operators stand for themselves again."""
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
-    nodes = list(copied.graph.node)
+    nodes = _once(copied.graph)
     kinds = {tensor.name: tensor.data_type for tensor in copied.graph.initializer}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in nodes:
@@ -41,6 +42,23 @@ def inside(parts: onnx.ModelProto, whole: onnx.ModelProto) -> frozenset[str]:
     """The values that the parts of a graph have and it has not."""
     made = [{name for node in model.graph.node for name in node.output} for model in (parts, whole)]
     return frozenset(made[0] - made[1])
+
+
+def _once(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes, without those that widen the same whole numbers again: an optimiser gives each reader its own."""
+    first: dict[bytes, str] = {}
+    instead: dict[str, str] = {}
+    kept, outputs = [], {value.name for value in graph.output}
+    for node in graph.node:
+        node.input[:] = [instead.get(name, name) for name in node.input]
+        if node.op_type == WIDENS and node.output[0] not in outputs:
+            same = onnx.NodeProto(op_type=WIDENS, input=node.input, attribute=node.attribute).SerializeToString()
+            if same in first:
+                instead[node.output[0]] = first[same]
+                continue
+            first[same] = node.output[0]
+        kept.append(node)
+    return kept
 
 
 def _parts(

@@ -65,6 +65,12 @@ class Graph:
                 found.update(filter(None, vertex.makes))
         return frozenset(found)
 
+    def root(self, name: str) -> str:
+        """The initialiser that a constant is made of, or a re-arrangement of."""
+        while name not in self.initialisers and (vertex := self.maker.get(name)) is not None and vertex.reads:
+            name = vertex.reads[0]
+        return name
+
     def is_number(self, name: str) -> bool:
         """Whether a value that is no content is one number, as far as that can be told without computing it."""
         if name not in self._sizes:

@@ -41,8 +41,8 @@ def locate(graph: Graph, tokens: str, logits: str, shapes: Mapping[str, tuple[in
     """The parts of the decoder that makes `logits` from `tokens`; `shapes` are those of initialisers."""
     if rounding := sorted({vertex.op for vertex in graph.vertices if vertex.op in INTEGERS}):
         raise UnsupportedModelError(
-            f"The graph rounds what its matrices read to 8-bit integers as it comes ({', '.join(rounding)}), which no equation says. Trace "
-            "the graph that it was made of, or one whose weights alone are rounded (MatMulNBits)."
+            f"The graph multiplies integers ({', '.join(rounding)}) in a way that is not read: of what its matrices read, rounded as it comes "
+            "(DynamicQuantizeLinear), each product is to be scaled to floats at once. Trace the graph that it was made of."
         )
     look_up = _look_up(graph, tokens, logits, shapes)
     row = look_up.makes[0]

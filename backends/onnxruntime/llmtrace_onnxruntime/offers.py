@@ -11,7 +11,7 @@ from llmtrace.schema.steps import Step, steps
 from llmtrace.spec import GatedMlp, Mlp, Moe, Norm
 from llmtrace.trace import CAPTURED, Provenance
 from llmtrace_onnxruntime.constants import Source
-from llmtrace_onnxruntime.forms import Choices, Form, Heads, Part, Scores
+from llmtrace_onnxruntime.forms import Biased, Choices, Form, Heads, Part, Scores
 from llmtrace_onnxruntime.graph import Graph
 from llmtrace_onnxruntime.reading.model import ReadModel
 from llmtrace_onnxruntime.segments import MOVES
@@ -66,7 +66,7 @@ def _functions(step: Step) -> str:
 
 
 def _operands(step: Step, weights: Mapping[str, Source]) -> str:
-    """ONNX Runtime's kernel of `accuracy_level` 4 multiplies 8-bit integers."""
+    """What ONNX Runtime rounds the other factor to: its kernel of `accuracy_level` 4 multiplies 8-bit integers, and so do dynamic products."""
     return next((weights[each.name].operands for each in step.weights.values() if each.name in weights), "")
 
 
@@ -84,6 +84,9 @@ def _handed(precision: Precision, dtype: str) -> str:
 
 
 def _provenance(form: Form) -> Provenance:
+    if isinstance(form, Biased):
+        inner = _provenance(form.form)
+        return Provenance("converted", f"{inner.detail}, bias added" if inner.detail else "bias added")
     if isinstance(form, Part):
         return Provenance(
             "converted", "columns of a product" if form.columns.ndim == 1 else "columns of a product, heads split"
@@ -112,7 +115,7 @@ def _gap(site: str, step: Step, read: ReadModel) -> Gap:
         return Gap("upstream", "it stays inside the norm")
     if isinstance(step.record, Moe):
         return Gap("upstream", "one operator does all that the experts do, and keeps it to itself")
-    if name in ("scores", "pattern", "rot_q", "rot_k"):
+    if name in ("q", "k", "v", "scores", "pattern", "rot_q", "rot_k"):
         return Gap("upstream", "one operator does all of attention, and keeps it to itself")
     return Gap("upstream", "no value of the graph holds it")
 

@@ -32,9 +32,10 @@ from llmtrace_onnxruntime.reading.model import read_model
 from llmtrace_onnxruntime.reading.reader import Reader
 from llmtrace_onnxruntime.running import Runner
 from llmtrace_onnxruntime.session import OnnxRuntimeSession
+from llmtrace_onnxruntime.spelling import spelled
 from llmtrace_onnxruntime.sums import name_sums, parted
 from llmtrace_onnxruntime.tokenizer import open_tokenizer
-from llmtrace_onnxruntime.values import values
+from llmtrace_onnxruntime.values import beneath, values
 from llmtrace_onnxruntime.weights import stored
 
 PROBE = 13
@@ -53,18 +54,24 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
     name_sums(proto)
     runner = Runner(loaded, options, proto=proto)
     in_parts = unfused(parted(proto))
-    graph = read_graph(in_parts, loaded.tensors.shapes)
+    spelt = spelled(in_parts, loaded.tensors.shapes)
+    graph = read_graph(spelt.model, loaded.tensors.shapes)
     try:
-        anatomy = locate(graph, inputs.tokens, inputs.logits, loaded.tensors.shapes)
-        prompt = _prompt(loaded.tensors.shapes.get(anatomy.look_up.reads[0], (PROBE,))[0])
-        parts, hidden = runner.other(in_parts), inside(in_parts, proto)
+        anatomy = locate(graph, inputs.tokens, inputs.logits, spelt.shapes)
+        prompt = _prompt(spelt.shapes.get(anatomy.look_up.reads[0], (PROBE,))[0])
+        parts, hidden = runner.other(spelt.model), inside(spelt.model, proto)
         bare = _bare(runner, inputs.arrays(prompt), inputs.logits)
-        probe = _probe(runner, parts, inputs.arrays(prompt), values(anatomy, graph), hidden)
-        pieces = Pieces(graph, parts, inputs.arrays)
+        wanted = values(anatomy, graph)
+        sums = beneath(wanted, hidden, graph)
+        wanted = tuple(dict.fromkeys((*wanted, *(term for term, _ in sums.values()))))
+        probe = _probe(runner, parts, inputs.arrays(prompt), wanted, hidden)
+        flow = graph.flow(anatomy.row)
+        pieces = Pieces(flow, parts, inputs.arrays)
         constants = Constants(graph, loaded.tensors, constants_of(parts))
         context = _context(loaded.config, loaded.genai)
-        reader = Reader(graph.flow(anatomy.row), pieces, constants, probe, PROBE, context or UNSAID)
-        read = read_model(reader, anatomy, _family(loaded.config, loaded.genai), context).without(hidden)
+        reader = Reader(flow, pieces, constants, probe, PROBE, context or UNSAID)
+        read = read_model(reader, anatomy, _family(loaded.config, loaded.genai), context)
+        read = read.without(hidden, sums, constants).rounding(spelt.rounding)
         precision = precisions(read, probe, graph)
         signals: dict[str, Array] = {
             site: shown(form, value, probe, PROBE) for site, (value, form) in read.places.items()
@@ -73,7 +80,7 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
         read = proven(read, signals, precision)
         precision = precisions(read, probe, graph)
         tokenizer, note = open_tokenizer(loaded.path, options.tokenizer)
-        kinds = sorted({*stored(read.weights, graph, loaded.tensors.stored).values()})
+        types = stored(read.weights, graph, loaded.tensors.stored)
         info = ModelInfo(
             source=source,
             backend="onnxruntime",
@@ -83,13 +90,14 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
                 "onnxruntime": onnxruntime.__version__,
             },
             fingerprint=loaded.fingerprint,
-            weights=", ".join(kinds),
+            weights=", ".join(sorted({*types.values()})),
             device="cpu" if options.providers == "CPUExecutionProvider" else options.providers,
             settings=runner.settings,
             capture_tolerance=_moved(bare, probe[inputs.logits]),
             notes=(*loaded.notes, *notes(read), *filter(None, [note, _unseen(read.spec, loaded.config, loaded.genai)])),
         )
-        editor = Editor(parts, reader.flow, read.places, steps(read.spec))
+        edited = parts if spelt.model is in_parts else runner.other(in_parts)
+        editor = Editor(edited, reader.flow, read.places, steps(read.spec))
         return OnnxRuntimeSession(
             runner,
             editor,
@@ -97,8 +105,9 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
             read,
             info,
             tokenizer,
-            stored(read.weights, graph, loaded.tensors.stored),
+            types,
             offers(read, precision, probe),
+            options.held,
         )
     except BaseException:
         runner.close()

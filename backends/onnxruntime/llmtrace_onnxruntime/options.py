@@ -15,6 +15,7 @@ LEVELS: Mapping[str, str] = {
 }
 """Ours to ONNX Runtime's own names of `GraphOptimizationLevel`."""
 MOST_THREADS = 512
+MOST_HELD = 1 << 20
 
 
 @frozen
@@ -27,6 +28,8 @@ class OnnxRuntimeOptions:
     """Whether weights are copied into another layout, once for each session; without it, all sessions share the file's own pages."""
     threads: int | None = field(default=None, validator=optional([ge(1), le(MOST_THREADS)]))
     """Threads that compute; None: as ONNX Runtime decides."""
+    held: int = field(default=1024, validator=[ge(1), le(MOST_HELD)])
+    """MiB of signals that one call of ONNX Runtime may hold: it hands all of them out together, so for more the graph is run again."""
     providers: str = "CPUExecutionProvider"
     """Execution providers in their order, joined by commas; those that are not installed are refused."""
     deterministic: bool = False

@@ -23,7 +23,7 @@ to scores; `keep`: of how many last positions logits are wanted; `switch`: wheth
 INTEGERS = frozenset({onnx.TensorProto.INT64, onnx.TensorProto.INT32})
 LOOKUPS = {"Gather": 1, "GatherBlockQuantized": 1, "EmbedLayerNormalization": 0}
 """Operators that look rows up, to the place of the index."""
-POSITIONS = {("RotaryEmbedding", 1), ("RotaryEmbedding", 3), ("GroupQueryAttention", 9)}
+POSITIONS = {("RotaryEmbedding", 1), ("RotaryEmbedding", 3), ("GroupQueryAttention", 9), ("EmbedLayerNormalization", 8)}
 """Places of positions; the first is of `com.microsoft`, the second of ONNX's own operator."""
 PASTS = {
     "GroupQueryAttention": (3, 4), "MultiHeadAttention": (6, 7), "Attention": (4, 5), "DecoderMaskedMultiHeadAttention": (5, 6),
@@ -36,6 +36,8 @@ ADDED = {
     ("Attention", 3),
     ("Attention", 5),
 }
+PADDING = {("Attention", 3), ("MultiHeadAttention", 4)}
+"""Places of a mask of those tokens that count."""
 ENDS = frozenset(
     {"Shape", "Size", "CumSum", "ReduceSum", "Softmax", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual"}
 )
@@ -121,6 +123,8 @@ def _integer(loaded: Loaded, flow: Flow, name: str, rank: int, arrivals: Sequenc
         return "positions"
     if rank == 3 and (positional or named == "positions"):
         return "positions"
+    if rank in {2, 3} and any(each in PADDING for each in arrivals):
+        return "mask"
     if rank == 2 and named in {"mask", "positions"}:
         return named
     if rank == 2 and any(op in ENDS | {"Sub", "Where", "And", "Not", "Mul"} for op, _ in arrivals):

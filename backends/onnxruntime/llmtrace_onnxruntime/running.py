@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TypeAlias, TypeVar
 
 import onnx
@@ -16,7 +17,7 @@ from attrs import evolve
 from llmtrace.errors import BackendError, ModelOpenError, shown
 from llmtrace.schema.sites import Array
 from llmtrace_onnxruntime.options import OnnxRuntimeOptions
-from llmtrace_onnxruntime.piece import piece
+from llmtrace_onnxruntime.piece import Cutter
 from llmtrace_onnxruntime.proto import Loaded
 from llmtrace_onnxruntime.sessions import Session, Shared, settings_of
 
@@ -114,7 +115,11 @@ class Runner:
         self._check_open()
         options = evolve(self.options, optimization="off", prepacking=False, threads=1)
         what = f"the part of {self.loaded.path} that makes {shown(outputs[0])}"
-        return Session(piece(self.proto, given, outputs), self.loaded, options, self.shared, what=what)
+        return Session(self._cutter.piece(given, outputs), self.loaded, options, self.shared, what=what)
+
+    @cached_property
+    def _cutter(self) -> Cutter:
+        return Cutter(self.proto)
 
     def _check_open(self) -> None:
         if not self._open:

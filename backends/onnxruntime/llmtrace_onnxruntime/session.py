@@ -18,8 +18,7 @@ from llmtrace_onnxruntime.reading.model import ReadModel
 from llmtrace_onnxruntime.running import Runner
 from llmtrace_onnxruntime.weights import SourcedWeights
 
-HELD = 1 << 30
-"""Bytes of signals that one call may hold at once: ONNX Runtime hands all of them out together, when it is done."""
+MIB = 1 << 20
 
 
 class OnnxRuntimeSession:
@@ -35,6 +34,7 @@ class OnnxRuntimeSession:
         tokenizer: Tokenizer | None,
         stored: Mapping[str, str],
         offered: Mapping[str, Offer],
+        held: int,
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
@@ -46,6 +46,8 @@ class OnnxRuntimeSession:
         self.editable: Collection[str] = tuple(
             site for site in editor.editable if not steps(read.spec)[site].equation.integer
         )
+        self.names: Mapping[str, str] = {site: name for site, (name, _) in read.places.items()}
+        self._held = held * MIB
         self._runner = runner
         self._editor = editor
         self._inputs = inputs
@@ -85,7 +87,7 @@ class OnnxRuntimeSession:
             size = 4
             for length in self._steps[site].shape(tokens):
                 size *= length
-            if group and held + size > HELD:
+            if group and held + size > self._held:
                 yield group
                 group, held = [], 0
             group.append(site)

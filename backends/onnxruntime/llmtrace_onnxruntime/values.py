@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import attrs
 
@@ -14,6 +14,19 @@ from llmtrace_onnxruntime.segments import Line, Segment
 def values(anatomy: Anatomy, graph: Graph) -> tuple[str, ...]:
     """All values that its parts name, once each."""
     return tuple(dict.fromkeys(name for name in _names(anatomy) if name in graph.maker))
+
+
+def beneath(names: Collection[str], hidden: Collection[str], graph: Graph) -> Mapping[str, tuple[str, str]]:
+    """Those of some values that only the parts of a graph have, and are sums: to what a run holds, and the constant that is added to it."""
+    found = {}
+    for name in names:
+        vertex = graph.maker.get(name)
+        if name in hidden and vertex is not None and vertex.op == "Add":
+            held = [each for each in vertex.reads if each not in graph.constants and each not in hidden]
+            added = [each for each in vertex.reads if each in graph.constants]
+            if len(held) == len(added) == 1:
+                found[name] = (held[0], added[0])
+    return found
 
 
 def _names(part: object) -> Iterator[str]:

@@ -33,12 +33,5 @@ class SourcedWeights(Mapping[str, Array]):
 def stored(sources: Mapping[str, Source], graph: Graph, kinds: Mapping[str, str]) -> dict[str, str]:
     """Weight to the type that its numbers have in the file; `kinds` are those of initialisers."""
     return {
-        name: source.packed or kinds.get(_root(graph, source.constant), "float32") for name, source in sources.items()
+        name: source.packed or kinds.get(graph.root(source.constant), "float32") for name, source in sources.items()
     }
-
-
-def _root(graph: Graph, name: str) -> str:
-    """The initialiser that a constant is made of."""
-    while name not in graph.initialisers and (vertex := graph.maker.get(name)) is not None and vertex.reads:
-        name = vertex.reads[0]
-    return name

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llmtrace_onnxruntime")
 
-from llmtrace_onnxruntime.forms import AXES, HIDDEN, Choices, Heads, Part, Pattern, Rows, Scores, held_by, shown
+from llmtrace_onnxruntime.forms import AXES, HIDDEN, Biased, Choices, Heads, Part, Pattern, Rows, Scores, held_by, shown
 
 TOKENS = 5
 
@@ -24,7 +24,7 @@ def numbered(*shape):
 def lying(draw):
     """A form, and a value in which it is found."""
     tokens, heads, width, repeat = (draw(st.integers(1, most)) for most in (6, 4, 3, 3))
-    kind = draw(st.sampled_from(["rows", "part", "part of heads", "heads", "pattern"]))
+    kind = draw(st.sampled_from(["rows", "part", "part of heads", "heads", "pattern", "biased"]))
     ones = (1,) * draw(st.integers(0, 2))
     if kind == "rows":
         return tokens, Rows(), numbered(*ones, tokens, heads * width), (tokens, heads * width)
@@ -32,6 +32,9 @@ def lying(draw):
         columns = np.array(draw(st.permutations(range(heads * width + 3))))[: heads * width]
         columns = columns.reshape(heads, width) if "heads" in kind else columns
         return tokens, Part(columns), numbered(*ones, tokens, heads * width + 3), (tokens, *columns.shape)
+    if kind == "biased":  # whole numbers, which no sum rounds
+        form = Biased(Part(np.arange(width)[::-1]), numbered(heads * width))
+        return tokens, form, numbered(*ones, tokens, heads * width), (tokens, width)
     if kind == "pattern":
         return tokens, Pattern(heads), numbered(*ones, heads, tokens, tokens), (heads, tokens, tokens)
     order = tuple(draw(st.permutations(AXES)))
@@ -53,6 +56,19 @@ def test_what_is_put_is_what_is_read(lying):
     assert np.array_equal(form.natural(changed, tokens), wanted)
     form.put(changed, form.natural(value, tokens))
     assert np.array_equal(changed, value), "and the rest is as it was"
+
+
+def test_what_an_operator_adds_first_is_shown_and_taken_off_again():
+    value, bias = numbered(1, 2, 3), np.array([10.0, 20.0, 30.0], np.float32)
+    form = Biased(Rows(), bias)
+    assert form.natural(value, 2).tolist() == [[10, 21, 32], [13, 24, 35]]
+    assert np.array_equal(value, numbered(1, 2, 3))
+    form.put(value, np.zeros((2, 3), np.float32))
+    assert value.tolist() == [[[-10, -20, -30], [-10, -20, -30]]]
+    marks = np.zeros((1, 2, 3), bool)
+    form.put(marks, np.array([[True, False, False], [False, False, True]]))
+    assert marks.tolist() == [[[True, False, False], [False, False, True]]]
+    assert form.natural(marks, 2).tolist() == [[True, False, False], [False, False, True]]
 
 
 @settings(deadline=None)

@@ -14,6 +14,7 @@ pytest.importorskip("llmtrace_onnxruntime")
 
 from llmtrace.families import spec_of
 from llmtrace.testing.tiny import TINY
+from llmtrace_onnxruntime.forms import Biased
 from tests.backends.onnxruntime.opening import open_graph, same, signals, unequal, write
 from tests.backends.onnxruntime.written import TOKENS, drawn
 
@@ -95,6 +96,8 @@ def _alike(one, other):
     """Forms, of which some hold arrays."""
     if type(one) is not type(other):
         return False
+    if isinstance(one, Biased):
+        return _alike(one.form, other.form) and np.array_equal(one.bias, other.bias)
     return all(
         np.array_equal(getattr(one, name), getattr(other, name)) if name == "columns" else name == "beside" or getattr(one, name) == getattr(other, name)
         for name in type(one).__annotations__

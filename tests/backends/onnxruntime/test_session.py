@@ -15,7 +15,6 @@ pytest.importorskip("llmtrace_onnxruntime")
 from llmtrace.edits import ablate, changes, scale
 from llmtrace.protocol import Request
 from llmtrace.selection import Pick, cut
-from llmtrace_onnxruntime import session as module
 from tests.backends.onnxruntime.opening import open_graph, unequal, write
 from tests.backends.onnxruntime.test_writing_features import FEATURES
 from tests.backends.onnxruntime.written import TOKENS, drawn
@@ -72,7 +71,7 @@ def test_a_large_request_is_run_in_groups_and_hands_over_the_same(edits, model, 
     whole = run(model, edits=edits)
     calls = []
     inner = type(model.session._runner).run
-    monkeypatch.setattr(module, "HELD", 20_000)
+    monkeypatch.setattr(model.session, "_held", 20_000)
     monkeypatch.setattr(
         type(model.session._runner),
         "run",
@@ -98,7 +97,7 @@ def test_no_more_is_held_than_may_be(model, monkeypatch):
         most.append(sum(array.nbytes for array in made.values()))
         return made
 
-    monkeypatch.setattr(module, "HELD", limit)
+    monkeypatch.setattr(model.session, "_held", limit)
     monkeypatch.setattr(type(model.session._runner), "run", watched)
     run(model)
     assert max(most) <= limit
@@ -107,7 +106,7 @@ def test_no_more_is_held_than_may_be(model, monkeypatch):
 
 def test_one_signal_that_is_larger_than_may_be_held_is_still_handed_over(model, monkeypatch):
     whole = run(model, ["logits", "embed"])
-    monkeypatch.setattr(module, "HELD", 10)
+    monkeypatch.setattr(model.session, "_held", 10)
     assert not unequal(run(model, ["logits", "embed"]).arrays, whole.arrays)
 
 

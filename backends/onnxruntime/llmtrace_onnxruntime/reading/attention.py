@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
 import numpy as np
 from attrs import evolve, frozen
 
-from llmtrace.errors import BackendError
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Attention, Norm
 from llmtrace_onnxruntime.anatomy import AttentionCell
@@ -25,7 +23,6 @@ from llmtrace_onnxruntime.reading.reader import Reader, Unreadable
 from llmtrace_onnxruntime.reading.sinks import read_sinks
 from llmtrace_onnxruntime.reading.turns import alike, tables_of
 
-T = TypeVar("T")
 LENGTHS = (1100, 512, 256, 128, 64, 32, 16)
 """Tokens at which a mask is read, the first that the graph takes: the longest holds the windows of small models, and scores of it fit into
 memory.
@@ -70,7 +67,7 @@ def _kernel(reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHeads]) 
         return scores.reshape(q.heads, len(x), -1).astype(np.float32)
 
     vertices = list(reader.flow.between(q.turned, core.scores))
-    found = reader.once("kernel", [q.turned, k.turned], core.scores, lambda: _longest(reader, lambda longest: find_kernel(
+    found = reader.once("kernel", [q.turned, k.turned], core.scores, lambda: reader.longest((*LENGTHS, reader.tokens), lambda longest: find_kernel(
         piece, q.heads, k.heads, q.form.width, longest=longest, candidates=[*ROOTS, *map(meant, reader.numbers(vertices))],
         unit=reader.unit(q.turned, k.turned, core.scores),
     )), q.form.order, k.form.order, k.form.repeat)  # fmt: skip
@@ -81,17 +78,6 @@ def _kernel(reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHeads]) 
     if not found.grouped(k.heads):
         raise Unreadable(f"its heads read the keys {list(found.reads)}, not side by side")
     return found
-
-
-def _longest(reader: Reader, read: Callable[[int], T]) -> T:
-    """What is read at the longest prompt that the graph takes: its masks may end somewhere."""
-    for length in LENGTHS:
-        if length <= reader.context:
-            try:
-                return read(length)
-            except BackendError:
-                continue
-    return read(reader.tokens)
 
 
 def _assembled(

@@ -103,12 +103,5 @@ def _positions(reader: Reader, anatomy: Anatomy, weights: dict[str, Source]) -> 
 
 def _tied(reader: Reader, anatomy: Anatomy) -> bool:
     """Whether the unembedding is the embedding's own table, transposed."""
-    return _root(reader, anatomy.head.product.reading(1)) == _root(reader, anatomy.look_up.reads[0])
-
-
-def _root(reader: Reader, name: str) -> str:
-    """The initialiser that a constant is a re-arrangement of."""
     graph = reader.flow.graph
-    while name not in graph.initialisers and (vertex := graph.maker.get(name)) is not None:
-        name = vertex.reading(0)
-    return name
+    return graph.root(anatomy.head.product.reading(1)) == graph.root(anatomy.look_up.reads[0])

@@ -82,7 +82,9 @@ def _counts(reader: Reader, vertex: Vertex) -> tuple[int, int]:
         if "q_num_heads" in attributes:
             return int(attributes["q_num_heads"]), int(attributes["kv_num_heads"])
         return reader.probe[vertex.reads[0]].shape[1], reader.probe[vertex.reads[1]].shape[1]
-    raise Unreadable(f"{vertex.domain}.{vertex.op} multiplies by its matrices itself, which is not read yet")
+    raise Unreadable(
+        f"{vertex.domain}.{vertex.op} turns q and k itself, or its matrix is computed, which is not read yet"
+    )
 
 
 def _packed(reader: Reader, cell: AttentionCell, heads: int, kv_heads: int) -> dict[str, ReadHeads]:
@@ -139,8 +141,8 @@ def fused_kernel(reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHea
         any(vertex.reads[GQA_SINKS + 1 :]) or int(attributes.get("smooth_softmax", 0)) > 0
     ):
         raise Unreadable("its vertex is given norms or a smooth softmax, which is not read yet")
-    if vertex.op == "MultiHeadAttention" and (vertex.reading(MHA_BIAS) or vertex.reading(MHA_PADDING)):
-        raise Unreadable("its vertex adds a bias or masks padding itself, which is not read yet")
+    if vertex.op == "MultiHeadAttention" and vertex.reading(MHA_BIAS):
+        raise Unreadable("its vertex adds a bias of unequal parts itself, which is not read yet")
     scale = float(attributes.get("scale") or q.form.width**-0.5)
     scale = meant(scale)
     softcap = decimal(float(attributes.get("softcap") or 0)) or None
@@ -165,6 +167,7 @@ def _mask(reader: Reader, vertex: Vertex, heads: int) -> FoundMask:
     grouped = vertex.op == "GroupQueryAttention"
     window = int(attributes.get("local_window_size", -1)) if grouped else -1
     name = vertex.reading({"Attention": 3, "MultiHeadAttention": 5}.get(vertex.op, GQA_BIAS))
+    padding = vertex.reading(MHA_PADDING) if vertex.op == "MultiHeadAttention" else ""
     if grouped and not name:
         return FoundMask(window if window > 0 else None, (), "query", np.zeros((heads, reader.tokens)))
     length = min(reader.context, 1100)
@@ -173,6 +176,8 @@ def _mask(reader: Reader, vertex: Vertex, heads: int) -> FoundMask:
         given = reader.pieces.run({}, (name,), length)[name]
         given = np.where(given, 0.0, -np.inf) if given.dtype == bool else given.astype(np.float64)
         added = given.reshape(-1, *given.shape[-2:])
+    if padding:
+        added = added + _padding(reader, padding, length)
     if grouped or attributes.get("is_causal") or attributes.get("unidirectional"):
         added = added + np.where(np.tri(length, dtype=bool), 0.0, -np.inf)
     if window > 0:
@@ -181,3 +186,10 @@ def _mask(reader: Reader, vertex: Vertex, heads: int) -> FoundMask:
     if isinstance(found, Unfit):
         raise Unreadable(f"its mask is none that is known, because {found.why}")
     return found if found.window is not None or not name else evolve(found, window=far_window(reader, (name,)))
+
+
+def _padding(reader: Reader, name: str, length: int) -> Array:
+    """What a mask of padding does to scores, [query, key] or less: it says how many keys count, or of each key, perhaps by query, whether it does."""
+    given = np.asarray(reader.pieces.run({}, (name,), length)[name])
+    counts = np.arange(length) < given[0] if given.ndim == 1 else given.reshape(-1, length) > 0
+    return np.where(counts, 0.0, -np.inf)

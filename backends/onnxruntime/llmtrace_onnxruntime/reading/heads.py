@@ -129,7 +129,7 @@ def split_heads(reader: Reader, first: str, last: str, width: int) -> tuple[Arra
     unit = reader.unit(first, last)
 
     def piece(x: Array) -> Array:
-        native = _native_rows(reader, first, x)
+        native = reader.native(first, x)
         return native if first == last else reader.pieces.run({first: native}, (last,), len(x))[last]
 
     return _mapped(reader, piece, size, last, width, unit)
@@ -201,8 +201,3 @@ def _rotary(reader: Reader, one: Segment, form: Heads) -> Rotary | None:
     tables = tables_of(reader, one.vertices)
     switch = find_switch(reader, tables, given) if tables else None
     return read_rotary(reader, run, switch, reader.unit(one.first, one.last))
-
-
-def _native_rows(reader: Reader, name: str, x: Array) -> Array:
-    value = reader.probe[name]
-    return x.reshape(*(1,) * (value.ndim - 2), len(x), -1).astype(value.dtype)

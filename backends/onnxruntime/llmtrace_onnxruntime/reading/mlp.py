@@ -74,10 +74,7 @@ def read_halves(reader: Reader, lines: Sequence[str], halves: Sequence[str], pos
     found = [_half(reader, lines, half, width) for half in halves]
 
     def piece(x: Array, y: Array) -> Array:
-        given = {
-            name: value.reshape(*(1,) * (reader.probe[name].ndim - 2), len(value), -1).astype(reader.probe[name].dtype)
-            for name, value in ((first, x), (second, y))
-        }
+        given = {first: reader.native(first, x), second: reader.native(second, y)}
         return reader.pieces.run(given, (post,), len(x))[post].reshape(len(x), -1).astype(np.float32)
 
     joint = reader.once("gated", halves, post, lambda: find_gated(

@@ -5,12 +5,14 @@ A branch that the spec has no words for is a `Mixer`: what it adds to the stream
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
+import numpy as np
 from attrs import evolve, field, frozen
 
 from llmtrace.errors import UnsupportedModelError
+from llmtrace.schema.sites import Array
 from llmtrace.spec import Block, Branch, Mixer, ModelSpec, PreNorm
 from llmtrace_onnxruntime.anatomy import (
     Anatomy,
@@ -23,9 +25,10 @@ from llmtrace_onnxruntime.anatomy import (
     Opaque,
 )
 from llmtrace_onnxruntime.constants import Source
-from llmtrace_onnxruntime.forms import Form, Rows
+from llmtrace_onnxruntime.forms import Biased, Form, Part, Rows
 from llmtrace_onnxruntime.identify.ends import find_factor
 from llmtrace_onnxruntime.identify.measured import Unfit
+from llmtrace_onnxruntime.integers import OPERANDS
 from llmtrace_onnxruntime.reading.attention import ReadAttention, read_attention
 from llmtrace_onnxruntime.reading.ends import read_ends
 from llmtrace_onnxruntime.reading.mlp import ReadMlp, read_mlp
@@ -52,9 +55,29 @@ class ReadModel:
     why: dict[str, str] = field(factory=dict)
     """Beginning of a site's name to the reason why nothing more is known there."""
 
-    def without(self, hidden: Collection[str]) -> ReadModel:
-        """The same, where some values are never handed out: what they hold is left to the equations."""
-        return evolve(self, places={site: place for site, place in self.places.items() if place[0] not in hidden})
+    def without(
+        self, hidden: Collection[str], sums: Mapping[str, tuple[str, str]], constants: Mapping[str, Array]
+    ) -> ReadModel:
+        """The same, where some values are never handed out: of `sums` a term is, and a constant is added to it; what the others hold is left
+        to the equations.
+        """
+        places = dict(self.places)
+        for site, (name, form) in self.places.items():
+            if name in sums and isinstance(form, Rows | Part):
+                places[site] = (sums[name][0], Biased(form, np.asarray(constants[sums[name][1]]).reshape(-1)))
+            elif name in hidden:
+                del places[site]
+        return evolve(self, places=places)
+
+    def rounding(self, matrices: Collection[str]) -> ReadModel:
+        """The same, where the graph rounds what it multiplies by some constants."""
+        return evolve(
+            self,
+            weights={
+                name: evolve(source, operands=OPERANDS) if source.constant in matrices else source
+                for name, source in self.weights.items()
+            },
+        )
 
 
 def read_model(reader: Reader, anatomy: Anatomy, family: str, context: int | None) -> ReadModel:

@@ -76,8 +76,7 @@ def _router(reader: Reader, cell: MoeCell) -> FoundRouter:
     between = _between(reader, first, (routing.index, routing.weights))
 
     def piece(logits: Array) -> tuple[Array, Array, Array]:
-        like = reader.probe[first]
-        given = {first: logits.reshape(*(1,) * (like.ndim - 2), len(logits), -1).astype(like.dtype)}
+        given = {first: reader.native(first, logits)}
         found = given | reader.pieces.run(given, [name for name in wanted if name != first], len(logits))
         ranked, index, weights = (found[name].reshape(len(logits), -1) for name in wanted)
         return ranked.astype(np.float32), index, weights.astype(np.float32)

@@ -124,10 +124,7 @@ def _held(reader: Reader, cell: MoeOperatorCell, records: Sequence[Moe], w: Mapp
     rng = np.random.default_rng(0)
     x = rng.normal(size=(ROWS, w["W_in"].shape[1])).astype(np.float16)
     logits = (2 * rng.normal(size=(ROWS, records[0].experts))).astype(np.float16)
-    given = {
-        name: array.reshape(*(1,) * (reader.probe[name].ndim - 2), ROWS, -1).astype(reader.probe[name].dtype)
-        for name, array in ((cell.rows, x), (cell.logits, logits))
-    }
+    given = {name: reader.native(name, array) for name, array in ((cell.rows, x), (cell.logits, logits))}
     found = reader.pieces.run(given, (cell.makes,), ROWS)[cell.makes].reshape(ROWS, -1).astype(np.float64)
     nearest = np.inf
     for m in records:

@@ -5,6 +5,7 @@ records are checked with.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, TypeVar
 
 import ml_dtypes
@@ -44,17 +45,21 @@ class Reader:
     context: int
     """The longest prompt that the graph is known to take."""
     _known: dict[object, Any] = field(factory=dict, init=False)
+    _acts: dict[object, int] = field(factory=dict, init=False)
+    """How a value is made to a number for it, since such a description would hold others."""
 
-    def longest(self, lengths: Sequence[int], run: Callable[[int], object]) -> int:
-        """The first of some lengths that a part of the graph takes, at most the context: its tables and masks may end somewhere."""
+    def longest(self, lengths: Iterable[int], run: Callable[[int], T]) -> T:
+        """What `run` finds at the first of some lengths that the graph takes, at most the context: its tables and masks may end somewhere.
+
+        Raises `Unreadable` where it takes none of them.
+        """
         for length in lengths:
-            if length <= self.context:
+            if length <= max(self.context, self.tokens):
                 try:
-                    run(length)
+                    return run(length)
                 except BackendError:
                     continue
-                return length
-        return self.tokens
+        raise Unreadable("it does not run by itself, on a prompt of any length")
 
     def unit(self, *names: str) -> float:
         """The coarsest unit of rounding of some values."""
@@ -65,8 +70,8 @@ class Reader:
     def once(self, kind: str, firsts: Sequence[str], last: str, compute: Callable[[], T], *more: object) -> T:
         """What `compute` finds out about the way from some values to another; layers that do the same are asked once.
 
-        They do the same where their operators, attributes and small constants are the same, and their large ones and everything else that
-        they read are the very same values.
+        They do the same where their operators, attributes and small constants are the same, and so are those of everything else that they
+        read and that is no content, lengths of what lies on the way too; large constants and other content are the very same values.
         """
         way = [vertex for first in firsts for vertex in self.flow.between(first, last)]
         key = (kind, *more, tuple(self.probe[name].shape for name in firsts), *self._signature(firsts, way))
@@ -80,30 +85,44 @@ class Reader:
         return found
 
     def _signature(self, firsts: Sequence[str], way: Iterable[Vertex]) -> Iterator[object]:
-        names: dict[str, object] = {name: place for place, name in enumerate(firsts)}
+        place = count()
+        names: dict[str, object] = {name: next(place) for name in firsts}
         for vertex in sorted(set(way), key=lambda each: each.index):
-            read = tuple(names.get(name) if name in names else self._meaning(name) for name in vertex.reads)
-            yield vertex.op, repr(sorted(vertex.attributes.items(), key=lambda item: item[0])), read
-            for name in vertex.makes:
-                names[name] = len(names)
+            yield self._act(vertex, names), len(vertex.makes)
+            names |= {name: next(place) for name in vertex.makes}
 
-    def _meaning(self, name: str) -> object:
-        """What a value that comes from elsewhere is: a small constant by its numbers, anything else by itself."""
-        if name in self.flow.graph.constants:
-            array = np.asarray(self.constants[name])
-            if array.size <= SMALL:
-                return array.dtype.name, array.shape, array.tobytes()
-        return name
+    def _act(self, vertex: Vertex, names: dict[str, object]) -> object:
+        """What a vertex does, to what; `names` are the values that are told apart so far."""
+        attributes = repr(sorted(vertex.attributes.items(), key=lambda item: item[0]))
+        return vertex.op, vertex.domain, attributes, tuple(self._meaning(name, names) for name in vertex.reads)
+
+    def _meaning(self, name: str, names: dict[str, object]) -> object:
+        """What a value is: a small constant by its numbers, what is no content by how it is made, anything else by itself."""
+        if name not in names:
+            names[name] = name
+            vertex = self.flow.graph.maker.get(name)
+            if name in self.flow.graph.constants:
+                array = np.asarray(self.constants[name])
+                if array.size <= SMALL:
+                    names[name] = array.dtype.name, array.shape, array.tobytes()
+            elif vertex is not None and name not in self.flow:
+                act = vertex.makes.index(name), self._act(vertex, names)
+                names[name] = "made", self._acts.setdefault(act, len(self._acts))
+        return names[name]
 
     def rows(self, first: str, last: str) -> Callable[[Array], Array]:
         """What lies between two values that are rows of channels, as a function of rows."""
-        shape, dtype = self.probe[first].shape, self.probe[first].dtype
 
         def run(x: Array) -> Array:
-            native = x.reshape(*(1,) * (len(shape) - 2), len(x), -1).astype(dtype)
-            return self.pieces.run({first: native}, (last,), len(x))[last].reshape(len(x), -1).astype(np.float32)
+            given = {first: self.native(first, x)}
+            return self.pieces.run(given, (last,), len(x))[last].reshape(len(x), -1).astype(np.float32)
 
         return run
+
+    def native(self, name: str, x: Array) -> Array:
+        """Rows of channels with the type of a value, and as many axes."""
+        value = self.probe[name]
+        return x.reshape(*(1,) * (value.ndim - 2), len(x), -1).astype(value.dtype)
 
     def numbers(self, vertices: Iterable[Vertex]) -> list[float]:
         """The single numbers among the constants that some vertices read."""

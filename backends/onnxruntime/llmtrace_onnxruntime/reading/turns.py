@@ -87,21 +87,11 @@ def read_rotary(reader: Reader, run: Run, switch: Switch | None, unit: float) ->
     lengths = [each for each in (*LONG, reader.context) if each <= min(reader.context, LONG[0])]
     beyond = [each for each in lengths if switch is not None and each > switch.last]
     if switch is None or not beyond:
-        return _fits(find_rotary(*_longest(run, [*lengths, reader.tokens]), unit=unit))
-    short, long = run(switch.last), _longest(run, beyond)
+        return _fits(find_rotary(*reader.longest([*lengths, reader.tokens], run), unit=unit))
+    short, long = run(switch.last), reader.longest(beyond, run)
     if not switch.steady:
         return _dynamic(short, long, switch.last, unit)
     return _fits(find_rotary(*short, longer=long, context=switch.last, unit=unit))
-
-
-def _longest(run: Run, lengths: Sequence[int]) -> tuple[Array, Array]:
-    """Of the first length that the graph takes: its table of positions may end somewhere."""
-    for length in lengths:
-        try:
-            return run(length)
-        except BackendError:
-            continue
-    raise Unreadable("what turns heads takes no prompt")
 
 
 def alike(one: Rotary | None, other: Rotary | None) -> bool:
