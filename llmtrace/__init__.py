@@ -13,6 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llmtrace.comparison.comparing import compare
+    from llmtrace.comparison.record import Comparison
     from llmtrace.edits import Edit, ablate
     from llmtrace.errors import LLMTraceError
     from llmtrace.hookspecs import hookimpl
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Comparison": "llmtrace.comparison.record",
     "Edit": "llmtrace.edits",
     "Influence": "llmtrace.influence.record",
     "LLMTraceError": "llmtrace.errors",
@@ -38,6 +41,7 @@ _HOMES = {
     "Signal": "llmtrace.trace",
     "Trace": "llmtrace.trace",
     "ablate": "llmtrace.edits",
+    "compare": "llmtrace.comparison.comparing",
     "hookimpl": "llmtrace.hookspecs",
     "load": "llmtrace.trace",
     "open": "llmtrace.opening",
@@ -45,8 +49,8 @@ _HOMES = {
     "sites": "llmtrace.schema.table",
 }
 __all__ = [
-    "SCHEMA_VERSION", "Edit", "Influence", "LLMTraceError", "Model", "ModelSpec", "Selection", "Signal", "Trace", "ablate", "hookimpl",
-    "load", "open", "select", "sites",
+    "SCHEMA_VERSION", "Comparison", "Edit", "Influence", "LLMTraceError", "Model", "ModelSpec", "Selection", "Signal", "Trace", "ablate",
+    "compare", "hookimpl", "load", "open", "select", "sites",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ CAPABILITIES = ("weights", "replay", "many", "edits")
 NEEDS = {"T": "a trace", "W": "weights"}
 """What an influence method may ask of a backend."""
 CONTRACT = ("output", "features", "process", "fixed", "unit")
-Kind = Literal["backend", "influence method", "viewer"]
+Kind = Literal["backend", "influence method", "viewer", "hypothesis"]
 
 
 def fault(kind: Kind, item: object) -> str:
@@ -113,7 +113,25 @@ def _viewer(item: Any) -> str:
     )
 
 
-FAULTS: dict[Kind, Callable[[Any], str]] = {"backend": _backend, "influence method": _method, "viewer": _viewer}
+def _hypothesis(item: Any) -> str:
+    from llmtrace.comparison.case import Hypothesis
+
+    if not isinstance(item, Hypothesis):
+        return "is no `llmtrace.comparison.case.Hypothesis`"
+    return (
+        _named(item)
+        or ("" if not item.sites else _names(item, "sites"))
+        or _flags(item, ("harmless",))
+        or _callables(item, ("tries",))
+    )
+
+
+FAULTS: dict[Kind, Callable[[Any], str]] = {
+    "backend": _backend,
+    "influence method": _method,
+    "viewer": _viewer,
+    "hypothesis": _hypothesis,
+}
 
 
 def _class(item: object) -> bool:

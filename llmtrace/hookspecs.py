@@ -13,6 +13,7 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llmtrace.comparison.case import Hypothesis
     from llmtrace.influence.method import Method
     from llmtrace.protocol import TraceBackend
     from llmtrace.testing.conformance import BackendConformance
@@ -36,6 +37,11 @@ def llmtrace_influence_methods() -> Sequence[Method]:  # type: ignore[empty-body
 @hookspec
 def llmtrace_viewers() -> Sequence[type[Viewer]]:  # type: ignore[empty-body]
     """The viewers that this plugin brings."""
+
+
+@hookspec
+def llmtrace_hypotheses() -> Sequence[Hypothesis]:  # type: ignore[empty-body]
+    """The explanations of a divergence that this plugin brings; `llmtrace compare` tries them beside its own."""
 
 
 @hookspec

@@ -6,16 +6,16 @@ not make us fetch a model or run its code.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from attrs import frozen
+from attrs import field, frozen
 
 from llmtrace.data import PREFIX
 from llmtrace.errors import LLMTraceError, ModelOpenError
 from llmtrace.model import Model
 from llmtrace.opening import open as open_model
-from llmtrace.protocol import Preset
+from llmtrace.protocol import Preset, SupportsWeights
 from llmtrace.schema.evaluate import Weights
 from llmtrace.schema.steps import needed
 from llmtrace.settings import Options
@@ -35,6 +35,8 @@ class Origin:
     """Why it has none; empty where it has."""
     notes: tuple[str, ...] = ()
     """What a reader should know of the model that was named."""
+    stored: Mapping[str, str] = field(factory=dict)
+    """The types in which that model's weights are stored."""
 
 
 @contextmanager
@@ -60,7 +62,8 @@ def open_origin(
         notes = () if same else (f"{source} is not the file that this trace was made from.",)
         weights = _weights(model, trace.spec)
         missing = "" if weights else f"The backend {model.info.backend} does not read weights, {UNCHECKED}."
-        yield Origin(trace.with_weights(weights), missing, notes)
+        stored = model.session.stored if isinstance(model.session, SupportsWeights) else {}
+        yield Origin(trace.with_weights(weights), missing, notes, stored)
 
 
 def own_source(trace: Trace) -> str | None:

@@ -29,6 +29,7 @@ from llmtrace.errors import (
 )
 
 if TYPE_CHECKING:
+    from llmtrace.comparison.case import Hypothesis
     from llmtrace.influence.method import Method
     from llmtrace.protocol import TraceBackend
     from llmtrace.testing.conformance import BackendConformance
@@ -39,6 +40,7 @@ HOOKS: dict[Kind, str] = {
     "backend": "llmtrace_backends",
     "influence method": "llmtrace_influence_methods",
     "viewer": "llmtrace_viewers",
+    "hypothesis": "llmtrace_hypotheses",
 }
 """Which hook brings what, as soon as plugins are loaded."""
 KITS = "llmtrace_conformance"
@@ -113,7 +115,9 @@ class Plugins:
     broken: tuple[BrokenPlugin, ...] = ()
     """The same by plugin, with what to do."""
     origins: Mapping[tuple[Kind, str], str] = field(factory=dict)
-    """By kind and name, the distribution that brought a method or a viewer."""
+    """By kind and name, the distribution that brought a method, a viewer or a hypothesis."""
+    hypotheses: Mapping[str, Hypothesis] = field(factory=dict)
+    """Explanations of a divergence by name, without the core's own."""
 
     def owner(self, kind: Kind, name: str) -> str:
         """The distribution that brought it, for a sentence."""
@@ -177,6 +181,7 @@ def load(entries: tuple[EntryPoint, ...]) -> Plugins:
     backends: dict[str, BackendEntry] = {}
     methods: dict[str, Method] = {}
     viewers: dict[str, type[Viewer]] = {}
+    hypotheses: dict[str, Hypothesis] = {}
     owners: dict[tuple[str, str], str] = {}
     origins: dict[tuple[Kind, str], str] = {}
     for of, entry in sorted(
@@ -212,12 +217,14 @@ def load(entries: tuple[EntryPoint, ...]) -> Plugins:
                 report(taken, HOOKS["backend"], TAKEN)
             else:
                 backends[backend.name] = evolve(_entry(backend, *of), kits=getattr(hook, KITS), plugin=entry.name)
-        for method, wrong in _ask(where, "influence method", hook.llmtrace_influence_methods):
-            if problem := wrong or _taken(method.name, where, owners, "influence method"):
-                report(problem, HOOKS["influence method"], "" if wrong else TAKEN)
-            else:
-                methods[method.name] = method
-                origins["influence method", method.name] = of[0]
+        plain: tuple[tuple[Kind, dict[str, Any]], ...] = (("influence method", methods), ("hypothesis", hypotheses))
+        for kind, into in plain:
+            for item, wrong in _ask(where, kind, getattr(hook, HOOKS[kind])):
+                if problem := wrong or _taken(item.name, where, owners, kind):
+                    report(problem, HOOKS[kind], "" if wrong else TAKEN)
+                else:
+                    into[item.name] = item
+                    origins[kind, item.name] = of[0]
         for viewer, wrong in _ask(where, "viewer", hook.llmtrace_viewers):
             if problem := wrong or _taken(viewer.name, where, owners, "viewer"):
                 report(problem, HOOKS["viewer"], "" if wrong else TAKEN)
@@ -227,7 +234,7 @@ def load(entries: tuple[EntryPoint, ...]) -> Plugins:
             viewers[viewer.name] = viewer
             origins["viewer", viewer.name] = of[0]
     backends |= {entry.name: entry for entry in remains if entry.name not in backends}
-    return Plugins(backends, methods, viewers, tuple(errors), tuple(broken), origins)
+    return Plugins(backends, methods, viewers, tuple(errors), tuple(broken), origins, hypotheses)
 
 
 def _owner(entry: EntryPoint) -> tuple[str, str]:

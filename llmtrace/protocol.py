@@ -113,6 +113,14 @@ class SupportsWeights(Protocol):
 
 
 @runtime_checkable
+class SupportsNames(Protocol):
+    """A session that tells what its runtime calls the sites, for tools that show the runtime's own graph."""
+
+    names: Mapping[str, str]
+    """Site to the name of the value that holds it."""
+
+
+@runtime_checkable
 class SupportsReplay(Protocol):
     """A session that can take signals as given: a capture of an opaque branch from another runtime."""
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "trace": "Run a model over a prompt and record its signals.",
     "influence": "How strongly a prediction depends on each source token.",
     "lens": "What each point of the residual stream would predict.",
+    "compare": "Where do two runs of one model stop agreeing, and why?",
     "verify": "Check a model or a saved trace against its own equations.",
     "view": "Write the page of a trace, to look at in a browser.",
     "check-backend": "Hold an installed backend to the conformance kit.",

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from llmtrace import hookspecs, protocol
+from llmtrace.comparison.case import Case, Hypothesis
 from llmtrace.influence.logit_lens import Lens, Reading
 from llmtrace.influence.method import Answer, InfluenceFold, Method, Task
 from llmtrace.influence.record import Contract, Influence
@@ -65,10 +66,19 @@ def test_the_contract_is_what_the_core_calls() -> None:
     assert {"TraceBackend.probe", "TraceSession.run", "Observer.layer_done", "Request.cuts", "Gap.reason"} <= set(
         contract()
     )
-    assert hooks() == ["llmtrace_backends", "llmtrace_influence_methods", "llmtrace_viewers", "llmtrace_conformance"]
+    assert hooks() == [
+        "llmtrace_backends",
+        "llmtrace_influence_methods",
+        "llmtrace_viewers",
+        "llmtrace_hypotheses",
+        "llmtrace_conformance",
+    ]
 
 
-@pytest.mark.parametrize(("heading", "record"), [("llmtrace_influence_methods", Method), ("llmtrace_viewers", Viewer)])
+@pytest.mark.parametrize(
+    ("heading", "record"),
+    [("llmtrace_influence_methods", Method), ("llmtrace_viewers", Viewer), ("llmtrace_hypotheses", Hypothesis)],
+)
 def test_the_section_of_a_hook_explains_every_field_of_what_it_returns(heading: str, record: type) -> None:
     text = GUIDE.read_text(encoding="utf-8")
     section = text[text.index(f"### `{heading}`") :].partition("\n### ")[0].partition("\n## ")[0].partition("```")[0]
@@ -82,6 +92,7 @@ def test_the_section_of_a_hook_explains_every_field_of_what_it_returns(heading: 
         ("llmtrace_influence_methods", Task),
         ("llmtrace_influence_methods", Answer),
         ("llmtrace_influence_methods", InfluenceFold),
+        ("llmtrace_hypotheses", Case),
         ("llmtrace_viewers", Contract),
         ("llmtrace_viewers", Influence),
         ("llmtrace_viewers", Lens),

@@ -20,10 +20,13 @@ ORDER = [
     {"protocol", "hookspecs", "data"},
     {"brought", "calling", "probing"},
     {"plugins", "recording", "settings", "store"},
+    {"deriving"},
     {"model", "contract", "neutral", "checking", "families", "tokenizer"},
     {"unopened"},
-    {"opening", "availability", "influence", "reference", "view", "circuits", "compare"},
-    {"origin", "verifying", "testing"},
+    {"opening", "availability", "influence", "reference", "view", "circuits"},
+    {"origin", "verifying"},
+    {"comparison"},
+    {"testing"},
     {"cli"},
 ]
 """Each may import what stands before it, and itself."""

@@ -1,0 +1,146 @@
+"""A comparison for people: the verdict first, then the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from llmtrace.cli.opening import described
+from llmtrace.cli.output import line, scientific, table
+from llmtrace.comparison.verdict import told
+from llmtrace.schema.steps import any_layer
+
+if TYPE_CHECKING:
+    from llmtrace.comparison.formats import Tensor
+    from llmtrace.comparison.outputs import Outputs
+    from llmtrace.comparison.record import Candidate, Comparison, Divergence, SiteError
+    from llmtrace.comparison.weights_only import WeightComparison
+    from llmtrace.trace import Token
+
+
+def show(comparison: Comparison, every: bool) -> None:
+    """Every candidate: its verdict, its tokens, where it diverges and why, its predictions, its weights."""
+    for candidate in comparison.candidates:
+        line(
+            candidate.headline if len(comparison.candidates) == 1 else f"{candidate.model.source}: {candidate.headline}"
+        )
+    line()
+    line(f"reference  {comparison.reference.source}: {described(comparison.reference)}")
+    for note in comparison.notes:
+        line(f"note: {note}")
+    for candidate in comparison.candidates:
+        line(f"candidate  {candidate.model.source}: {described(candidate.model)}")
+        for note in candidate.notes:
+            line(f"note: {note}")
+        _evidence(candidate, every)
+
+
+def show_weights(comparison: WeightComparison, every: bool) -> None:
+    """Tensor by tensor, or the worst of each kind."""
+    for each in comparison.candidates:
+        line(f"{each.model.source}: {each.headline}")
+        line()
+        _tensors(each.tensors if every else _worst_tensors(each.tensors))
+
+
+def _evidence(candidate: Candidate, every: bool) -> None:
+    if candidate.tokens:
+        line()
+        table(
+            ("prompt", "token", "byte", "reference", "candidate", "what"),
+            [
+                (
+                    str(t.prompt + 1),
+                    str(t.index),
+                    "" if t.byte is None else str(t.byte),
+                    _text(t.reference),
+                    _text(t.candidate),
+                    t.what,
+                )
+                for t in candidate.tokens
+            ],
+        )
+    if candidate.divergences:
+        line()
+        head = ("diverges at", "blocks", "error", "worst token", "rounding", "inherited", "why")
+        table(head, [_divergence(each) for each in candidate.divergences], right=head[2:6])
+    for near in candidate.nearer:
+        side = "the candidate" if near.candidate < near.reference else "the reference"
+        line(
+            f"{near.site}: {side} is nearer to float64 (reference {scientific(near.reference)}, candidate {scientific(near.candidate)})"
+        )
+    if candidate.spec:
+        line()
+        fields = [(each.field, each.reference, each.candidate, _blocks(each.blocks)) for each in candidate.spec]
+        table(("its file says", "reference", "candidate", "blocks"), fields)
+    if candidate.outputs:
+        line()
+        heads = ("prompt", "predictions", "mean KLD", "worst KLD", "same top", "largest shift")
+        table(heads, [_output(each) for each in candidate.outputs], right=heads)
+    line()
+    _sites(candidate.sites if every else _worst(candidate.sites))
+    if bad := [tensor for tensor in candidate.tensors if every or not tensor.explained]:
+        line()
+        _tensors(bad)
+
+
+def _text(token: Token | None) -> str:
+    return "" if token is None else token.text or f"token {token.id}"
+
+
+def _output(o: Outputs) -> tuple[str, ...]:
+    kld = (f"{value:.2e}" for value in (o.mean_kld, o.worst_kld))
+    return (str(o.prompt + 1), str(o.tokens), *kld, f"{o.same_top:.1%}", f"{o.largest_shift:.2%}")
+
+
+def _divergence(each: Divergence) -> tuple[str, ...]:
+    inherited = "" if each.inherited_error is None else scientific(each.inherited_error)
+    return (
+        each.site, _blocks(each.layers), scientific(each.local_error), scientific(each.worst_token_error), scientific(each.tolerance),
+        inherited, told(each),
+    )  # fmt: skip
+
+
+def _sites(sites: Sequence[SiteError]) -> None:
+    head = ("site", "status", "error", "worst token", "rounding", "own weights", "inherited", "reason")
+    table(head, [
+        (each.site, each.status, scientific(each.local_error), scientific(each.worst_token_error), scientific(each.tolerance),
+         "" if each.own_error is None else scientific(each.own_error),
+         "" if each.inherited_error is None else scientific(each.inherited_error),
+         each.reason + (f"{each.flips} other experts" if each.flips else ""))
+        for each in sites
+    ], right=head[2:7])  # fmt: skip
+
+
+def _tensors(tensors: Iterable[Tensor]) -> None:
+    head = ("weight", "stored", "error", "its format costs", "median", "what")
+    table(head, [
+        (t.name, t.stored, scientific(t.relative_error), scientific(t.expected), scientific(t.median), t.what) for t in tensors
+    ], right=head[2:5])  # fmt: skip
+
+
+def _worst(sites: Iterable[SiteError]) -> list[SiteError]:
+    """Of each kind of site the worst, in dataflow order."""
+    worst: dict[str, SiteError] = {}
+    for each in sites:
+        kind = any_layer(each.site)
+        if each.status in ("holds", "violated") and (kind not in worst or each.local_error > worst[kind].local_error):
+            worst[kind] = each
+    return list(worst.values())
+
+
+def _worst_tensors(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Of each kind of weight the worst, and all that are not explained."""
+    worst: dict[str, Tensor] = {}
+    for each in tensors:
+        kind = any_layer(each.name) if each.explained else each.name
+        if kind not in worst or each.relative_error > worst[kind].relative_error:
+            worst[kind] = each
+    return list(worst.values())
+
+
+def _blocks(layers: Sequence[int]) -> str:
+    """`0 … 29`, `3`, `0, 4, 7 and 3 more`"""
+    if len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1)):
+        return f"{layers[0]} … {layers[-1]}"
+    return ", ".join(map(str, layers[:3])) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")

@@ -1,0 +1,1 @@
+"""One model on two runtimes, formats or precisions: where do they stop agreeing, and why?"""

@@ -1,0 +1,135 @@
+"""One candidate's run beside the reference: a fold that judges each layer by the reference's equations and keeps little."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+import numpy as np
+from attrs import frozen
+
+from llmtrace.comparison.judging import Judge
+from llmtrace.comparison.record import SiteError
+from llmtrace.errors import LLMTraceError
+from llmtrace.protocol import TraceSession
+from llmtrace.schema.evaluate import Equations, Signals
+from llmtrace.schema.precision import Precision
+from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import any_layer
+from llmtrace.schema.verify import LocalError, distance, token_axis
+
+
+@frozen(eq=False)
+class Evidence:
+    """The first site of its kind that is violated whichever weights are used, with what surrounds it."""
+
+    error: LocalError
+    """Under the reference's weights."""
+    own: LocalError | None
+    """Under the candidate's; None where they cannot be read."""
+    signals: Signals
+    """The candidate's signals of that block, and the ends."""
+
+
+class Beside:
+    """A fold over a candidate's signals."""
+
+    def __init__(
+        self,
+        reference: Equations,
+        own: Equations | None,
+        inherited: Signals,
+        precision: Mapping[str, Precision],
+        ids: tuple[int, ...],
+    ) -> None:
+        self.sites: Collection[str] = tuple(precision)
+        self.found: dict[str, SiteError] = {}
+        self.errors: dict[str, LocalError] = {}
+        self.owned: dict[str, LocalError] = {}
+        self.evidence: dict[str, Evidence] = {}
+        self._reference = reference
+        self._by_theirs = Judge(reference, precision)
+        self._by_own = None if own is None else Judge(own, precision)
+        self._theirs = inherited
+        self._inputs: dict[str, Array] = {"tokens": np.asarray(ids), "positions": np.arange(len(ids))}
+        self._carried: dict[str, Array] = {}
+
+    def layer(self, layer: int, signals: Signals) -> None:
+        """Judge one block; carry its end over, which the next one's beginning is compared with."""
+        self._judge(signals)
+        end = f"blocks.{layer}.resid_post"
+        self._carried = {end: signals[end]} if end in signals else {}
+
+    def finish(self, ends: Signals) -> None:
+        """Judge the embeddings, the final norm and the logits."""
+        self._judge(ends)
+
+    def _judge(self, signals: Signals) -> None:
+        captured = self._inputs | self._carried | dict(signals)
+        wanted = [site for site in signals if site not in self.found and site in self._reference.steps]
+        judged = self._by_theirs(captured, wanted)
+        violated = [site for site, error in judged.items() if error.status == "violated"]
+        owned = self._owned(captured, violated)
+        for site, error in judged.items():
+            own = owned.get(site)
+            self.errors[site] = error
+            if own is not None:
+                self.owned[site] = own
+            self.found[site] = SiteError(
+                site,
+                error.status,
+                error.relative_error,
+                error.worst_token_error,
+                error.tolerance,
+                None if own is None else own.relative_error,
+                self._inherited(site, signals[site]),
+                error.reason,
+                self._flips(site, signals[site]),
+            )
+            kind = any_layer(site)
+            if error.status == "violated" and kind not in self.evidence and (own is None or own.status == "violated"):
+                self.evidence[kind] = Evidence(error, own, captured)
+
+    def _owned(self, captured: Signals, violated: Collection[str]) -> dict[str, LocalError]:
+        """What is violated by the reference's weights, judged by the candidate's."""
+        if self._by_own is None:
+            return {}
+        try:
+            return self._by_own(captured, violated)
+        except LLMTraceError:  # weights of other shapes than the reference's
+            return {}
+
+    def _inherited(self, site: str, found: Array) -> float | None:
+        if site not in self._theirs or self._reference.steps[site].equation.integer:
+            return None
+        return distance(found, self._theirs[site], token_axis(self._reference.steps[site]))[0]
+
+    def _flips(self, site: str, found: Array) -> int:
+        """Chosen experts that the reference did not choose for the same token."""
+        if site not in self._theirs or not self._reference.steps[site].equation.integer:
+            return 0
+        theirs = self._theirs[site]
+        if theirs.shape != found.shape:
+            return 0
+        return int((~(found[..., :, None] == theirs[..., None, :]).any(-1)).sum())
+
+
+def offered(session: TraceSession, reference: Equations) -> list[str]:
+    """The sites that a session hands out and the reference's equations know, without those recorded on request."""
+    return [site for site, step in reference.steps.items() if site in session.offers and not step.equation.on_request]
+
+
+def merged(runs: Iterator[Mapping[str, SiteError]]) -> dict[str, SiteError]:
+    """Of several prompts, each site where it is worst."""
+    worst: dict[str, SiteError] = {}
+    for run in runs:
+        for site, error in run.items():
+            if site not in worst or _rank(error) > _rank(worst[site]):
+                worst[site] = error
+    return worst
+
+
+def _rank(error: SiteError) -> tuple[bool, float]:
+    over = (
+        max(error.local_error, error.worst_token_error / 2) / error.tolerance if error.tolerance else error.local_error
+    )
+    return error.status == "violated", over

@@ -1,0 +1,202 @@
+"""One model on two runtimes, formats or precisions: the tokens, then each site, then why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+
+from llmtrace.comparison.beside import merged, offered
+from llmtrace.comparison.case import Hypothesis
+from llmtrace.comparison.divergences import divergences
+from llmtrace.comparison.formats import Tensor
+from llmtrace.comparison.nearer import nearer
+from llmtrace.comparison.outputs import Outputs, outputs
+from llmtrace.comparison.probes import PROBES, ids
+from llmtrace.comparison.record import Candidate, Comparison
+from llmtrace.comparison.sides import Given, Side, opened
+from llmtrace.comparison.specs import differences
+from llmtrace.comparison.tokens import TokenDifference, read_by, token_difference
+from llmtrace.comparison.verdict import judged, unreached
+from llmtrace.comparison.watching import Run, Watched, watch
+from llmtrace.comparison.weights import compare_weights
+from llmtrace.errors import OptionError, PromptError, UnsupportedModelError
+from llmtrace.model import Model, Prompt
+from llmtrace.protocol import Preset, SupportsNames
+from llmtrace.selection import DEFAULT_MAX_BYTES, select
+from llmtrace.settings import Options
+
+VARIED = 4
+"""A text that a tokenizer reads as so few different tokens, or fewer, tells little."""
+
+
+def compare(
+    reference: Given,
+    *candidates: Given,
+    prompts: Sequence[Prompt] | None = None,
+    preset: Preset = "shipped",
+    reference_preset: Preset | None = None,
+    backends: Sequence[str | None] = (),
+    options: Sequence[Options | None] = (),
+    hypotheses: Sequence[Hypothesis] | None = None,
+    max_bytes: int | None = DEFAULT_MAX_BYTES,
+) -> Comparison:
+    """Hold candidates to a reference: where does each stop being the same model, and why?
+
+    A side is an open model, a saved trace, or the name of either. `prompts` are texts or lists of token ids (None: a built-in set), and
+    numbers are compared on the reference's ids. `preset`, `reference_preset` (None: as `preset`), and `backends` and `options`, one a side,
+    the reference's first, are for the sides that are opened here.
+    A candidate's signals are held to the reference's equations and weights, applied to the candidate's own inputs, so a fault shows where
+    it is and nowhere after.
+
+    Raises `ModelOpenError` and its kin for a side that cannot be opened, `PromptError`, `OptionError` where a trace's tokens are not those
+    that are asked for, `LimitError` where the reference's signals would be larger than `max_bytes`, `UnsupportedModelError` for models that
+    have no site in common.
+    """
+    if not candidates:
+        raise OptionError("A comparison needs a reference and at least one candidate.")
+    count = 1 + len(candidates)
+    wanted = [*backends, *[None] * (count - len(backends))]
+    settings = [*options, *[None] * (count - len(options))]
+    if hypotheses is None:
+        hypotheses = known_hypotheses()
+    with ExitStack() as stack:
+        presets = [reference_preset or preset, *[preset] * len(candidates)]
+        ours, *theirs = (
+            stack.enter_context(opened(given, chosen, setting, backend))
+            for given, chosen, setting, backend in zip((reference, *candidates), presets, settings, wanted, strict=True)
+        )
+        texts = _prompts(ours, theirs, prompts)
+        runs = list(_runs(ours, texts, max_bytes))
+        found = tuple(_candidate(ours, side, texts, runs, hypotheses) for side in theirs)
+        return Comparison(ours.info, tuple(map(_shown, texts)), found, ours.notes)
+
+
+def known_hypotheses() -> tuple[Hypothesis, ...]:
+    """Those of the core, then those of plugins."""
+    from llmtrace.comparison.hypotheses import HYPOTHESES
+    from llmtrace.plugins import plugins
+
+    return (*HYPOTHESES, *plugins().hypotheses.values())
+
+
+def _prompts(reference: Side, candidates: Sequence[Side], given: Sequence[Prompt] | None) -> list[Prompt]:
+    """What to run: the tokens of a saved trace, what was given, or the built-in set."""
+    traced = [side.trace for side in (reference, *candidates) if side.trace is not None]
+    if traced:
+        tokens = [tuple(token.id for token in trace.tokens) for trace in traced]
+        if any(each != tokens[0] for each in tokens):
+            raise OptionError("The saved traces are of different tokens: record both with the same prompt or ids.")
+        if given is not None:
+            raise OptionError("A saved trace has its own prompt: give none.")
+        return [list(tokens[0])]
+    if given is not None:
+        if not given:
+            raise PromptError("There is no prompt to compare on: give at least one.")
+        return list(given)
+    spec = reference.spec
+    if reference.model is None or reference.model.tokenizer is None:
+        return list(ids(spec.vocab, spec.context))
+    texts = [text for text in PROBES if _telling(reference.model, text)]
+    return list(texts or ids(spec.vocab, spec.context))
+
+
+def _telling(model: Model, text: str) -> bool:
+    """Whether a model's tokenizer reads a text as more than one unknown word again and again."""
+    try:
+        tokens = model.tokens(text)
+    except PromptError:
+        return False
+    return len({token.id for token in tokens}) > VARIED
+
+
+def _runs(reference: Side, prompts: Sequence[Prompt], max_bytes: int | None) -> Iterator[Run]:
+    """The reference's signals, prompt by prompt."""
+    if reference.trace is not None:
+        trace = reference.trace
+        signals = {site: np.asarray(trace[site].array) for site in trace.signals if not trace.signals[site].part}
+        yield Run(0, tuple(token.id for token in trace.tokens), signals)
+        return
+    if (model := reference.model) is None:
+        return
+    sites = offered(model.session, reference.equations)
+    for number, prompt in enumerate(prompts):
+        tokens = model.tokens(prompt)
+        trace = model.trace([token.id for token in tokens], capture=select(*sites), max_bytes=max_bytes)
+        yield Run(number, tuple(token.id for token in tokens), {site: s.array for site, s in trace.signals.items()})
+
+
+def _candidate(
+    reference: Side, candidate: Side, prompts: Sequence[Prompt], runs: Sequence[Run], hypotheses: Sequence[Hypothesis]
+) -> Candidate:
+    watched = [watch(reference, candidate, run) for run in runs]
+    sites = merged(each.beside.found for each in watched)
+    ordered = tuple(sites[site] for site in reference.equations.steps if site in sites)
+    if not any(each.status in ("holds", "violated") for each in ordered):
+        raise UnsupportedModelError(
+            f"{candidate.info.source} shows no signal that the equations of {reference.info.source} could be held against: "
+            "they are different models, or the trace holds too little."
+        )
+    tensors = _tensors(reference, candidate)
+    longest = max(len(run.ids) for run in runs)
+    found = tuple(divergences(reference, candidate, [each.beside for each in watched], tensors, hypotheses))
+    draft = Candidate(
+        candidate.info,
+        "agrees",
+        "",
+        tuple(_token_differences(reference, candidate, prompts)),
+        tuple(differences(reference.spec, candidate.spec)),
+        found,
+        ordered,
+        tensors,
+        tuple(out for each in watched if (out := _outputs(each)) is not None),
+        tuple(nearer(reference.equations, watched[found[0].prompt], [found[0].site, "logits"]) if found else ()),
+        max(each.tolerance for each in ordered if each.status in ("holds", "violated")),
+        _names(candidate),
+        (*candidate.notes, *unreached(reference.spec, candidate.spec, longest)),
+    )
+    return judged(draft, len(runs), any(each.coarse for each in watched))
+
+
+def _names(candidate: Side) -> Mapping[str, str]:
+    if candidate.model is not None and isinstance(candidate.model.session, SupportsNames):
+        return candidate.model.session.names
+    return {}
+
+
+def _token_differences(reference: Side, candidate: Side, prompts: Sequence[Prompt]) -> Iterator[TokenDifference]:
+    """Of each text that both sides' tokenizers can be asked for."""
+    if reference.model is None or candidate.model is None:
+        return
+    ours, theirs = reference.model.tokenizer, candidate.model.tokenizer
+    if ours is None or theirs is None:
+        return
+    for number, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            continue
+        r, c = read_by(ours, prompt), read_by(theirs, prompt)
+        if isinstance(r, str):
+            continue
+        if isinstance(c, str):
+            yield TokenDifference(number, 0, None, r[0] if r else None, None, f"it cannot read the prompt: {c}")
+        elif (found := token_difference(number, prompt, r, c)) is not None:
+            yield found
+
+
+def _outputs(watched: Watched) -> Outputs | None:
+    theirs = watched.run.signals.get("logits")
+    if theirs is None or watched.logits is None:
+        return None
+    return outputs(watched.run.number, np.asarray(theirs), watched.logits)
+
+
+def _tensors(reference: Side, candidate: Side) -> tuple[Tensor, ...]:
+    ours, theirs = reference.equations.weights, candidate.equations.weights
+    if not ours or not theirs:
+        return ()
+    return tuple(compare_weights(reference.spec, ours, theirs, reference.stored, candidate.stored))
+
+
+def _shown(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))

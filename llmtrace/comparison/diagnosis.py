@@ -1,0 +1,93 @@
+"""Why a site diverges: explanations are tried on the candidate's own signals, and the one that leaves least is the cause."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from attrs import frozen
+
+from llmtrace.comparison.case import Case, Hypothesis, scalar_fit
+from llmtrace.comparison.record import Cause
+from llmtrace.errors import LLMTraceError
+from llmtrace.spec import ModelSpec
+
+BETTER = 0.1
+"""Where rounding is not reached, an explanation must leave less than this share of the error to be one."""
+FIT = 1e-3
+"""How near a factor must be to one of the model's own constants."""
+
+
+@frozen
+class Diagnosis:
+    """What was tried, and what it came to."""
+
+    cause: Cause | None
+    """None: unexplained."""
+    tried: int
+    """How many explanations."""
+    factor: str = ""
+    """The scalar that fits the site best, if it is one of the model's own."""
+
+
+def diagnose(case: Case, hypotheses: Iterable[Hypothesis]) -> Diagnosis:
+    """Try every hypothesis about the site. An explanation holds if what it leaves is within rounding, or a tenth of the error at most."""
+    before, _ = case.error(case.expected)
+    best: Cause | None = None
+    tried = 0
+    with np.errstate(all="ignore"):
+        for hypothesis in hypotheses:
+            if not hypothesis.about(case.site):
+                continue
+            try:
+                for words, predicted in hypothesis.tries(case):
+                    tried += 1
+                    after, worst = (
+                        case.error(predicted) if predicted.shape == case.found.shape else (math.inf, math.inf)
+                    )
+                    better = best is None or after < 0.5 * best.after
+                    if _holds(case, before, after, worst) and better:
+                        best = Cause(hypothesis.name, words, before, after, hypothesis.harmless)
+            except (LLMTraceError, KeyError, ValueError):  # what cannot be asked of this model explains nothing
+                continue
+        return Diagnosis(best, tried, _factor(case))
+
+
+def _holds(case: Case, before: float, after: float, worst: float) -> bool:
+    if after <= case.tolerance and worst <= 2 * case.tolerance:
+        return True
+    return math.isfinite(before) and after <= BETTER * before and after <= 10 * case.tolerance
+
+
+def _factor(case: Case) -> str:
+    """`0.125 = 1/√d_head`, where the site is so many times what it should be."""
+    fitted = scalar_fit(case.found, case.expected)
+    if fitted is None or abs(fitted - 1) <= max(4 * case.tolerance, FIT):
+        return ""
+    remaining = case.error(
+        fitted * np.where(np.isfinite(case.expected), case.expected, 0)
+        + np.where(np.isneginf(case.expected), -np.inf, 0)
+    )[0]
+    if remaining > max(10 * case.tolerance, FIT):
+        return ""
+    for name, value in constants(case.reference.spec, case).items():
+        if math.isclose(fitted, value, rel_tol=max(FIT, 4 * case.tolerance)):
+            return f"{fitted:.4g} = {name}"
+    return f"{fitted:.4g}"
+
+
+def constants(spec: ModelSpec, case: Case) -> dict[str, float]:
+    """The model's own numbers, by name, and their inverses."""
+    sizes = case.step.sizes
+    found = {"√d_model": math.sqrt(spec.d_model)}
+    if "d_head" in sizes:
+        found |= {"√d_head": math.sqrt(sizes["d_head"]), "d_head": float(sizes["d_head"])}
+    found |= {"the embedding's scale": spec.embed.scale, "the logits' scale": spec.unembed.scale}
+    if case.layer is not None:
+        block = spec.blocks[case.layer]
+        found |= {f"the multiplier of {branch.name}": branch.multiplier for branch in block.branches}
+        if block.attention is not None:
+            found["the attention scale"] = block.attention.scale
+    found = {name: value for name, value in found.items() if value not in (0.0, 1.0)}
+    return found | {f"1/{name}": 1 / value for name, value in found.items()}

@@ -1,0 +1,119 @@
+"""Which violated sites are faults, of what kind, and why."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from attrs import evolve
+
+from llmtrace.comparison.beside import Beside
+from llmtrace.comparison.case import Case, Hypothesis
+from llmtrace.comparison.diagnosis import diagnose
+from llmtrace.comparison.formats import MORE, Tensor, coarse, cost
+from llmtrace.comparison.record import Cause, Divergence, Kind, SiteError
+from llmtrace.comparison.sides import Side
+from llmtrace.comparison.weights import rows
+from llmtrace.schema.steps import Weight, any_layer, layer_of
+from llmtrace.schema.verify import LocalError
+
+SHAPELESS = ("has shape", "holds")
+"""How the reasons begin of signals that no equation could read: there is nothing to explain them by."""
+
+
+def divergences(
+    reference: Side,
+    candidate: Side,
+    watched: Sequence[Beside],
+    tensors: Sequence[Tensor],
+    hypotheses: Sequence[Hypothesis],
+) -> Iterator[Divergence]:
+    """Each kind of site that is violated by more than its weights' format, in dataflow order, where it is so first."""
+    by_name = {tensor.name: tensor for tensor in tensors}
+    found: dict[str, Divergence] = {}
+    layers: dict[str, set[int]] = {}
+    for site in reference.equations.steps:
+        for number, beside in enumerate(watched):
+            error = beside.errors.get(site)
+            if error is None or error.status != "violated":
+                continue
+            kind = _kind(reference, error, beside.owned.get(site), candidate, by_name)
+            if kind == "format":
+                continue
+            alike = any_layer(site)
+            layers.setdefault(alike, set()).update(() if (layer := layer_of(site)) is None else (layer,))
+            if alike not in found:
+                found[alike] = _divergence(error, beside.found[site], kind, number)
+                found[alike] = _explained(found[alike], reference, candidate, beside, by_name, hypotheses)
+    for alike, divergence in found.items():
+        yield evolve(divergence, layers=tuple(sorted(layers[alike])))
+
+
+def _divergence(error: LocalError, shown: SiteError, kind: Kind, prompt: int) -> Divergence:
+    return Divergence(
+        error.site, error.span, kind, error.relative_error, error.worst_token_error, error.worst_token, error.tolerance,
+        shown.own_error, shown.inherited_error, error.reason, prompt=prompt,
+    )  # fmt: skip
+
+
+def _explained(
+    divergence: Divergence,
+    reference: Side,
+    candidate: Side,
+    beside: Beside,
+    tensors: Mapping[str, Tensor],
+    hypotheses: Sequence[Hypothesis],
+) -> Divergence:
+    """With its cause: what was done to a weight, or the hypothesis that leaves least."""
+    if divergence.kind == "weights":
+        read = [tensors[name] for name in _weights(reference, divergence.span) if name in tensors]
+        worst = max((tensor for tensor in read if not tensor.explained), key=lambda each: each.relative_error)
+        return evolve(divergence, cause=_of_tensor(worst, divergence))
+    evidence = beside.evidence.get(any_layer(divergence.site))
+    if evidence is None or divergence.site not in evidence.signals or divergence.reason.startswith(SHAPELESS):
+        return divergence
+    own = None if evidence.own is None else evolve(reference.equations, weights=candidate.equations.weights)
+    tolerance = divergence.tolerance
+    case = Case(divergence.site, evidence.signals, reference.equations, own, candidate.spec, tolerance)
+    found = diagnose(case, hypotheses)
+    return evolve(divergence, cause=found.cause, tried=found.tried, factor=found.factor)
+
+
+def _of_tensor(tensor: Tensor, divergence: Divergence) -> Cause | None:
+    if tensor.what:
+        words = f"{tensor.name}: {tensor.what}"
+    elif tensor.expected > 0:
+        times = tensor.relative_error / tensor.expected
+        words = f"{tensor.name} is off by {times:.1f} times what {tensor.stored} explains ({tensor.relative_error:.1e})"
+    else:
+        return None
+    return Cause("tensor", words, divergence.local_error, divergence.own_error or 0.0)
+
+
+def _weights(reference: Side, span: Sequence[str]) -> dict[str, Weight]:
+    return {weight.name: weight for site in span for weight in reference.equations.steps[site].weights.values()}
+
+
+def _kind(
+    reference: Side, error: LocalError, own: LocalError | None, candidate: Side, tensors: Mapping[str, Tensor]
+) -> Kind:
+    """Whether the candidate's computation, or its weights, are others."""
+    names = _weights(reference, error.span)
+    if not names:
+        return "code"
+    if own is None:
+        return "format" if error.relative_error <= _allowed(reference, candidate, names) else "unknown"
+    if own.status == "violated":
+        return "code"
+    return "format" if all(tensors[name].explained for name in names if name in tensors) else "weights"
+
+
+def _allowed(reference: Side, candidate: Side, names: Mapping[str, Weight]) -> float:
+    """What the formats that the candidate says its weights have explain, where they themselves cannot be read."""
+    weights = reference.equations.weights
+    kinds = [kind for kind in re.split(r"[,\s]+", candidate.info.weights) if kind and coarse(kind)]
+    costs = [
+        cost(kind, weights[name], rows(weight)) for kind in kinds for name, weight in names.items() if name in weights
+    ]
+    return MORE * max((each for each in costs if not math.isnan(each)), default=0.0)

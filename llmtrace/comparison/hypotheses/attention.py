@@ -1,0 +1,175 @@
+"""Attention: scale, cap, mask and window, which key head a query head reads, norms of q and k, sinks, gates, biases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from attrs import evolve
+
+from llmtrace.comparison.case import Case, Hypothesis
+from llmtrace.comparison.specs import said
+from llmtrace.schema.sites import Array
+from llmtrace.spec import Attention
+
+SCORED = ("attn.scores", "attn.pattern", "attn.z", "attn.sink")
+"""What follows from scores: where scores are not captured, a fault of theirs shows at the first of these."""
+CAPS = (50.0, 30.0, 20.0, 100.0)
+"""Of published models."""
+
+
+def _scale(case: Case) -> Iterator[tuple[str, Array]]:
+    if (a := _attention(case)) is None:
+        return
+    scales = {
+        "1/√d_head": a.d_head**-0.5, "1": 1.0, "1/d_head": 1 / a.d_head, "1/√d_model": case.reference.spec.d_model**-0.5,
+        "the scale twice": a.scale * a.scale, "√d_head": a.d_head**0.5, "1/√(heads · d_head)": (a.heads * a.d_head) ** -0.5,
+    }  # fmt: skip
+    for name, scale in scales.items():
+        if not math.isclose(scale, a.scale, rel_tol=1e-6):
+            yield f"attention scale {name} = {scale:.6g} instead of {a.scale:.6g}", _with(case, evolve(a, scale=scale))
+
+
+def _cap(case: Case) -> Iterator[tuple[str, Array]]:
+    if (a := _attention(case)) is None:
+        return
+    if a.softcap is not None:
+        yield f"the softcap of scores ({said(a.softcap)}) is missing", _with(case, evolve(a, softcap=None))
+    for cap in CAPS:
+        if cap != a.softcap:
+            yield f"softcap {cap:g} instead of {said(a.softcap)}", _with(case, evolve(a, softcap=cap))
+
+
+def _window(case: Case) -> Iterator[tuple[str, Array]]:
+    if (a := _attention(case)) is None:
+        return
+    if a.window is not None:
+        yield f"the window of {a.window:,} is missing", _with(case, evolve(a, window=None))
+        yield f"the window is {a.window + 1:,} instead of {a.window:,}", _with(case, evolve(a, window=a.window + 1))
+        if a.window > 1:
+            yield f"the window is {a.window - 1:,} instead of {a.window:,}", _with(case, evolve(a, window=a.window - 1))
+    for window in sorted(
+        {b.attention.window for b in case.reference.spec.blocks if b.attention and b.attention.window}
+    ):
+        if window != a.window:
+            yield f"a window of {window:,}, as other blocks have", _with(case, evolve(a, window=window))
+    if (seen := _seen(case)) is not None and seen != a.window:
+        yield (
+            f"a window of {seen:,} instead of {said(a.window)}, read off the mask",
+            _with(case, evolve(a, window=seen)),
+        )
+
+
+def _mask(case: Case) -> Iterator[tuple[str, Array]]:
+    """Masks that are not causal, where scores are shown."""
+    if (a := _attention(case)) is None or not case.site.endswith("attn.scores"):
+        return
+    length = len(case.captured["positions"])
+    places = np.arange(length)
+    open_ = _product(case, a)
+    yield "no mask: every token sees every other", open_
+    for shift, words in ((1, "tokens see one token too far ahead"), (-1, "tokens do not see themselves")):
+        yield f"the mask is off by one: {words}", np.where(places[None, :] <= places[:, None] + shift, open_, -np.inf)
+
+
+def _slopes(case: Case) -> Iterator[tuple[str, Array]]:
+    if (a := _attention(case)) is not None and a.slopes:
+        yield "ALiBi's slopes are missing", _with(case, evolve(a, slopes=()))
+        yield "ALiBi's slopes in the order of other heads", _with(case, evolve(a, slopes=a.slopes[::-1]))
+
+
+def _groups(case: Case) -> Iterator[tuple[str, Array]]:
+    """Query head h reads key head `h mod kv_heads` instead of `h // group`."""
+    if (a := _attention(case)) is None or not 1 < a.kv_heads < a.heads:
+        return
+    group = a.heads // a.kv_heads
+    order = np.arange(a.heads).reshape(group, a.kv_heads).T.ravel()  # heads that read one key head stand together
+    names = {"attn.scores": ("rot_q",), "attn.pattern": ("rot_q",), "attn.z": ("rot_q", "pattern", "scores")}
+    end = case.site[case.site.index("attn.") :]
+    part = case.site[: -len(end)] + "attn."
+    put = {}
+    for name in names.get(end, ()):
+        if (array := case.captured.get(part + name)) is not None:
+            put[part + name] = np.asarray(array).take(order, 1 if name == "rot_q" else 0)
+    if put:
+        axis = 1 if end == "attn.z" else 0
+        yield (
+            "query head h reads key head h mod kv_heads, not h // group",
+            case.predict(put=put).take(np.argsort(order), axis),
+        )
+
+
+def _qk_norm(case: Case) -> Iterator[tuple[str, Array]]:
+    if (a := _attention(case)) is None:
+        return
+    which = "q" if case.site.endswith("rot_q") else "k"
+    if getattr(a, f"{which}_norm") is not None:
+        plain = f"{case.site[: case.site.rindex('.')]}.{which}"
+        if plain in case.captured and not a.norm_after_rotary:
+            normed = f"{plain}_norm.out"
+            yield f"the norm of {which} is missing", case.predict(put={normed: np.asarray(case.captured[plain])})
+        changed = evolve(a, q_norm=None) if which == "q" else evolve(a, k_norm=None)
+        yield f"the norm of {which} is missing", case.predict(case.with_record(a, changed))
+
+
+def _sinks(case: Case) -> Iterator[tuple[str, Array]]:
+    if (a := _attention(case)) is not None and a.sinks:
+        yield "the sinks take no part in the softmax", _with(case, evolve(a, sinks=False))
+
+
+def _gate(case: Case) -> Iterator[tuple[str, Array]]:
+    if (a := _attention(case)) is None:
+        return
+    if a.gate is not None:
+        yield "the gate is missing", _with(case, evolve(a, gate=None))
+    if a.z_norm is not None:
+        yield "the norm of z is missing", _with(case, evolve(a, z_norm=None))
+
+
+def _clip(case: Case) -> Iterator[tuple[str, Array]]:
+    if (a := _attention(case)) is None:
+        return
+    if a.clip is not None:
+        yield f"the clip at ±{said(a.clip)} is missing", _with(case, evolve(a, clip=None))
+    if a.v_norm is not None and case.site.endswith("attn.v"):
+        yield "the norm of v is missing", _with(case, evolve(a, v_norm=None))
+
+
+def _attention(case: Case) -> Attention | None:
+    return case.step.record if isinstance(case.step.record, Attention) else None
+
+
+def _with(case: Case, changed: Attention) -> Array:
+    return case.predict(case.with_record(case.step.record, changed))
+
+
+def _product(case: Case, a: Attention) -> Array:
+    """Scores without a mask."""
+    part = case.site[: -len("scores")]
+    q, k = (np.asarray(case.captured[part + name]).astype(np.float64) for name in ("rot_q", "rot_k"))
+    s: Array = a.scale * np.einsum("qhd,khd->hqk", q, k.repeat(a.heads // a.kv_heads, 1))
+    return s if a.softcap is None else a.softcap * np.tanh(s / a.softcap)
+
+
+def _seen(case: Case) -> int | None:
+    """How many tokens the last one sees, where that is fewer than there are."""
+    if not case.site.endswith(("attn.scores", "attn.pattern")):
+        return None
+    row = case.found[0, -1]
+    seen = int((np.isfinite(row) if case.site.endswith("scores") else row > 0).sum())
+    return seen if 0 < seen < len(row) else None
+
+
+ROWS = (
+    Hypothesis("softcap", SCORED, _cap),
+    Hypothesis("window", SCORED, _window),
+    Hypothesis("attention-scale", SCORED, _scale),
+    Hypothesis("order-of-key-heads", SCORED, _groups),
+    Hypothesis("mask", SCORED, _mask),
+    Hypothesis("alibi", SCORED, _slopes),
+    Hypothesis("norm-of-q-and-k", ("attn.rot_q", "attn.rot_k"), _qk_norm),
+    Hypothesis("sinks", SCORED, _sinks),
+    Hypothesis("gate", ("attn.z_post",), _gate),
+    Hypothesis("clip", ("attn.q", "attn.k", "attn.v"), _clip),
+)

@@ -1,0 +1,122 @@
+"""Rotary: its base, its layout, its width, its scaling, its direction; or none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+from attrs import evolve
+
+from llmtrace.comparison.case import Case, Hypothesis
+from llmtrace.comparison.specs import said
+from llmtrace.schema.sites import Array
+from llmtrace.spec import Attention, Linear, Llama3, LongRope, Rotary, Yarn
+
+SITES = ("attn.rot_q", "attn.rot_k")
+BASES = (
+    10_000.0,
+    500_000.0,
+    1_000_000.0,
+    5_000_000.0,
+    8_000_000.0,
+    10_000_000.0,
+    150_000.0,
+    100_000.0,
+    50_000.0,
+    160_000.0,
+    300_000.0,
+)
+"""Of published models."""
+FACTORS = (2.0, 4.0, 8.0, 16.0, 32.0, 0.5, 0.25)
+"""Of linear scaling."""
+LLAMA3 = Llama3(8.0, 1.0, 4.0, 8192)
+"""As Llama 3.1 has it."""
+
+
+def _base(case: Case) -> Iterator[tuple[str, Array]]:
+    if (rotary := _rotary(case)) is None:
+        return
+    for theta in BASES:
+        yield f"rotary base {said(theta)} instead of {said(rotary.theta)}", _with(case, evolve(rotary, theta=theta))
+    fitted = _fit(lambda theta: _error(case, evolve(rotary, theta=theta)), rotary.theta)
+    yield (
+        f"rotary base {fitted:,.6g} instead of {said(rotary.theta)} (fitted)",
+        _with(case, evolve(rotary, theta=fitted)),
+    )
+
+
+def _layout(case: Case) -> Iterator[tuple[str, Array]]:
+    if (rotary := _rotary(case)) is not None:
+        other: Literal["half", "interleaved"] = "interleaved" if rotary.layout == "half" else "half"
+        yield f"rotary pairs {other} instead of {rotary.layout}", _with(case, evolve(rotary, layout=other))
+
+
+def _width(case: Case) -> Iterator[tuple[str, Array]]:
+    if (rotary := _rotary(case)) is None:
+        return
+    whole = case.step.sizes["d_head"]
+    for width in sorted({whole, whole // 2, whole // 4, 3 * whole // 4} - {rotary.width}, reverse=True):
+        if width and width % 2 == 0:
+            yield f"rotary of {width} channels instead of {rotary.width}", _with(case, evolve(rotary, width=width))
+
+
+def _scaling(case: Case) -> Iterator[tuple[str, Array]]:
+    if (rotary := _rotary(case)) is None:
+        return
+    if rotary.scaling is not None:
+        yield f"rotary without its scaling ({said(rotary.scaling)})", _with(case, evolve(rotary, scaling=None))
+    if isinstance(rotary.scaling, Yarn | LongRope) and rotary.scaling.gain != 1:
+        ungained = evolve(rotary.scaling, gain=1.0)
+        yield "rotary scaling without its gain", _with(case, evolve(rotary, scaling=ungained))
+    if isinstance(rotary.scaling, Yarn) and rotary.scaling.gain is not None:
+        ungained = evolve(rotary.scaling, gain=None)
+        yield "rotary scaling with the gain of its factor", _with(case, evolve(rotary, scaling=ungained))
+    for factor in FACTORS:
+        yield f"rotary positions divided by {factor:g}", _with(case, evolve(rotary, scaling=Linear(factor)))
+    yield "rotary scaled as in Llama 3.1", _with(case, evolve(rotary, scaling=LLAMA3))
+
+
+def _none(case: Case) -> Iterator[tuple[str, Array]]:
+    attention = case.step.record
+    if isinstance(attention, Attention) and attention.rotary is not None:
+        yield "rotary is not applied", case.predict(case.with_record(attention, evolve(attention, rotary=None)))
+        yield "rotary turns the other way", case.predict(put={"positions": -np.asarray(case.captured["positions"])})
+
+
+def _rotary(case: Case) -> Rotary | None:
+    return case.step.record.rotary if isinstance(case.step.record, Attention) else None
+
+
+def _with(case: Case, rotary: Rotary) -> Array:
+    attention = case.step.record
+    return case.predict(case.with_record(attention, evolve(attention, rotary=rotary)))
+
+
+def _error(case: Case, rotary: Rotary) -> float:
+    return case.error(_with(case, rotary))[0]
+
+
+def _fit(error: Callable[[float], float], start: float) -> float:
+    """The base of least error: a grid over six decades, then a golden section in the logarithm."""
+    grid = [math.log(start) + 0.25 * at for at in range(-24, 25)]
+    best = min(grid, key=lambda log: error(math.exp(log)))
+    low, high = best - 0.25, best + 0.25
+    share = (math.sqrt(5) - 1) / 2
+    for _ in range(40):
+        a, b = high - share * (high - low), low + share * (high - low)
+        if error(math.exp(a)) < error(math.exp(b)):
+            high = b
+        else:
+            low = a
+    return math.exp((low + high) / 2)
+
+
+ROWS = (
+    Hypothesis("rotary-layout", SITES, _layout),
+    Hypothesis("rotary-base", SITES, _base),
+    Hypothesis("rotary-scaling", SITES, _scaling),
+    Hypothesis("rotary-width", SITES, _width),
+    Hypothesis("no-rotary", SITES, _none),
+)

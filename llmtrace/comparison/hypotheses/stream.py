@@ -1,0 +1,55 @@
+"""The residual stream: a term that is not added, or added twice; a factor of a branch; a norm after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from llmtrace.comparison.case import Case, Hypothesis
+from llmtrace.comparison.specs import said
+from llmtrace.schema.sites import Array
+from llmtrace.spec import Branch, Sum
+
+POINTS = ("resid_pre", "resid_mid", "resid_post")
+CONTRIBUTIONS = ("attn_out", "mlp_out")
+
+
+def _terms(case: Case) -> Iterator[tuple[str, Array]]:
+    if not isinstance(case.step.record, Sum):
+        return
+    expected = case.expected
+    for term in case.step.terms:
+        if term not in case.captured:
+            continue
+        added = case.step.record.scale * np.asarray(case.captured[term]).astype(np.float64)
+        yield f"{term} is not added", expected - added
+        yield f"{term} is added twice", expected + added
+
+
+def _factor(case: Case) -> Iterator[tuple[str, Array]]:
+    record = case.step.record
+    if isinstance(record, Sum) and record.scale != 1:
+        yield f"the factor {said(record.scale)} of the stream is missing", case.expected / record.scale
+    if not isinstance(record, Branch):
+        return
+    for multiplier in sorted({1.0, record.multiplier**2, 1 / record.multiplier} - {record.multiplier}):
+        words = f"the branch is multiplied by {said(multiplier)} instead of {said(record.multiplier)}"
+        yield words, case.expected * (multiplier / record.multiplier)
+
+
+def _post(case: Case) -> Iterator[tuple[str, Array]]:
+    """Without the norm after the module."""
+    record = case.step.record
+    if isinstance(record, Branch) and record.post is not None:
+        out = f"{case.site.removesuffix('_out')}.out"
+        if out in case.captured:
+            plain = np.asarray(case.captured[out]).astype(np.float64)
+            yield "the norm after the branch is missing", record.multiplier * plain
+
+
+ROWS = (
+    Hypothesis("term-of-the-stream", POINTS, _terms),
+    Hypothesis("factor-of-the-stream", (*POINTS, *CONTRIBUTIONS), _factor),
+    Hypothesis("norm-after-the-branch", CONTRIBUTIONS, _post),
+)

@@ -1,0 +1,89 @@
+"""Weights: another tensor than the reference's, as far as it is recognised what was done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from attrs import evolve
+
+from llmtrace.comparison.case import Case, Hypothesis
+from llmtrace.comparison.recognised import CHANGES, Pair, off
+from llmtrace.comparison.weights import others
+from llmtrace.schema.evaluate import Equations
+from llmtrace.schema.sites import Array
+
+TYPES = ("float16", "bfloat16")
+"""Types that weights may have been rounded to."""
+
+
+def _changed(case: Case) -> Iterator[tuple[str, Array]]:
+    """The reference's tensors with what is often done to them, where the candidate's own cannot be read."""
+    if case.own is not None:
+        return
+    for weight in case.step.weights.values():
+        reference = np.asarray(case.reference.weights[weight.name])
+        pair = Pair(weight.name, weight.axes, reference, reference, others(case.reference, weight))
+        for change in CHANGES:
+            for words, array in change(pair):
+                if array.shape == reference.shape and off(array, reference) > 0:
+                    yield (
+                        f"{weight.name}: {words}",
+                        case.predict(equations=with_weights(case.reference, {weight.name: array})),
+                    )
+        yield (
+            f"{weight.name} is missing",
+            case.predict(equations=with_weights(case.reference, {weight.name: np.zeros_like(reference)})),
+        )
+
+
+def _missing(case: Case) -> Iterator[tuple[str, Array]]:
+    """A bias that is not added."""
+    for name, weight in case.step.weights.items():
+        if name.startswith("b"):
+            zero = np.zeros(weight.shape)
+            yield (
+                f"the bias {weight.name} is not added",
+                case.predict(equations=with_weights(case.base, {weight.name: zero})),
+            )
+
+
+def _rounded(case: Case) -> Iterator[tuple[str, Array]]:
+    """Weights that were rounded to a smaller type."""
+    import ml_dtypes
+
+    types = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+    matrices = [weight.name for weight in case.step.weights.values() if "W_" in weight.name]
+    for name in TYPES if matrices else ():
+        rounded = {
+            each: np.asarray(case.reference.weights[each]).astype(types[name]).astype(np.float64) for each in matrices
+        }
+        yield f"{', '.join(matrices)} rounded to {name}", case.predict(equations=with_weights(case.reference, rounded))
+
+
+def with_weights(equations: Equations, changed: Mapping[str, Array]) -> Equations:
+    """Equations with some of their weights replaced."""
+    return evolve(equations, weights=Put(equations.weights, changed))
+
+
+class Put(Mapping[str, Array]):
+    """Weights with some in other places; the rest are read when they are asked for."""
+
+    def __init__(self, weights: Mapping[str, Array], changed: Mapping[str, Array]) -> None:
+        self._weights, self._changed = weights, changed
+
+    def __getitem__(self, name: str) -> Array:
+        return self._changed[name] if name in self._changed else self._weights[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+
+ROWS = (
+    Hypothesis("tensor", (), _changed),
+    Hypothesis("missing-bias", (), _missing),
+    Hypothesis("rounded-weights", (), _rounded),
+)

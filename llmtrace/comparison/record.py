@@ -1,0 +1,194 @@
+"""What a comparison finds. **Reference**: the model that is taken as right; **candidate**: the one that is held to it.
+
+**Local error**: how far a candidate's signal is from the reference's equation applied to the candidate's own inputs, with the reference's
+weights; **own error**: the same with the candidate's weights; **inherited error**: how far the signal is from the reference's own.
+A fault shows locally where it is, and inherited everywhere after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+from llmtrace.comparison.formats import Tensor
+from llmtrace.comparison.outputs import Outputs
+from llmtrace.comparison.tokens import TokenDifference
+from llmtrace.trace import ModelInfo
+
+Verdict = Literal["agrees", "within_precision", "diverges"]
+"""`agrees`: every site within what rounding explains; `within_precision`: beyond that, only by what coarser weights or signals explain."""
+ORDER: tuple[Verdict, ...] = ("agrees", "within_precision", "diverges")
+Kind = Literal["code", "weights", "format", "tokens", "unknown"]
+"""Where a fault is: the candidate's computation; its weights; weights as their format explains; what it reads; or it cannot be told, since
+the candidate's weights cannot be read."""
+
+
+@frozen
+class Cause:
+    """An explanation that was tried and brings the error back to what rounding explains."""
+
+    name: str
+    """Of the hypothesis: `rotary-base`."""
+    words: str
+    """`rotary base 10,000 instead of 500,000`"""
+    before: float
+    """The site's relative error under the reference's equation."""
+    after: float
+    """The same under the hypothesis."""
+    harmless: bool = False
+    """Whether nothing downstream of it can differ in this run."""
+
+
+@frozen
+class Divergence:
+    """One kind of site that diverges, where it does so first."""
+
+    site: str
+    """Its full name."""
+    span: tuple[str, ...]
+    """The sites between it and the captured inputs that its equation was applied to, itself first: the fault is in one of them."""
+    kind: Kind
+    """Where the fault is."""
+    local_error: float
+    """Of the whole signal, relative; infinite where the two cannot be compared."""
+    worst_token_error: float
+    """The same of the token where it is largest."""
+    worst_token: int | None
+    """Its index."""
+    tolerance: float
+    """What rounding explains."""
+    own_error: float | None
+    """Of the whole signal, with the candidate's own weights; None where they cannot be read."""
+    inherited_error: float | None
+    """Of the whole signal, from the reference's; None where the reference does not show it."""
+    reason: str = ""
+    """What a number does not say: unlike masks, a wrong shape, NaN, zeros."""
+    layers: tuple[int, ...] = ()
+    """The blocks in which this kind of site diverges."""
+    prompt: int = 0
+    """The prompt in which it does so first."""
+    cause: Cause | None = None
+    """What explains it; None: unexplained."""
+    tried: int = 0
+    """Explanations that were tried."""
+    factor: str = ""
+    """A scalar that fits, if one does: `8 = √d_head`."""
+
+
+@frozen
+class SiteError:
+    """One site, of all prompts the one where it is worst."""
+
+    site: str
+    """Its full name."""
+    status: str
+    """`holds`, `violated`, `unchecked` or `unavailable`, by the reference's equations and weights."""
+    local_error: float
+    """Relative, of the whole signal."""
+    worst_token_error: float
+    """Of the token where it is largest."""
+    tolerance: float
+    """What rounding explains; the worst token may have twice as much."""
+    own_error: float | None = None
+    """With the candidate's own weights, where that was asked and can be read."""
+    inherited_error: float | None = None
+    """From the reference's signal."""
+    reason: str = ""
+    """What the numbers do not say."""
+    flips: int = 0
+    """Experts that another one was chosen instead of, over all tokens."""
+
+
+@frozen
+class Difference:
+    """A field in which the two specs say something else."""
+
+    field: str
+    """`blocks.*.attn.rotary.theta`"""
+    reference: str
+    """What the reference's says."""
+    candidate: str
+    """What the candidate's says."""
+    blocks: tuple[int, ...] = ()
+    """The blocks in which it differs."""
+
+
+@frozen
+class Nearer:
+    """Which side is nearer to the reference's equations in float64."""
+
+    site: str
+    """What was compared: the first divergent site, and `logits`."""
+    reference: float
+    """The reference's relative error."""
+    candidate: float
+    """The candidate's."""
+
+
+@frozen(eq=False)
+class Candidate:
+    """One candidate beside the reference."""
+
+    model: ModelInfo
+    """Which model, on which runtime, with which settings."""
+    verdict: Verdict
+    """Of all that was compared."""
+    headline: str
+    """The verdict in one line."""
+    tokens: tuple[TokenDifference, ...] = ()
+    """Prompts that its tokenizer reads otherwise."""
+    spec: tuple[Difference, ...] = ()
+    """What its own files say otherwise."""
+    divergences: tuple[Divergence, ...] = ()
+    """Every kind of site that diverges, in dataflow order; the first is where a fault entered."""
+    sites: tuple[SiteError, ...] = field(default=(), repr=False)
+    """Every site, in dataflow order."""
+    tensors: tuple[Tensor, ...] = field(default=(), repr=False)
+    """Every weight, where both sides' can be read."""
+    outputs: tuple[Outputs, ...] = ()
+    """How far its predictions are from the reference's, prompt by prompt."""
+    nearer: tuple[Nearer, ...] = ()
+    """Which side is nearer to float64, where it diverges and the model fits."""
+    resolution: float = 0.0
+    """The smallest relative change that every site would have shown."""
+    names: Mapping[str, str] = field(factory=dict, repr=False)
+    """What its runtime calls the sites, where it says so."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know: what no prompt reached, what could not be compared."""
+
+    @property
+    def first_divergence(self) -> Divergence | None:
+        """Where a fault entered; None where it does not diverge."""
+        return self.divergences[0] if self.divergences else None
+
+
+@frozen(eq=False)
+class Comparison:
+    """One model on two or more runtimes, formats or precisions."""
+
+    reference: ModelInfo
+    """What is taken as right."""
+    prompts: tuple[str, ...]
+    """What was run, in words."""
+    candidates: tuple[Candidate, ...]
+    """What was held to it, in the order given."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know of the reference: equations of its own that it violates."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the candidates'."""
+        return max((each.verdict for each in self.candidates), key=ORDER.index)
+
+    @property
+    def first_divergence(self) -> Divergence | None:
+        """Of the first candidate that diverges."""
+        return next((each.first_divergence for each in self.candidates if each.divergences), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `llmtrace compare --json` prints."""
+        from llmtrace.comparison.document import document
+
+        return document(self)

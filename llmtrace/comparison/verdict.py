@@ -1,0 +1,101 @@
+"""From what was found to a verdict and its one line; and what no prompt could have shown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from attrs import evolve
+
+from llmtrace.comparison.formats import coarse, plain
+from llmtrace.comparison.record import Candidate, Divergence, SiteError, Verdict
+from llmtrace.spec import DynamicNtk, LongRope, ModelSpec
+
+
+def judged(candidate: Candidate, prompts: int, coarser: bool) -> Candidate:
+    """A candidate with its verdict and headline; `coarser` says whether it computes in less than float32."""
+    verdict = _verdict(candidate, coarser)
+    return evolve(candidate, verdict=verdict, headline=_headline(candidate, verdict, prompts))
+
+
+def _verdict(candidate: Candidate, coarser: bool) -> Verdict:
+    if candidate.divergences or candidate.tokens:
+        return "diverges"
+    beyond = any(each.status == "violated" for each in candidate.sites)
+    return (
+        "within_precision" if beyond or coarser or any(coarse(each.stored) for each in candidate.tensors) else "agrees"
+    )
+
+
+def _headline(candidate: Candidate, verdict: Verdict, prompts: int) -> str:
+    over = f"{_count(len(_compared(candidate)), 'site')} on {_count(prompts, 'prompt')}"
+    if candidate.tokens:
+        first = candidate.tokens[0]
+        where = "" if first.byte is None else f", byte {first.byte} of the text"
+        return f"diverges at the tokens: {first.what} (token {first.index}{where})"
+    if (first_site := candidate.first_divergence) is not None:
+        more = len(candidate.divergences) - 1
+        return f"diverges at {first_site.site}: {told(first_site)}" + (
+            f" (and at {_count(more, 'other kind')} of site)" if more else ""
+        )
+    beyond = _unshown(candidate)
+    if verdict == "agrees":
+        return f"agrees: {over}, none beyond what rounding explains{beyond}"
+    return f"within what {_formats(candidate)} explains: {over}{beyond}"
+
+
+def told(divergence: Divergence) -> str:
+    """A divergence in words: its cause, or its size."""
+    if divergence.cause is not None:
+        return divergence.cause.words + ("; harmless in this run" if divergence.cause.harmless else "")
+    if divergence.reason:
+        return divergence.reason
+    kind = {
+        "code": "it computes something else", "weights": "its weights are others", "format": "worse than its format explains",
+        "tokens": "other tokens", "unknown": "its weights cannot be read, so whose fault it is cannot be told",
+    }[divergence.kind]  # fmt: skip
+    return f"unexplained, {kind} (relative error {divergence.local_error:.1e}, rounding explains {divergence.tolerance:.1e})"
+
+
+def unreached(reference: ModelSpec, candidate: ModelSpec, longest: int) -> Iterator[str]:
+    """What the specs have that no prompt of this length meets."""
+    windows = {
+        b.attention.window for spec in (reference, candidate) for b in spec.blocks if b.attention and b.attention.window
+    }
+    for window in sorted(windows):
+        if longest <= window:
+            yield f"No prompt is longer than the window of {window:,} tokens, so what lies outside it was not compared."
+    contexts = {
+        s.context
+        for spec in (reference, candidate)
+        for b in spec.blocks
+        if b.attention and b.attention.rotary and isinstance(s := b.attention.rotary.scaling, LongRope | DynamicNtk)
+    }
+    for context in sorted(contexts):
+        if longest <= context:
+            yield f"No prompt is longer than {context:,} tokens, beyond which the rotary frequencies are others: that was not compared."
+
+
+def _compared(candidate: Candidate) -> list[SiteError]:
+    return [each for each in candidate.sites if each.status in ("holds", "violated")]
+
+
+def _unshown(candidate: Candidate) -> str:
+    """Differences of the specs that no site showed."""
+    if not candidate.spec:
+        return ""
+    first = candidate.spec[0]
+    more = f" and {_count(len(candidate.spec) - 1, 'more field')}" if len(candidate.spec) > 1 else ""
+    return f"; but its file says {first.field} {first.candidate} instead of {first.reference}{more}, which nothing here showed"
+
+
+def _formats(candidate: Candidate) -> str:
+    """The coarse types of its weights, the commonest first; or of its signals."""
+    kinds = Counter(tensor.stored for tensor in candidate.tensors if coarse(tensor.stored))
+    if kinds:
+        return " and ".join(kind for kind, _ in kinds.most_common(2))
+    return candidate.model.settings.get("dtype", plain(candidate.model.weights or "its precision"))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"

@@ -1,0 +1,47 @@
+"""For the tests of whoever converts or quantises models: fail where a model is no longer the one that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llmtrace.comparison.record import Comparison
+from llmtrace.model import Prompt
+from llmtrace.protocol import Preset
+
+if TYPE_CHECKING:
+    from llmtrace.comparison.sides import Given
+
+SHOWN = 5
+"""Divergences that a failure lists."""
+
+
+def assert_same_model(
+    reference: Given,
+    candidate: Given,
+    *,
+    prompts: Sequence[Prompt] | None = None,
+    preset: Preset = "shipped",
+    least_same_top: float = 0.0,
+) -> Comparison:
+    """Raise `AssertionError` where the candidate diverges, with the sites and causes; return the comparison where it does not.
+
+    Arguments as those of `llmtrace.compare`. What the candidate's format explains does not fail, however much it is: `least_same_top` is the
+    share of predictions that must stay the same at least, on every prompt.
+    """
+    from llmtrace.comparison.comparing import compare
+    from llmtrace.comparison.verdict import told
+
+    __tracebackhide__ = True
+    found = compare(reference, candidate, prompts=prompts, preset=preset)
+    (one,) = found.candidates
+    if one.verdict == "diverges":
+        lines = [f"{each.site}: {told(each)}" for each in one.divergences[:SHOWN]]
+        raise AssertionError("\n  ".join([f"{one.model.source} {one.headline}", *lines]))
+    for each in one.outputs:
+        if each.same_top < least_same_top:
+            raise AssertionError(
+                f"{one.model.source} predicts the same token as {found.reference.source} after {each.same_top:.1%} of the tokens of "
+                f"prompt {each.prompt + 1}, and {least_same_top:.1%} was asked for; mean KLD {each.mean_kld:.2e}"
+            )
+    return found
