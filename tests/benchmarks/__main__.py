@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [--rounds N] [--json FILE] [--onnx PATH …] [imports | equations | tracing | llamacpp | onnxruntime …]`."""
+"""`python -m tests.benchmarks [--rounds N] [--json FILE] [--onnx PATH …] [imports | equations | tracing | llamacpp | onnxruntime | compare …]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 
-from tests.benchmarks import equations, imports, llamacpp, onnxruntime, tracing
+from tests.benchmarks import compare, equations, imports, llamacpp, onnxruntime, tracing
 from tests.benchmarks.paired import Ratio
 
 GROUPS = {
@@ -21,6 +21,7 @@ GROUPS = {
     "tracing": tracing.measure,
     "llamacpp": llamacpp.measure,
     "onnxruntime": onnxruntime.measure,
+    "compare": compare.measure,
 }
 
 

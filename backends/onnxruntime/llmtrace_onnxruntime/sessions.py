@@ -17,6 +17,7 @@ from onnxruntime import OrtValue
 
 from llmtrace.errors import BackendError, ModelOpenError, OptionError, UnsupportedModelError, shown
 from llmtrace.schema.sites import Array
+from llmtrace_onnxruntime.arena import share
 from llmtrace_onnxruntime.external import BITS
 from llmtrace_onnxruntime.known import said
 from llmtrace_onnxruntime.options import LEVELS, OnnxRuntimeOptions
@@ -115,6 +116,8 @@ def session_options(options: OnnxRuntimeOptions, loaded: Loaded) -> onnxruntime.
     settings.intra_op_num_threads = options.threads or 0
     # each session has threads of its own, and many are kept: those that wait must not turn on the spot
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if share():
+        settings.add_session_config_entry("session.use_env_allocators", "1")
     settings.use_deterministic_compute = options.deterministic
     settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(loaded.base))
     if not options.prepacking:
