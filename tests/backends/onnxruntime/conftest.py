@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import llmtrace
 from llmtrace.model import Model
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +42,27 @@ def open_cell(cell: Callable[[str, str], Path]) -> Iterator[Callable[[str, str],
             return there[key]
 
         yield opened
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    """The hand-built decoder of `graphs`."""
+    from tests.backends.onnxruntime import graphs
+
+    return graphs.decoder()
+
+
+@pytest.fixture
+def single(model: onnx.ModelProto, tmp_path: Path) -> Path:
+    """It as one file."""
+    from tests.backends.onnxruntime import graphs
+
+    return graphs.save(model, tmp_path / "single" / "model.onnx")
+
+
+@pytest.fixture
+def parted(model: onnx.ModelProto, tmp_path: Path) -> Path:
+    """It with its weights in a file beside it."""
+    from tests.backends.onnxruntime import graphs
+
+    return graphs.save_external(model, tmp_path / "parted" / "model.onnx")

@@ -14,7 +14,13 @@ import llmtrace
 from llmtrace.model import Model
 from llmtrace.schema.sites import Array
 from llmtrace.spec import ModelSpec
+from llmtrace_onnxruntime.inputs import inputs_of
+from llmtrace_onnxruntime.options import PRESETS, OnnxRuntimeOptions
+from llmtrace_onnxruntime.proto import load
+from llmtrace_onnxruntime.running import Runner
 from llmtrace_onnxruntime.writing import write_onnx
+
+TOKENS = [3, 1, 4, 1, 5]
 
 
 def write(
@@ -40,6 +46,13 @@ def write(
 def open_graph(path: Path, preset: str = "exact", **options: object) -> Model:
     """With this backend."""
     return llmtrace.open(str(path), backend="onnxruntime", preset=preset, options=options)
+
+
+def logits_of(source: str | Path, options: OnnxRuntimeOptions | None = None) -> Array:
+    """What a file's graph answers to a short prompt, [token vocab], without reading it as a decoder."""
+    loaded = load(source, options)
+    inputs = inputs_of(loaded)
+    return Runner(loaded, PRESETS["exact"]).run(inputs.arrays(TOKENS), [inputs.logits])[inputs.logits][0]
 
 
 def differences(found: object, wanted: object, at: str = "spec") -> Iterator[str]:

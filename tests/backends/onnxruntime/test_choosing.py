@@ -13,17 +13,6 @@ from llmtrace_onnxruntime.options import OnnxRuntimeOptions
 from llmtrace_onnxruntime.proto import load
 from tests.backends.onnxruntime import graphs
 
-
-@pytest.fixture(scope="module")
-def model():
-    return graphs.decoder()
-
-
-@pytest.fixture
-def single(model, tmp_path):
-    return graphs.save(model, tmp_path / "single" / "model.onnx")
-
-
 # -- which file
 
 

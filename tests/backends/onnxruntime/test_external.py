@@ -17,30 +17,9 @@ from llmtrace_onnxruntime.options import PRESETS
 from llmtrace_onnxruntime.proto import load
 from llmtrace_onnxruntime.running import Runner
 from tests.backends.onnxruntime import graphs
+from tests.backends.onnxruntime.opening import TOKENS, logits_of
 
-TOKENS = [3, 1, 4, 1, 5]
 LINKS = pytest.mark.skipif(not hasattr(os, "symlink") or os.name == "nt", reason="links need rights on this system")
-
-
-@pytest.fixture(scope="module")
-def model():
-    return graphs.decoder()
-
-
-@pytest.fixture
-def single(model, tmp_path):
-    return graphs.save(model, tmp_path / "single" / "model.onnx")
-
-
-@pytest.fixture
-def parted(model, tmp_path):
-    return graphs.save_external(model, tmp_path / "parted" / "model.onnx")
-
-
-def logits_of(source, options=None):
-    loaded = load(source, options)
-    inputs = inputs_of(loaded)
-    return Runner(loaded, PRESETS["exact"]).run(inputs.arrays(TOKENS), [inputs.logits])[inputs.logits][0]
 
 
 # -- weights in other files

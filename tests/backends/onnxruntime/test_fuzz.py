@@ -17,19 +17,8 @@ from llmtrace_onnxruntime.inputs import inputs_of
 from llmtrace_onnxruntime.options import PRESETS
 from llmtrace_onnxruntime.proto import load
 from llmtrace_onnxruntime.running import Runner
-from tests.backends.onnxruntime import graphs
 
 FUZZED = 300
-
-
-@pytest.fixture(scope="module")
-def model():
-    return graphs.decoder()
-
-
-@pytest.fixture
-def single(model, tmp_path):
-    return graphs.save(model, tmp_path / "single" / "model.onnx")
 
 
 def mutated(seed: int, raw: bytes) -> bytes:

@@ -146,9 +146,9 @@ class Hand:
         return [node for node in self.nodes("Add") if linear & set(node.input) and not constants & set(node.input)]
 
 
-def eps_outside_of_the_root(hand):
-    """Of the first norm."""
-    root = hand.nodes("Sqrt")[0]
+def eps_outside_of_the_root(hand, which=0):
+    """Of the first norm, or of another."""
+    root = hand.nodes("Sqrt")[which]
     add = hand.maker(root.input[0])
     mean, eps = add.input
     add.op_type, root.op_type = "Sqrt", "Add"
@@ -158,13 +158,7 @@ def eps_outside_of_the_root(hand):
 
 
 def eps_outside_of_the_last_root(hand):
-    root = hand.nodes("Sqrt")[-1]
-    add = hand.maker(root.input[0])
-    mean, eps = add.input
-    add.op_type, root.op_type = "Sqrt", "Add"
-    del add.input[:], root.input[:]
-    add.input.extend([mean])
-    root.input.extend([add.output[0], eps])
+    eps_outside_of_the_root(hand, -1)
 
 
 def a_strange_activation(hand):

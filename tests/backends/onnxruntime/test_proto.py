@@ -13,35 +13,11 @@ import ml_dtypes
 from onnx import TensorProto, helper, numpy_helper
 
 from llmtrace.errors import ModelOpenError, OptionError, UnsupportedModelError
-from llmtrace_onnxruntime.inputs import inputs_of
-from llmtrace_onnxruntime.options import PRESETS, OnnxRuntimeOptions
+from llmtrace_onnxruntime.options import OnnxRuntimeOptions
 from llmtrace_onnxruntime.proto import load
 from llmtrace_onnxruntime.running import Runner
 from tests.backends.onnxruntime import graphs
-
-TOKENS = [3, 1, 4, 1, 5]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return graphs.decoder()
-
-
-@pytest.fixture
-def single(model, tmp_path):
-    return graphs.save(model, tmp_path / "single" / "model.onnx")
-
-
-@pytest.fixture
-def parted(model, tmp_path):
-    return graphs.save_external(model, tmp_path / "parted" / "model.onnx")
-
-
-def logits_of(source, options=None):
-    loaded = load(source, options)
-    inputs = inputs_of(loaded)
-    return Runner(loaded, PRESETS["exact"]).run(inputs.arrays(TOKENS), [inputs.logits])[inputs.logits][0]
-
+from tests.backends.onnxruntime.opening import TOKENS, logits_of
 
 # -- what is read
 

@@ -31,6 +31,18 @@ CHANGED = (
     ("gpt_neo, mpt, opt", "the kernel of attention is read on prompts as short as the graph's longest"),
     ("gemma2 (genai-fp16)", "a rounding to half precision may be left out before a norm"),
     ("gpt_oss (genai)", "logits of sinks that `GroupQueryAttention` reads"),
+    ("llama, qwen2 (genai, optimised)", "a sum inside a skip norm is a value of its own for reading"),
+    (
+        "mixtral, olmoe, qwen3_moe, gpt_oss",
+        "experts: each for every token, the chosen ones' matrices looked up, or one operator for all",
+    ),
+    ("gpt_oss", "sinks beside the scores, a gate with a clamp"),
+    ("phi3, llama-yarn", "rotary tables that depend on the prompt's length, read at several lengths"),
+    ("mistral, cohere2, gemma3, olmo3", "windows that only long prompts reach, read far from the diagonal"),
+    (
+        "gpt2 by onnxruntime.transformers, all (+int8)",
+        "matrices, biases and roundings inside operators are spelled out in a copy for reading",
+    ),
 )
 """Rules that were changed for an architecture, and which it was changed for."""
 AFTERWARDS = (
