@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -10,6 +10,23 @@ from llmtrace.recording import Plan
 from llmtrace.schema.evaluate import Equations, Signals
 from llmtrace.schema.sites import Array
 from llmtrace.schema.verify import LocalError, verify
+
+
+class Around:
+    """What the equations of one block can be applied to: its signals, the ends, the prompt, and the end of the block before."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self._inputs: dict[str, Array] = {"tokens": np.asarray(ids), "positions": np.arange(len(ids))}
+        self._carried: dict[str, Array] = {}
+
+    def __call__(self, signals: Signals) -> dict[str, Array]:
+        """The signals with what stands around them."""
+        return self._inputs | self._carried | dict(signals)
+
+    def done(self, layer: int, signals: Signals) -> None:
+        """Carry a block's end over, which the next one's beginning is compared with."""
+        end = f"blocks.{layer}.resid_post"
+        self._carried = {end: signals[end]} if end in signals else {}
 
 
 class Checking:
@@ -20,25 +37,23 @@ class Checking:
 
     def __init__(self, plan: Plan, equations: Equations | None = None) -> None:
         self._equations = plan.equations if equations is None else equations
-        self._carried: dict[str, Array] = {}
-        self._inputs = {"tokens": np.asarray(plan.ids), "positions": np.arange(len(plan.ids))}
+        self._around = Around(plan.ids)
         self._found: dict[str, LocalError] = {}
         self.sites: Collection[str] = [site for site, kind in plan.provenance.items() if kind.kind != "derived"]
         """A derived signal agrees with its equation by construction: only what the runtime handed out is judged."""
         self._precision = {site: plan.precision[site] for site in self.sites}
 
     def layer(self, layer: int, signals: Signals) -> None:
-        """Judge one block; carry its end over, which the next one's beginning is compared with."""
+        """Judge one block."""
         self._judge(signals)
-        end = f"blocks.{layer}.resid_post"
-        self._carried = {end: signals[end]} if end in signals else {}
+        self._around.done(layer, signals)
 
     def finish(self, ends: Signals) -> None:
         """Judge the embeddings, the final norm and the logits."""
         self._judge(ends)
 
     def _judge(self, signals: Signals) -> None:
-        captured: Mapping[str, Array] = self._inputs | self._carried | dict(signals)
+        captured = self._around(signals)
         wanted = [site for site in signals if site not in self._found]
         self._found |= {error.site: error for error in verify(self._equations, captured, self._precision, wanted)}
 

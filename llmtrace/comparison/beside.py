@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-import numpy as np
 from attrs import frozen
 
+from llmtrace.checking import Around
 from llmtrace.comparison.judging import Judge
 from llmtrace.comparison.record import SiteError
 from llmtrace.errors import LLMTraceError
@@ -16,6 +16,7 @@ from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import any_layer
 from llmtrace.schema.verify import LocalError, distance, token_axis
+from llmtrace.spec import Norm
 
 
 @frozen(eq=False)
@@ -50,21 +51,19 @@ class Beside:
         self._by_theirs = Judge(reference, precision)
         self._by_own = None if own is None else Judge(own, precision)
         self._theirs = inherited
-        self._inputs: dict[str, Array] = {"tokens": np.asarray(ids), "positions": np.arange(len(ids))}
-        self._carried: dict[str, Array] = {}
+        self._around = Around(ids)
 
     def layer(self, layer: int, signals: Signals) -> None:
-        """Judge one block; carry its end over, which the next one's beginning is compared with."""
+        """Judge one block."""
         self._judge(signals)
-        end = f"blocks.{layer}.resid_post"
-        self._carried = {end: signals[end]} if end in signals else {}
+        self._around.done(layer, signals)
 
     def finish(self, ends: Signals) -> None:
         """Judge the embeddings, the final norm and the logits."""
         self._judge(ends)
 
     def _judge(self, signals: Signals) -> None:
-        captured = self._inputs | self._carried | dict(signals)
+        captured = self._around(signals)
         wanted = [site for site in signals if site not in self.found and site in self._reference.steps]
         judged = self._by_theirs(captured, wanted)
         violated = [site for site, error in judged.items() if error.status == "violated"]
@@ -94,9 +93,10 @@ class Beside:
         if self._by_own is None:
             return {}
         try:
-            return self._by_own(captured, violated)
+            judged = self._by_own(captured, violated)
         except LLMTraceError:  # weights of other shapes than the reference's
             return {}
+        return {site: error for site, error in judged.items() if error.status != "unchecked"}  # where weights are lacking
 
     def _inherited(self, site: str, found: Array) -> float | None:
         if site not in self._theirs or self._reference.steps[site].equation.integer:
@@ -114,8 +114,23 @@ class Beside:
 
 
 def offered(session: TraceSession, reference: Equations) -> list[str]:
-    """The sites that a session hands out and the reference's equations know, without those recorded on request."""
-    return [site for site, step in reference.steps.items() if site in session.offers and not step.equation.on_request]
+    """The sites that a session hands out and the reference's equations know, without those recorded on request.
+
+    Where an attention could not be read, the block's norms are numbered by what is left of it: they may be others than those they are
+    called after.
+    """
+    unread = {
+        layer
+        for layer, (ours, theirs) in enumerate(zip(reference.spec.blocks, session.spec.blocks, strict=False))
+        if ours.attention is not None and theirs.attention is None
+    }
+    return [
+        site
+        for site, step in reference.steps.items()
+        if site in session.offers
+        and not step.equation.on_request
+        and not (step.layer in unread and isinstance(step.record, Norm))
+    ]
 
 
 def merged(runs: Iterator[Mapping[str, SiteError]]) -> dict[str, SiteError]:
