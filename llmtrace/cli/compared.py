@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmtrace.cli.opening import described
 from llmtrace.cli.output import line, scientific, table
+from llmtrace.comparison.node_data import times
 from llmtrace.comparison.verdict import told
 from llmtrace.schema.steps import any_layer
 
@@ -78,7 +79,17 @@ def _evidence(candidate: Candidate, every: bool) -> None:
         heads = ("prompt", "predictions", "mean KLD", "worst KLD", "same top", "largest shift")
         table(heads, [_output(each) for each in candidate.outputs], right=heads)
     line()
-    _sites(candidate.sites if every else _worst(candidate.sites))
+    judged = [each for each in candidate.sites if each.status in ("holds", "violated")]
+    worst = max(judged, key=lambda each: times(each.local_error, each.tolerance))
+    if every:
+        _sites(candidate.sites)
+    elif beyond := [each for each in _worst(candidate.sites) if each.status == "violated"]:
+        _sites(beyond)
+    else:
+        share = times(worst.local_error, worst.tolerance)
+        line(
+            f"worst site: {worst.site}, {scientific(worst.local_error)}, {share:.0%} of what rounding explains (--all lists every site)"
+        )
     if bad := [tensor for tensor in candidate.tensors if every or not tensor.explained]:
         line()
         _tensors(bad)

@@ -48,7 +48,7 @@ class Beside:
         self.owned: dict[str, LocalError] = {}
         self.evidence: dict[str, Evidence] = {}
         self._reference = reference
-        self._by_theirs = Judge(reference, precision)
+        self._by_theirs = Judge(reference, precision, felt=own is None)  # else the candidate's own weights decide
         self._by_own = None if own is None else Judge(own, precision)
         self._theirs = inherited
         self._around = Around(ids)
@@ -96,7 +96,9 @@ class Beside:
             judged = self._by_own(captured, violated)
         except LLMTraceError:  # weights of other shapes than the reference's
             return {}
-        return {site: error for site, error in judged.items() if error.status != "unchecked"}  # where weights are lacking
+        return {
+            site: error for site, error in judged.items() if error.status != "unchecked"
+        }  # where weights are lacking
 
     def _inherited(self, site: str, found: Array) -> float | None:
         if site not in self._theirs or self._reference.steps[site].equation.integer:

@@ -156,7 +156,7 @@ def _candidate(
         _names(candidate),
         (*candidate.notes, *unreached(reference.spec, candidate.spec, longest)),
     )
-    return judged(draft, len(runs), any(each.coarse for each in watched))
+    return judged(draft, len(runs), tuple(dict.fromkeys(name for each in watched for name in each.coarse)))
 
 
 def _names(candidate: Side) -> Mapping[str, str]:

@@ -15,6 +15,8 @@ from llmtrace.spec import ModelSpec
 
 BETTER = 0.1
 """Where rounding is not reached, an explanation must leave less than this share of the error to be one."""
+FLOOR = 0.25
+"""Share of what rounding explains below which two explanations are equally good: the first is taken."""
 FIT = 1e-3
 """How near a factor must be to one of the model's own constants."""
 
@@ -36,6 +38,7 @@ def diagnose(case: Case, hypotheses: Iterable[Hypothesis]) -> Diagnosis:
     before, _ = case.error(case.expected)
     best: Cause | None = None
     tried = 0
+    floor = FLOOR * case.tolerance
     with np.errstate(all="ignore"):
         for hypothesis in hypotheses:
             if not hypothesis.about(case.site):
@@ -46,7 +49,7 @@ def diagnose(case: Case, hypotheses: Iterable[Hypothesis]) -> Diagnosis:
                     after, worst = (
                         case.error(predicted) if predicted.shape == case.found.shape else (math.inf, math.inf)
                     )
-                    better = best is None or after < 0.5 * best.after
+                    better = best is None or max(after, floor) < 0.5 * max(best.after, floor)
                     if _holds(case, before, after, worst) and better:
                         best = Cause(hypothesis.name, words, before, after, hypothesis.harmless)
             except (LLMTraceError, KeyError, ValueError):  # what cannot be asked of this model explains nothing

@@ -14,7 +14,7 @@ from llmtrace.comparison.diagnosis import diagnose
 from llmtrace.comparison.formats import MORE, Tensor, coarse, cost
 from llmtrace.comparison.record import Cause, Divergence, Kind, SiteError
 from llmtrace.comparison.sides import Side
-from llmtrace.comparison.weights import rows
+from llmtrace.comparison.weights import rows, with_own_weights
 from llmtrace.schema.steps import Weight, any_layer, layer_of
 from llmtrace.schema.verify import LocalError
 
@@ -73,21 +73,21 @@ def _explained(
     evidence = beside.evidence.get(any_layer(divergence.site))
     if evidence is None or divergence.site not in evidence.signals or divergence.reason.startswith(SHAPELESS):
         return divergence
-    own = None if evidence.own is None else evolve(reference.equations, weights=candidate.equations.weights)
+    own = None if evidence.own is None else with_own_weights(reference.equations, candidate.equations)
     tolerance = divergence.tolerance
     case = Case(divergence.site, evidence.signals, reference.equations, own, candidate.spec, tolerance)
     found = diagnose(case, hypotheses)
     return evolve(divergence, cause=found.cause, tried=found.tried, factor=found.factor)
 
 
-def _of_tensor(tensor: Tensor, divergence: Divergence) -> Cause | None:
+def _of_tensor(tensor: Tensor, divergence: Divergence) -> Cause:
     if tensor.what:
         words = f"{tensor.name}: {tensor.what}"
     elif tensor.expected > 0:
         times = tensor.relative_error / tensor.expected
         words = f"{tensor.name} is off by {times:.1f} times what {tensor.stored} explains ({tensor.relative_error:.1e})"
     else:
-        return None
+        words = f"{tensor.name} differs ({tensor.relative_error:.1e}), in no way that is recognised"
     return Cause("tensor", words, divergence.local_error, divergence.own_error or 0.0)
 
 
@@ -113,7 +113,8 @@ def _allowed(reference: Side, candidate: Side, names: Mapping[str, Weight]) -> f
     """What the formats that the candidate says its weights have explain, where they themselves cannot be read."""
     weights = reference.equations.weights
     kinds = [kind for kind in re.split(r"[,\s]+", candidate.info.weights) if kind and coarse(kind)]
-    costs = [
-        cost(kind, weights[name], rows(weight)) for kind in kinds for name, weight in names.items() if name in weights
-    ]
-    return MORE * max((each for each in costs if not math.isnan(each)), default=0.0)
+    squares = [0.0]
+    for kind in kinds:
+        costs = [cost(kind, weights[name], rows(weight)) for name, weight in names.items() if name in weights]
+        squares.append(sum(each**2 for each in costs if not math.isnan(each)))  # the errors of matrices in a row add up
+    return MORE * math.sqrt(max(squares))

@@ -22,8 +22,9 @@ SINGLE = ROUNDOFF["float32"]
 class Judge:
     """Holds captured signals to some equations."""
 
-    def __init__(self, equations: Equations, precision: Mapping[str, Precision]) -> None:
-        """`precision` is that of the captured signals, by site."""
+    def __init__(self, equations: Equations, precision: Mapping[str, Precision], *, felt: bool = True) -> None:
+        """`precision` is that of the captured signals, by site; `felt` as in `verify`."""
+        self._felt = felt
         self._exact = equations
         self._quick = evolve(equations, dtype=np.float32)
         self._precision = precision
@@ -35,7 +36,11 @@ class Judge:
         return first | self._by(self._exact, captured, [*fine, *filter(lambda site: self._near(first[site]), first)])
 
     def _by(self, equations: Equations, captured: Signals, wanted: Collection[str]) -> dict[str, LocalError]:
-        return {each.site: each for each in verify(equations, captured, self._precision, wanted)} if wanted else {}
+        return (
+            {each.site: each for each in verify(equations, captured, self._precision, wanted, felt=self._felt)}
+            if wanted
+            else {}
+        )
 
     def _near(self, error: LocalError) -> bool:
         if error.status not in ("holds", "violated") or coarse(self._precision[error.site]):

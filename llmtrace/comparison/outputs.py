@@ -9,6 +9,9 @@ from attrs import frozen
 
 from llmtrace.schema.sites import Array
 
+TIED = 1e-6
+"""Nats by which two tokens may differ and be equally likely."""
+
 
 @frozen
 class Outputs:
@@ -25,7 +28,7 @@ class Outputs:
     worst_token: int
     """Its index."""
     same_top: float
-    """Share of tokens after which both predict the same."""
+    """Share of tokens after which the candidate predicts what the reference does, or what is as likely there."""
     largest_shift: float
     """The most that the probability of one of the reference's predictions moved."""
 
@@ -45,7 +48,7 @@ def outputs(prompt: int, reference: Array, candidate: Array) -> Outputs | None:
         float(each.mean()),
         float(each.max()),
         int(each.argmax()),
-        float((top == q.argmax(-1)).mean()),
+        float((p[rows, top] - p[rows, q.argmax(-1)] <= TIED).mean()),
         float(shift.max()),
     )
 

@@ -15,8 +15,12 @@ SHIFTS = (1, -1, 2, -2, 3, -3, 4, -4)
 """Rows by which tables are looked for."""
 ROWS = 4096
 """Rows of an axis that are matched with each other at most: a table of products is made."""
-SOLE = 0.999
-"""Share of the squared error from which on it is one place's."""
+SOLE, MOST = 0.999, 0.9
+"""Shares of the squared error from which on it is one place's, or mostly one number's."""
+BITS, BLOCKS = (8, 6, 5, 4, 3, 2), (32, 64, 128, 0)
+"""Roundings that are looked for, the finest first; a block of 0 numbers is a whole row."""
+SOME, NOISE = 64, 4
+"""Rows that are looked at before all are; times the root mean square that a number may be off by for its format."""
 
 
 @frozen
@@ -32,7 +36,9 @@ class Pair:
     candidate: Array
     """The candidate's, which may have another shape."""
     others: Mapping[str, Callable[[], Array]]
-    """The reference's other weights of the same axes, read when they are asked for, by name."""
+    """The reference's other weights of the same shape, read when they are asked for, by name."""
+    rows: tuple[int, ...] = ()
+    """The axes that a format's blocks run along; empty: the last."""
 
 
 Change = Callable[[Pair], Iterator[tuple[str, Array]]]
@@ -56,19 +62,30 @@ def recognise(pair: Pair, limit: float) -> str:
         return f"{int((~np.isfinite(pair.candidate)).sum()):,} numbers are NaN or infinite"
     if not pair.candidate.any():
         return "all zero"
+    if pair.candidate.size > 1 and (pair.candidate == pair.candidate.flat[0]).all():
+        return f"all {pair.candidate.flat[0]:.4g}"
     for change in CHANGES:
         for words, changed in change(pair):
             if off(pair.candidate, changed) <= limit:
                 return words
-    return _place(pair)
+    return _place(pair, limit) or _rounding(pair, limit)
 
 
 def _transposed(pair: Pair) -> Iterator[tuple[str, Array]]:
-    if pair.reference.ndim >= 2:
-        turned = pair.reference.swapaxes(-1, -2)
-        yield "transposed", turned
-        if turned.shape != pair.reference.shape:
-            yield "transposed, and read in the old shape", np.ascontiguousarray(turned).reshape(pair.reference.shape)
+    if pair.reference.ndim < 2:
+        return
+    if pair.reference.ndim == 3 and pair.axes[0] in ("head", "kv_head"):  # as it is stored, one matrix of all heads
+        at = pair.axes.index("d_model")
+        heads = np.moveaxis(pair.reference, at, -1)
+        flat = heads.reshape(-1, heads.shape[-1])
+        turned = np.ascontiguousarray(flat.T).reshape(heads.shape)
+        words = "transposed" if flat.shape[0] == flat.shape[1] else "transposed, and read in the old shape"
+        yield words, np.moveaxis(turned, -1, at)
+        return
+    turned = pair.reference.swapaxes(-1, -2)
+    yield "transposed", turned
+    if turned.shape != pair.reference.shape:
+        yield "transposed, and read in the old shape", np.ascontiguousarray(turned).reshape(pair.reference.shape)
 
 
 def _plus_one(pair: Pair) -> Iterator[tuple[str, Array]]:
@@ -158,20 +175,59 @@ CHANGES: Sequence[Change] = (_plus_one, _scaled, _transposed, _halves, _shifted,
 """What is tried, cheapest first."""
 
 
-def _place(pair: Pair) -> str:
-    """Where the error is, if it is in one number, or in one slice of an axis."""
+def _place(pair: Pair, limit: float) -> str:
+    """Where the error is, if it is in one number, or in one slice of an axis, and the rest is within `limit`."""
     if pair.reference.shape != pair.candidate.shape:
         return f"has shape {list(pair.candidate.shape)} instead of {list(pair.reference.shape)}"
-    squares = (pair.candidate.astype(np.float64) - pair.reference) ** 2
+    reference = pair.reference.astype(np.float64)
+    squares = (pair.candidate - reference) ** 2
     total = float(squares.sum())
     if not total:
         return ""
+    explained = limit**2 * float((reference**2).sum())
     at = np.unravel_index(int(squares.argmax()), squares.shape)
-    if float(squares[at]) >= SOLE * total:
+    share = float(squares[at]) / total
+    if share >= SOLE or total - squares[at] <= explained or (share >= MOST and squares.size > 2 / (1 - MOST)):
         where = ", ".join(map(str, map(int, at)))
-        return f"one number differs: [{where}] is {pair.candidate[at]:.4g} instead of {pair.reference[at]:.4g}"
+        mostly = "" if share >= SOLE or total - squares[at] <= explained else "mostly, "
+        return f"{mostly}one number differs: [{where}] is {pair.candidate[at]:.4g} instead of {pair.reference[at]:.4g}"
     for axis, name in enumerate(pair.axes):
         each = squares.sum(tuple(other for other in range(squares.ndim) if other != axis))
-        if len(each) > 1 and float(each.max()) >= SOLE * total:
+        if len(each) > 1 and (each.max() >= SOLE * total or total - each.max() <= explained):
             return f"only {name} {int(each.argmax())} differs"
     return ""
+
+
+def _rounding(pair: Pair, limit: float) -> str:
+    """Rounded to levels that are even in each block: no number is off by more than half a step, and on the whole they are by as much."""
+    if pair.reference.ndim < 2:
+        return ""
+    rows = pair.rows or (pair.reference.ndim - 1,)
+    ours, theirs = (_in_rows(x, rows) for x in (pair.reference, pair.candidate))
+    for bits in BITS:
+        for length in BLOCKS:
+            size = length or ours.shape[1]
+            if ours.shape[1] % size:
+                continue
+            if all(_is_rounded(ours[part], theirs[part], size, bits, limit) for part in (slice(SOME), slice(None))):
+                blocks = f"blocks of {length}" if length else "whole rows"
+                return f"rounded, as {bits} bits in {blocks} are"
+    return ""
+
+
+def _is_rounded(ours: Array, theirs: Array, size: int, bits: int, limit: float) -> bool:
+    """Whether rows are rounded so, and after that by what `limit` explains."""
+    r, c = (x.reshape(-1, size) for x in (ours, theirs))
+    step = np.abs(r).max(1, keepdims=True) / (2 ** (bits - 1) - 1)
+    step = np.where(step, step, 1)
+    slack = NOISE * limit * np.sqrt((r * r).mean(1, keepdims=True)) / step
+    shares = np.abs(c - r) / step
+    return bool((shares <= 0.501 + slack).all() and slack.max() <= 0.25 and (shares**2).mean() >= 0.8 / 12)
+
+
+def _in_rows(x: Array, rows: tuple[int, ...]) -> Array:
+    """[other axes, the axes of blocks], in float64."""
+    others = [axis for axis in range(x.ndim) if axis not in rows]
+    width = int(np.prod([x.shape[axis] for axis in rows]))
+    flat: Array = x.transpose(*others, *rows).reshape(-1, width).astype(np.float64)
+    return flat

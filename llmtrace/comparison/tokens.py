@@ -66,14 +66,14 @@ def _what(reference: Sequence[Token], candidate: Sequence[Token], index: int) ->
     ours, theirs = ([token.id for token in tokens] for tokens in (reference, candidate))
     if ours[1:] == theirs:
         return f"{_shown(reference[0])} is not put in front"
+    if theirs[1:] == ours and theirs[:1] == ours[:1]:
+        return f"{_shown(candidate[0])} is put in front twice"
     if theirs[1:] == ours:
         return f"{_shown(candidate[0])} is put in front"
     if ours[:-1] == theirs:
         return f"{_shown(reference[-1])} is not put at the end"
     if theirs[:-1] == ours:
         return f"{_shown(candidate[-1])} is put at the end"
-    if theirs[:1] == theirs[1:2] == ours[:1] and theirs[1:] == ours:
-        return f"{_shown(candidate[0])} is put in front twice"
     if [token.text for token in reference] == [token.text for token in candidate]:
         return "the same texts under other ids"
     r = _shown(reference[index]) if index < len(reference) else "nothing more"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from attrs import evolve
 
@@ -12,10 +12,10 @@ from llmtrace.comparison.record import Candidate, Divergence, SiteError, Verdict
 from llmtrace.spec import DynamicNtk, LongRope, ModelSpec
 
 
-def judged(candidate: Candidate, prompts: int, coarser: bool) -> Candidate:
-    """A candidate with its verdict and headline; `coarser` says whether it computes in less than float32."""
-    verdict = _verdict(candidate, coarser)
-    return evolve(candidate, verdict=verdict, headline=_headline(candidate, verdict, prompts))
+def judged(candidate: Candidate, prompts: int, coarser: Sequence[str]) -> Candidate:
+    """A candidate with its verdict and headline; `coarser` are the types less than float32 in which it computes."""
+    verdict = _verdict(candidate, bool(coarser))
+    return evolve(candidate, verdict=verdict, headline=_headline(candidate, verdict, prompts, coarser))
 
 
 def _verdict(candidate: Candidate, coarser: bool) -> Verdict:
@@ -27,7 +27,7 @@ def _verdict(candidate: Candidate, coarser: bool) -> Verdict:
     )
 
 
-def _headline(candidate: Candidate, verdict: Verdict, prompts: int) -> str:
+def _headline(candidate: Candidate, verdict: Verdict, prompts: int, coarser: Sequence[str]) -> str:
     over = f"{_count(len(_compared(candidate)), 'site')} on {_count(prompts, 'prompt')}"
     if candidate.tokens:
         first = candidate.tokens[0]
@@ -41,7 +41,7 @@ def _headline(candidate: Candidate, verdict: Verdict, prompts: int) -> str:
     beyond = _unshown(candidate)
     if verdict == "agrees":
         return f"agrees: {over}, none beyond what rounding explains{beyond}"
-    return f"within what {_formats(candidate)} explains: {over}{beyond}"
+    return f"within what {_formats(candidate, coarser)} explains: {over}{beyond}"
 
 
 def told(divergence: Divergence) -> str:
@@ -89,12 +89,11 @@ def _unshown(candidate: Candidate) -> str:
     return f"; but its file says {first.field} {first.candidate} instead of {first.reference}{more}, which nothing here showed"
 
 
-def _formats(candidate: Candidate) -> str:
-    """The coarse types of its weights, the commonest first; or of its signals."""
+def _formats(candidate: Candidate, coarser: Sequence[str]) -> str:
+    """The coarse types of its weights, the commonest first; else those of its signals."""
     kinds = Counter(tensor.stored for tensor in candidate.tensors if coarse(tensor.stored))
-    if kinds:
-        return " and ".join(kind for kind, _ in kinds.most_common(2))
-    return candidate.model.settings.get("dtype", plain(candidate.model.weights or "its precision"))
+    named = [kind for kind, _ in kinds.most_common(2)] or list(coarser[:2])
+    return " and ".join(named) or plain(candidate.model.weights) or "its precision"
 
 
 def _count(number: int, what: str) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from llmtrace.comparison.beside import Beside, offered
-from llmtrace.comparison.judging import coarse
+from llmtrace.comparison.judging import SINGLE, coarse
 from llmtrace.comparison.sides import Side
+from llmtrace.comparison.weights import with_own_weights
 from llmtrace.model import Model
 from llmtrace.schema.evaluate import Signals
-from llmtrace.schema.precision import Precision
+from llmtrace.schema.precision import ROUNDOFF, Precision
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import layer_of
 from llmtrace.selection import select
@@ -41,8 +42,8 @@ class Watched:
     """The verdicts."""
     logits: Array | None
     """The candidate's, whole."""
-    coarse: bool
-    """Whether it holds signals, or multiplies them, in less than float32."""
+    coarse: tuple[str, ...]
+    """The types coarser than float32 in which it holds signals, or multiplies them."""
 
     @property
     def kept(self) -> dict[str, Array]:
@@ -67,7 +68,7 @@ def _run(reference: Side, candidate: Side, model: Model, run: Run) -> Watched:
     beside = _beside(reference, candidate, run, precision)
     keep = _Kept()
     model.fold(list(run.ids), [beside, keep])
-    return Watched(run, beside, keep.logits, any(map(coarse, precision.values())))
+    return Watched(run, beside, keep.logits, _types(precision))
 
 
 def _read(reference: Side, candidate: Side, trace: Trace, run: Run) -> Watched:
@@ -87,13 +88,18 @@ def _read(reference: Side, candidate: Side, trace: Trace, run: Run) -> Watched:
         for layer in sorted(blocks):
             beside.layer(layer, ends | blocks[layer])
         beside.finish(ends)
-    return Watched(run, beside, ends.get("logits"), any(map(coarse, precision.values())))
+    return Watched(run, beside, ends.get("logits"), _types(precision))
 
 
 def _beside(reference: Side, candidate: Side, run: Run, precision: Mapping[str, Precision]) -> Beside:
-    weights = candidate.equations.weights
-    own = evolve(reference.equations, weights=weights) if weights else None
+    own = with_own_weights(reference.equations, candidate.equations) if candidate.equations.weights else None
     return Beside(reference.equations, own, run.signals, precision, run.ids)
+
+
+def _types(precision: Mapping[str, Precision]) -> tuple[str, ...]:
+    """The coarse types among them."""
+    named = [name for each in precision.values() if coarse(each) for name in (each.storage, each.operands)]
+    return tuple(dict.fromkeys(name for name in named if ROUNDOFF.get(name, 0.0) > SINGLE))
 
 
 class _Kept:

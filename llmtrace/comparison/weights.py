@@ -15,7 +15,7 @@ from llmtrace.schema.evaluate import Equations, Weights
 from llmtrace.schema.precision import ROUNDOFF
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Weight, any_layer, steps
-from llmtrace.spec import ModelSpec
+from llmtrace.spec import Mixer, ModelSpec
 
 EXACT = 4 * ROUNDOFF["float32"]
 """What two readings of the same numbers in float32 may differ by."""
@@ -44,6 +44,41 @@ def compare_weights(
     return list(_beside_the_others(found))
 
 
+def with_own_weights(reference: Equations, candidate: Equations) -> Equations:
+    """The reference's equations with the candidate's weights; what it has none of, as of a norm that it leaves out, is the reference's.
+
+    Of a block that could not be read, lacking weights say nothing of what it computes: they stay lacking.
+    """
+    unread = tuple(
+        f"blocks.{layer}."
+        for layer, block in enumerate(candidate.spec.blocks)
+        if any(isinstance(branch.module, Mixer) for branch in block.branches)
+    )
+    lacking = {
+        name: partial(_read, reference.weights, name)
+        for name in reference.weights
+        if name not in candidate.weights and not name.startswith(unread)
+    }
+    return evolve(reference, weights=_Filled(candidate.weights, lacking))
+
+
+class _Filled(Mapping[str, Array]):
+    """Weights, and where they are lacking others; each is read when it is asked for."""
+
+    def __init__(self, weights: Weights, lacking: Mapping[str, Callable[[], Array]]) -> None:
+        self._weights, self._lacking = weights, lacking
+
+    def __getitem__(self, name: str) -> Array:
+        return self._lacking[name]() if name in self._lacking else np.asarray(self._weights[name])
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._weights
+        yield from self._lacking
+
+    def __len__(self) -> int:
+        return len(self._weights) + len(self._lacking)
+
+
 def rows(weight: Weight) -> tuple[int, ...]:
     """The axes that a format's blocks run along: those that products sum over, or the last."""
     axes = weight.axes
@@ -69,29 +104,39 @@ def _tensor(
     if error <= limit:
         return Tensor(weight.name, theirs, error, expected, error, True)
     what = recognise(
-        Pair(weight.name, weight.axes, r, c, _others(weight, needed.values(), reference)), max(limit, 1e-3 * ROUNDED)
+        Pair(weight.name, weight.axes, r, c, _others(weight, needed.values(), reference), rows(weight)),
+        max(limit, 1e-3 * ROUNDED),
     )
     return Tensor(weight.name, theirs, error, expected, error, False, what)
 
 
 def others(equations: Equations, weight: Weight) -> dict[str, Callable[[], Array]]:
-    """The model's other weights of the same shape: first those of this part, then the same of other blocks; read when asked for."""
+    """The model's other weights of the same shape: first those of this part, then of this block, then of others; read when asked for."""
     return _others(weight, _needed(equations.spec).values(), equations.weights)
 
 
 def _others(weight: Weight, needed: Collection[Weight], weights: Weights) -> dict[str, Callable[[], Array]]:
+    """Vectors may be any other; matrices one of this part, the same of other blocks, or one with the axes turned, as the embedding's."""
     part = weight.name.rpartition(".")[0]
-    alike = [
-        other.name
-        for other in needed
-        if other.name != weight.name and other.shape == weight.shape and other.name in weights
-        and (other.name.startswith(part) or any_layer(other.name) == any_layer(weight.name))
-    ]  # fmt: skip
-    return {name: partial(_read, weights, name) for name in sorted(alike, key=lambda name: not name.startswith(part))}
+    block = weight.name[: weight.name.index(".", len("blocks."))] + "." if weight.name.startswith("blocks.") else part
+    found: dict[str, Callable[[], Array]] = {}
+    for other in sorted(needed, key=lambda each: (not each.name.startswith(part), not each.name.startswith(block))):
+        if other.name == weight.name or other.name not in weights:
+            continue
+        near = other.name.startswith(part) or any_layer(other.name) == any_layer(weight.name)
+        if other.shape == weight.shape and (near or len(weight.shape) == 1):
+            found[other.name] = partial(_read, weights, other.name)
+        elif len(weight.axes) == 2 and other.axes == weight.axes[::-1] and (near or "vocab" in weight.axes):
+            found[other.name] = partial(_read_turned, weights, other.name)
+    return found
 
 
 def _read(weights: Weights, name: str) -> Array:
     return np.asarray(weights[name])
+
+
+def _read_turned(weights: Weights, name: str) -> Array:
+    return np.asarray(weights[name]).T
 
 
 def _beside_the_others(tensors: list[Tensor]) -> Iterator[Tensor]:

@@ -52,6 +52,8 @@ def verify(
     captured: Signals,
     precision: Mapping[str, Precision],
     wanted: Collection[str] | None = None,
+    *,
+    felt: bool = True,
 ) -> Iterator[LocalError]:
     """Every captured site in dataflow order; the first that is violated is where a fault entered.
 
@@ -59,6 +61,8 @@ def verify(
     captured). A site that cannot be computed from what was captured is `unchecked`; one that no equation could read (a wrong shape,
     experts that do not exist, NaN) is violated, and counts as not captured. Sites in the equations' `given` were not computed by
     the model but put there: they are not judged, and neither is what would have to be computed through one that was not recorded.
+    Where operands are rounded to 8 bits and a site is beyond what that costs as a rule, what it costs there is found out by a second
+    evaluation (`blocks`), unless `felt` is False.
     """
     misfits = {
         site: why for site in captured if site in equations.steps and (why := _misfit(equations.steps[site], captured))
@@ -78,7 +82,7 @@ def verify(
             judged = LocalError(site, "violated", math.inf, math.inf, 0.0, (site,), misfits[site])
         else:
             with np.errstate(all="ignore"):  # a value that is not finite is a verdict, not a warning
-                judged = _judge(equations, step, fitting, look, precision)
+                judged = _judge(equations, step, fitting, look, precision, felt)
         yield judged
 
 
@@ -103,6 +107,7 @@ def _judge(
     captured: Signals,
     look: Look,
     precision: Mapping[str, Precision],
+    feel: bool,
 ) -> LocalError:
     site, found = step.site, captured[step.site]
     try:
@@ -117,7 +122,7 @@ def _judge(
     axis = token_axis(step)
     error, worst, where = measured(found, expected, axis)
     reason, most = _reason(found, expected, error), 2 * limit
-    if not reason and not (error <= limit and worst <= most):  # asked for only where it matters: it is a second evaluation
+    if feel and not reason and not (error <= limit and worst <= most):
         felt = _felt(equations, step, expected, look, precision.get(site, Precision()))
         limit, most = max(limit, felt[0]), max(most, 2 * felt[0], felt[1])
     holds = not reason and error <= limit and worst <= most

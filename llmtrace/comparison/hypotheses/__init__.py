@@ -5,10 +5,22 @@ to what rounding explains, by the least, is the cause.
 from __future__ import annotations
 
 from llmtrace.comparison.case import Hypothesis
-from llmtrace.comparison.hypotheses import attention, ends, experts, mlp, norms, own, positions, rotary, stream, tensors
+from llmtrace.comparison.hypotheses import (
+    attention,
+    ends,
+    experts,
+    mlp,
+    norms,
+    own,
+    positions,
+    reading,
+    rotary,
+    stream,
+    tensors,
+)
 
 HYPOTHESES: tuple[Hypothesis, ...] = (
     *own.ROWS, *tensors.ROWS, *rotary.ROWS, *positions.ROWS, *norms.ROWS, *attention.ROWS, *mlp.ROWS, *experts.ROWS, *stream.ROWS,
-    *ends.ROWS,
+    *ends.ROWS, *reading.ROWS,
 )  # fmt: skip
 """What the core tries; plugins bring more (`llmtrace_hypotheses`)."""

@@ -9,6 +9,7 @@ import numpy as np
 from attrs import evolve
 
 from llmtrace.comparison.case import Case, Hypothesis
+from llmtrace.comparison.hypotheses.fitting import fitted
 from llmtrace.comparison.specs import said
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Attention
@@ -20,7 +21,7 @@ CAPS = (50.0, 30.0, 20.0, 100.0)
 
 
 def _scale(case: Case) -> Iterator[tuple[str, Array]]:
-    if (a := _attention(case)) is None:
+    if (a := _attention(case)) is None or not _through_scores(case):
         return
     scales = {
         "1/√d_head": a.d_head**-0.5, "1": 1.0, "1/d_head": 1 / a.d_head, "1/√d_model": case.reference.spec.d_model**-0.5,
@@ -29,16 +30,23 @@ def _scale(case: Case) -> Iterator[tuple[str, Array]]:
     for name, scale in scales.items():
         if not math.isclose(scale, a.scale, rel_tol=1e-6):
             yield f"attention scale {name} = {scale:.6g} instead of {a.scale:.6g}", _with(case, evolve(a, scale=scale))
+    best = fitted(lambda scale: case.error(_with(case, evolve(a, scale=scale)))[0], a.scale, decades=4)
+    yield (
+        f"attention scale {best:.6g} instead of {a.scale:.6g} (fitted: {best / a.scale:.4g} times)",
+        _with(case, evolve(a, scale=best)),
+    )
 
 
 def _cap(case: Case) -> Iterator[tuple[str, Array]]:
-    if (a := _attention(case)) is None:
+    if (a := _attention(case)) is None or not _through_scores(case):
         return
     if a.softcap is not None:
         yield f"the softcap of scores ({said(a.softcap)}) is missing", _with(case, evolve(a, softcap=None))
     for cap in CAPS:
         if cap != a.softcap:
             yield f"softcap {cap:g} instead of {said(a.softcap)}", _with(case, evolve(a, softcap=cap))
+    best = fitted(lambda cap: case.error(_with(case, evolve(a, softcap=cap)))[0], a.softcap or CAPS[0], decades=4)
+    yield f"softcap {best:.6g} instead of {said(a.softcap)} (fitted)", _with(case, evolve(a, softcap=best))
 
 
 def _window(case: Case) -> Iterator[tuple[str, Array]]:
@@ -62,15 +70,21 @@ def _window(case: Case) -> Iterator[tuple[str, Array]]:
 
 
 def _mask(case: Case) -> Iterator[tuple[str, Array]]:
-    """Masks that are not causal, where scores are shown."""
-    if (a := _attention(case)) is None or not case.site.endswith("attn.scores"):
+    """Masks that are not causal. The first token, which would see nothing, sees itself."""
+    if (a := _attention(case)) is None or (open_ := _product(case, a)) is None:
         return
-    length = len(case.captured["positions"])
-    places = np.arange(length)
-    open_ = _product(case, a)
-    yield "no mask: every token sees every other", open_
-    for shift, words in ((1, "tokens see one token too far ahead"), (-1, "tokens do not see themselves")):
-        yield f"the mask is off by one: {words}", np.where(places[None, :] <= places[:, None] + shift, open_, -np.inf)
+    places = np.arange(len(case.captured["positions"]))
+    behind = places[:, None] - places[None, :]
+    near = behind < (a.window or len(places))
+    masks = {
+        "no mask: every token sees every other": behind <= len(places),
+        "the mask is off by one: tokens see one token too far ahead": near & (behind >= -1),
+        "the mask is off by one: tokens do not see themselves": near & ((behind >= 1) | (places[:, None] + places == 0)),
+    }
+    scores = f"{case.site[: case.site.index('attn.')]}attn.scores"
+    for words, seen in masks.items():
+        masked = np.where(seen, open_, -np.inf)
+        yield words, masked if case.site == scores else case.predict(put={scores: masked})
 
 
 def _slopes(case: Case) -> Iterator[tuple[str, Array]]:
@@ -144,11 +158,20 @@ def _with(case: Case, changed: Attention) -> Array:
     return case.predict(case.with_record(case.step.record, changed))
 
 
-def _product(case: Case, a: Attention) -> Array:
-    """Scores without a mask."""
-    part = case.site[: -len("scores")]
-    q, k = (np.asarray(case.captured[part + name]).astype(np.float64) for name in ("rot_q", "rot_k"))
-    s: Array = a.scale * np.einsum("qhd,khd->hqk", q, k.repeat(a.heads // a.kv_heads, 1))
+def _through_scores(case: Case) -> bool:
+    """Whether the site is, or was computed through, scores that are not captured."""
+    part = f"{case.site[: case.site.index('attn.')]}attn."
+    return not ({part + "scores", part + "pattern"} & (set(case.captured) - {case.site}))
+
+
+def _product(case: Case, a: Attention) -> Array | None:
+    """Scores without a mask; None where they cannot be told, or do not enter."""
+    part = f"{case.site[: case.site.index('attn.')]}attn."
+    q, k = (case.captured.get(part + name) for name in ("rot_q", "rot_k"))
+    if q is None or k is None or a.slopes or not _through_scores(case):
+        return None
+    keys = np.asarray(k).astype(np.float64).repeat(a.heads // a.kv_heads, 1)
+    s: Array = a.scale * np.einsum("qhd,khd->hqk", np.asarray(q).astype(np.float64), keys)
     return s if a.softcap is None else a.softcap * np.tanh(s / a.softcap)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from attrs import evolve
 
-from llmtrace.comparison.case import Case, Hypothesis
+from llmtrace.comparison.case import Case, Hypothesis, scalar_fit
 from llmtrace.comparison.hypotheses.tensors import with_weights
 from llmtrace.comparison.specs import said
 from llmtrace.schema.sites import Array
@@ -30,6 +30,9 @@ def _embedding(case: Case) -> Iterator[tuple[str, Array]]:
                 f"embeddings times {words} instead of {said(record.scale)}",
                 case.predict(case.with_record(record, changed)),
             )
+    if record.norm is None and (factor := scalar_fit(case.found, case.expected)):
+        words = f"embeddings times {record.scale * factor:.6g} instead of {said(record.scale)} (fitted)"
+        yield words, case.expected * factor
     if record.norm is not None:
         yield "the embedding's norm is missing", case.predict(case.with_record(record, evolve(record, norm=None)))
 
@@ -49,6 +52,9 @@ def _head(case: Case) -> Iterator[tuple[str, Array]]:
     for scale in sorted({1.0, 1 / record.scale, record.scale**2} - {record.scale}):
         words = f"logits times {said(scale)} instead of {said(record.scale)}"
         yield words, case.predict(case.with_record(record, evolve(record, scale=scale)))
+    if record.softcap is None and not record.bias and (factor := scalar_fit(case.found, case.expected)):
+        words = f"logits times {record.scale * factor:.6g} instead of {said(record.scale)} (fitted)"
+        yield words, case.expected * factor
     for cap in (None, *CAPS):
         if cap != record.softcap:
             words = f"softcap of the logits {said(cap)} instead of {said(record.softcap)}"

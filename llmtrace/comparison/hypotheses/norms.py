@@ -8,6 +8,7 @@ import numpy as np
 from attrs import evolve
 
 from llmtrace.comparison.case import Case, Hypothesis
+from llmtrace.comparison.hypotheses.fitting import fitted
 from llmtrace.comparison.hypotheses.tensors import with_weights
 from llmtrace.comparison.specs import said
 from llmtrace.schema.sites import Array
@@ -27,6 +28,13 @@ def _epsilon(case: Case) -> Iterator[tuple[str, Array]]:
                 f"epsilon {said(eps)} instead of {said(norm.eps)}",
                 case.predict(case.with_record(norm, evolve(norm, eps=eps))),
             )
+    best = fitted(
+        lambda eps: case.error(case.predict(case.with_record(norm, evolve(norm, eps=eps))))[0], 1e-6, decades=12
+    )
+    yield (
+        f"epsilon {best:.4g} instead of {said(norm.eps)} (fitted)",
+        case.predict(case.with_record(norm, evolve(norm, eps=best))),
+    )
 
 
 def _mean(case: Case) -> Iterator[tuple[str, Array]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 from attrs import evolve
 
 from llmtrace.comparison.case import Case, Hypothesis
+from llmtrace.comparison.hypotheses.fitting import fitted
 from llmtrace.comparison.specs import said
+from llmtrace.schema.rotary import frequencies, gain
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Attention, Linear, Llama3, LongRope, Rotary, Yarn
 
@@ -40,11 +41,25 @@ def _base(case: Case) -> Iterator[tuple[str, Array]]:
         return
     for theta in BASES:
         yield f"rotary base {said(theta)} instead of {said(rotary.theta)}", _with(case, evolve(rotary, theta=theta))
-    fitted = _fit(lambda theta: _error(case, evolve(rotary, theta=theta)), rotary.theta)
+    best = fitted(lambda theta: _error(case, evolve(rotary, theta=theta)), rotary.theta)
     yield (
-        f"rotary base {fitted:,.6g} instead of {said(rotary.theta)} (fitted)",
-        _with(case, evolve(rotary, theta=fitted)),
+        f"rotary base {best:,.6g} instead of {said(rotary.theta)} (fitted)",
+        _with(case, evolve(rotary, theta=best)),
     )
+
+
+def _rounded(case: Case) -> Iterator[tuple[str, Array]]:
+    """Frequencies that were made, or cast, in half precision."""
+    import ml_dtypes
+
+    if (rotary := _rotary(case)) is None:
+        return
+    plain = frequencies(evolve(rotary, scaling=None), 1)
+    right = frequencies(rotary, len(case.captured["positions"]))
+    for name, dtype in (("bfloat16", ml_dtypes.bfloat16), ("float16", np.float16)):
+        factors = tuple(map(float, plain / right.astype(dtype).astype(np.float64)))
+        cast = evolve(rotary, scaling=LongRope(factors, factors, 1, gain(rotary)))
+        yield f"rotary frequencies rounded to {name}", _with(case, cast)
 
 
 def _layout(case: Case) -> Iterator[tuple[str, Array]]:
@@ -98,23 +113,9 @@ def _error(case: Case, rotary: Rotary) -> float:
     return case.error(_with(case, rotary))[0]
 
 
-def _fit(error: Callable[[float], float], start: float) -> float:
-    """The base of least error: a grid over six decades, then a golden section in the logarithm."""
-    grid = [math.log(start) + 0.25 * at for at in range(-24, 25)]
-    best = min(grid, key=lambda log: error(math.exp(log)))
-    low, high = best - 0.25, best + 0.25
-    share = (math.sqrt(5) - 1) / 2
-    for _ in range(40):
-        a, b = high - share * (high - low), low + share * (high - low)
-        if error(math.exp(a)) < error(math.exp(b)):
-            high = b
-        else:
-            low = a
-    return math.exp((low + high) / 2)
-
-
 ROWS = (
     Hypothesis("rotary-layout", SITES, _layout),
+    Hypothesis("rounded-frequencies", SITES, _rounded),
     Hypothesis("rotary-base", SITES, _base),
     Hypothesis("rotary-scaling", SITES, _scaling),
     Hypothesis("rotary-width", SITES, _width),

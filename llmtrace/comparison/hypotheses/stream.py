@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from llmtrace.comparison.case import Case, Hypothesis
+from llmtrace.comparison.case import Case, Hypothesis, scalar_fit
 from llmtrace.comparison.specs import said
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Branch, Sum
@@ -36,6 +36,9 @@ def _factor(case: Case) -> Iterator[tuple[str, Array]]:
     for multiplier in sorted({1.0, record.multiplier**2, 1 / record.multiplier} - {record.multiplier}):
         words = f"the branch is multiplied by {said(multiplier)} instead of {said(record.multiplier)}"
         yield words, case.expected * (multiplier / record.multiplier)
+    if factor := scalar_fit(case.found, case.expected):
+        words = f"the branch is multiplied by {record.multiplier * factor:.6g} instead of {said(record.multiplier)} (fitted)"
+        yield words, case.expected * factor
 
 
 def _post(case: Case) -> Iterator[tuple[str, Array]]:
