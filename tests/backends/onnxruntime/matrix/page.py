@@ -46,7 +46,7 @@ CHANGED = (
 )
 """Rules that were changed for an architecture, and which it was changed for."""
 AFTERWARDS = (
-    "Made and opened after the last of these changes, and right without another: `dynamo-23-sdpa` of llama-tied, llama-biased, llama-yarn, "
+    "Made and opened when the rules for what exporters write were done, and right without a change: `dynamo-23-sdpa` of llama-tied, llama-biased, llama-yarn, "
     "gemma, gpt_bigcode, olmo, olmo3, falcon-two-norms, stablelm-parallel, cohere2, exaone4, nemotron, glm4, helium, ernie4_5, "
     "hunyuan_v1_dense, mixtral, olmoe; `genai-fp16` and `genai-int4` of gemma, ernie4_5, hunyuan_v1_dense, llama-biased, olmo; `dynamo-18` of "
     "llama-tied, llama-biased, llama-yarn, gemma, olmo, olmo3, stablelm-parallel, nemotron, hunyuan_v1_dense; `optimum-past` of nemotron, helium."
