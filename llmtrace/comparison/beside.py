@@ -9,6 +9,7 @@ from attrs import frozen
 from llmtrace.checking import Around
 from llmtrace.comparison.judging import Judge
 from llmtrace.comparison.record import SiteError
+from llmtrace.comparison.weights import Weighing
 from llmtrace.errors import LLMTraceError
 from llmtrace.protocol import TraceSession
 from llmtrace.schema.evaluate import Equations, Signals
@@ -41,6 +42,7 @@ class Beside:
         inherited: Signals,
         precision: Mapping[str, Precision],
         ids: tuple[int, ...],
+        weighing: Weighing,
     ) -> None:
         self.sites: Collection[str] = tuple(precision)
         self.found: dict[str, SiteError] = {}
@@ -51,6 +53,7 @@ class Beside:
         self._by_theirs = Judge(reference, precision, felt=own is None)  # else the candidate's own weights decide
         self._by_own = None if own is None else Judge(own, precision)
         self._theirs = inherited
+        self._weighing = weighing
         self._around = Around(ids)
 
     def layer(self, layer: int, signals: Signals) -> None:
@@ -68,6 +71,8 @@ class Beside:
         judged = self._by_theirs(captured, wanted)
         violated = [site for site, error in judged.items() if error.status == "violated"]
         owned = self._owned(captured, violated)
+        steps = (self._reference.steps[site] for site in wanted)
+        self._weighing.weigh(weight.name for step in steps for weight in step.weights.values())
         for site, error in judged.items():
             own = owned.get(site)
             self.errors[site] = error

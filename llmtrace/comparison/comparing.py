@@ -6,21 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import numpy as np
+from attrs import evolve
 
 from llmtrace.comparison.beside import merged, offered
 from llmtrace.comparison.case import Hypothesis
 from llmtrace.comparison.divergences import divergences
-from llmtrace.comparison.formats import Tensor
 from llmtrace.comparison.nearer import nearer
 from llmtrace.comparison.outputs import Outputs, outputs
 from llmtrace.comparison.probes import PROBES, ids
+from llmtrace.comparison.recent import Recent
 from llmtrace.comparison.record import Candidate, Comparison
 from llmtrace.comparison.sides import Given, Side, opened
 from llmtrace.comparison.specs import differences
 from llmtrace.comparison.tokens import TokenDifference, read_by, token_difference
 from llmtrace.comparison.verdict import judged, unreached
 from llmtrace.comparison.watching import Run, Watched, watch
-from llmtrace.comparison.weights import compare_weights
+from llmtrace.comparison.weights import Weighing
 from llmtrace.errors import OptionError, PromptError, UnsupportedModelError
 from llmtrace.model import Model, Prompt
 from llmtrace.protocol import Preset, SupportsNames
@@ -130,7 +131,13 @@ def _runs(reference: Side, prompts: Sequence[Prompt], max_bytes: int | None) -> 
 def _candidate(
     reference: Side, candidate: Side, prompts: Sequence[Prompt], runs: Sequence[Run], hypotheses: Sequence[Hypothesis]
 ) -> Candidate:
-    watched = [watch(reference, candidate, run) for run in runs]
+    reference, candidate = (
+        evolve(side, equations=evolve(side.equations, weights=Recent(side.equations.weights)))
+        for side in (reference, candidate)
+    )
+    ours, theirs = reference.equations, candidate.equations
+    weighing = Weighing(ours.spec, ours.weights, theirs.weights, reference.stored, candidate.stored)
+    watched = [watch(reference, candidate, run, weighing) for run in runs]
     sites = merged(each.beside.found for each in watched)
     ordered = tuple(sites[site] for site in reference.equations.steps if site in sites)
     if not any(each.status in ("holds", "violated") for each in ordered):
@@ -138,7 +145,7 @@ def _candidate(
             f"{candidate.info.source} shows no signal that the equations of {reference.info.source} could be held against: "
             "they are different models, or the trace holds too little."
         )
-    tensors = _tensors(reference, candidate)
+    tensors = tuple(weighing.tensors())
     longest = max(len(run.ids) for run in runs)
     found = tuple(divergences(reference, candidate, [each.beside for each in watched], tensors, hypotheses))
     draft = Candidate(
@@ -189,13 +196,6 @@ def _outputs(watched: Watched) -> Outputs | None:
     if theirs is None or watched.logits is None:
         return None
     return outputs(watched.run.number, np.asarray(theirs), watched.logits)
-
-
-def _tensors(reference: Side, candidate: Side) -> tuple[Tensor, ...]:
-    ours, theirs = reference.equations.weights, candidate.equations.weights
-    if not ours or not theirs:
-        return ()
-    return tuple(compare_weights(reference.spec, ours, theirs, reference.stored, candidate.stored))
 
 
 def _shown(prompt: Prompt) -> str:

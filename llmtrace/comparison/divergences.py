@@ -20,6 +20,8 @@ from llmtrace.schema.verify import LocalError
 
 SHAPELESS = ("has shape", "holds")
 """How the reasons begin of signals that no equation could read: there is nothing to explain them by."""
+TOLD = 2
+"""Weights of one site that are told of."""
 
 
 def divergences(
@@ -68,8 +70,7 @@ def _explained(
     """With its cause: what was done to a weight, or the hypothesis that leaves least."""
     if divergence.kind == "weights":
         read = [tensors[name] for name in _weights(reference, divergence.span) if name in tensors]
-        worst = max((tensor for tensor in read if not tensor.explained), key=lambda each: each.relative_error)
-        return evolve(divergence, cause=_of_tensor(worst, divergence))
+        return evolve(divergence, cause=_of_tensors([each for each in read if not each.explained], divergence))
     evidence = beside.evidence.get(any_layer(divergence.site))
     if evidence is None or divergence.site not in evidence.signals or divergence.reason.startswith(SHAPELESS):
         return divergence
@@ -80,15 +81,20 @@ def _explained(
     return evolve(divergence, cause=found.cause, tried=found.tried, factor=found.factor)
 
 
-def _of_tensor(tensor: Tensor, divergence: Divergence) -> Cause:
-    if tensor.what:
-        words = f"{tensor.name}: {tensor.what}"
-    elif tensor.expected > 0:
-        times = tensor.relative_error / tensor.expected
-        words = f"{tensor.name} is off by {times:.1f} times what {tensor.stored} explains ({tensor.relative_error:.1e})"
-    else:
-        words = f"{tensor.name} differs ({tensor.relative_error:.1e}), in no way that is recognised"
+def _of_tensors(tensors: Sequence[Tensor], divergence: Divergence) -> Cause:
+    """What was done to the weights that the site reads, the one that is furthest off first."""
+    worst = sorted(tensors, key=lambda each: -each.relative_error)
+    words = "; ".join(map(_done, worst[:TOLD])) + (f"; and {len(worst) - TOLD} more" if len(worst) > TOLD else "")
     return Cause("tensor", words, divergence.local_error, divergence.own_error or 0.0)
+
+
+def _done(tensor: Tensor) -> str:
+    if tensor.what:
+        return f"{tensor.name}: {tensor.what}"
+    if tensor.expected > 0:
+        times = tensor.relative_error / tensor.expected
+        return f"{tensor.name} is off by {times:.1f} times what {tensor.stored} explains ({tensor.relative_error:.1e})"
+    return f"{tensor.name} differs ({tensor.relative_error:.1e}), in no way that is recognised"
 
 
 def _weights(reference: Side, span: Sequence[str]) -> dict[str, Weight]:

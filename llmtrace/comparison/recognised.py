@@ -15,12 +15,16 @@ SHIFTS = (1, -1, 2, -2, 3, -3, 4, -4)
 """Rows by which tables are looked for."""
 ROWS = 4096
 """Rows of an axis that are matched with each other at most: a table of products is made."""
-SOLE, MOST = 0.999, 0.9
-"""Shares of the squared error from which on it is one place's, or mostly one number's."""
+SOLE, MOST, HALF = 0.999, 0.9, 0.5
+"""Shares of the squared error from which on it is one place's, mostly one number's, or one place's where the rest is explained."""
 BITS, BLOCKS = (8, 6, 5, 4, 3, 2), (32, 64, 128, 0)
 """Roundings that are looked for, the finest first; a block of 0 numbers is a whole row."""
 SOME, NOISE = 64, 4
 """Rows that are looked at before all are; times the root mean square that a number may be off by for its format."""
+
+
+PIECE = 1 << 16
+"""Numbers that are squared and summed at once."""
 
 
 @frozen
@@ -49,11 +53,19 @@ def off(found: Array, expected: Array) -> float:
     """`‖found - expected‖ / ‖expected‖`; infinite for unlike shapes and what is not finite."""
     if found.shape != expected.shape:
         return np.inf
-    e = expected.astype(np.float64)
-    error, size = float(((found.astype(np.float64) - e) ** 2).sum()), float((e**2).sum())
+    wide = np.float64 if np.float64 in (found.dtype, expected.dtype) else np.float32
+    error, size = _squares(np.subtract(found, expected, dtype=wide)), _squares(expected)
     if not np.isfinite(error):
         return np.inf
     return float(np.sqrt(error / size)) if size else np.inf if error else 0.0
+
+
+def _squares(x: Array) -> float:
+    """In pieces, so that sums in float32 stay exact to seven digits."""
+    flat = x.ravel()
+    if flat.dtype != np.float64:
+        flat = flat.astype(np.float32, copy=False)
+    return sum(float(part @ part) for part in (flat[at : at + PIECE] for at in range(0, len(flat), PIECE)))
 
 
 def recognise(pair: Pair, limit: float) -> str:
@@ -99,8 +111,18 @@ def _scaled(pair: Pair) -> Iterator[tuple[str, Array]]:
         r = pair.reference.astype(np.float64)
         if size := float((r * r).sum()):
             factor = float((r * pair.candidate).sum()) / size
-            if abs(factor) > 1e-6:
-                yield f"multiplied by {factor:.4g}", r * factor
+            for near in dict.fromkeys((round(factor), round(factor, 1), round(factor, 2), factor)):
+                if abs(near) > 1e-6 and near != 1:
+                    yield f"multiplied by {near:.4g}", r * near
+
+
+def _cast(pair: Pair) -> Iterator[tuple[str, Array]]:
+    """Through a smaller type on its way, whatever it is stored in now."""
+    import ml_dtypes
+
+    r = pair.reference.astype(np.float32)
+    for name, dtype in (("float16", np.float16), ("bfloat16", ml_dtypes.bfloat16)):
+        yield f"rounded to {name}", r.astype(dtype).astype(np.float32)
 
 
 def _halves(pair: Pair) -> Iterator[tuple[str, Array]]:
@@ -171,7 +193,7 @@ def _other(pair: Pair) -> Iterator[tuple[str, Array]]:
         yield f"holds {name}", read()
 
 
-CHANGES: Sequence[Change] = (_plus_one, _scaled, _transposed, _halves, _shifted, _permuted, _other)
+CHANGES: Sequence[Change] = (_cast, _plus_one, _scaled, _transposed, _halves, _shifted, _permuted, _other)
 """What is tried, cheapest first."""
 
 
@@ -186,14 +208,19 @@ def _place(pair: Pair, limit: float) -> str:
         return ""
     explained = limit**2 * float((reference**2).sum())
     at = np.unravel_index(int(squares.argmax()), squares.shape)
-    share = float(squares[at]) / total
-    if share >= SOLE or total - squares[at] <= explained or (share >= MOST and squares.size > 2 / (1 - MOST)):
+
+    def alone(part: float) -> bool:
+        """Whether the error is there, but for what the format explains, which may be no small part of it."""
+        return part >= SOLE * total or (part >= HALF * total and total - part <= explained)
+
+    one = float(squares[at])
+    if alone(one) or (one >= MOST * total and squares.size > 2 / (1 - MOST)):
         where = ", ".join(map(str, map(int, at)))
-        mostly = "" if share >= SOLE or total - squares[at] <= explained else "mostly, "
+        mostly = "" if alone(one) else "mostly, "
         return f"{mostly}one number differs: [{where}] is {pair.candidate[at]:.4g} instead of {pair.reference[at]:.4g}"
     for axis, name in enumerate(pair.axes):
         each = squares.sum(tuple(other for other in range(squares.ndim) if other != axis))
-        if len(each) > 1 and (each.max() >= SOLE * total or total - each.max() <= explained):
+        if len(each) > 1 and alone(float(each.max())):
             return f"only {name} {int(each.argmax())} differs"
     return ""
 

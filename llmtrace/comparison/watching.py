@@ -10,7 +10,7 @@ from attrs import field, frozen
 from llmtrace.comparison.beside import Beside, offered
 from llmtrace.comparison.judging import SINGLE, coarse
 from llmtrace.comparison.sides import Side
-from llmtrace.comparison.weights import with_own_weights
+from llmtrace.comparison.weights import Weighing, with_own_weights
 from llmtrace.model import Model
 from llmtrace.schema.evaluate import Signals
 from llmtrace.schema.precision import ROUNDOFF, Precision
@@ -52,33 +52,33 @@ class Watched:
         return found if self.logits is None else found | {"logits": self.logits}
 
 
-def watch(reference: Side, candidate: Side, run: Run) -> Watched:
-    """Run the candidate on the reference's ids, or read what it recorded."""
+def watch(reference: Side, candidate: Side, run: Run, weighing: Weighing) -> Watched:
+    """Run the candidate on the reference's ids, or read what it recorded; weights are compared while they are at hand."""
     if candidate.model is not None:
-        return _run(reference, candidate, candidate.model, run)
+        return _run(reference, candidate, candidate.model, run, weighing)
     if candidate.trace is None:
         raise ValueError("A side is a model or a trace.")
-    return _read(reference, candidate, candidate.trace, run)
+    return _read(reference, candidate, candidate.trace, run, weighing)
 
 
-def _run(reference: Side, candidate: Side, model: Model, run: Run) -> Watched:
+def _run(reference: Side, candidate: Side, model: Model, run: Run, weighing: Weighing) -> Watched:
     sites = offered(model.session, reference.equations)
     plan = model.plan(model.tokens(list(run.ids)), select(*sites))
     precision = {site: plan.precision[site] for site in plan.cuts}
-    beside = _beside(reference, candidate, run, precision)
+    beside = _beside(reference, candidate, run, precision, weighing)
     keep = _Kept()
     model.fold(list(run.ids), [beside, keep])
     return Watched(run, beside, keep.logits, _types(precision))
 
 
-def _read(reference: Side, candidate: Side, trace: Trace, run: Run) -> Watched:
+def _read(reference: Side, candidate: Side, trace: Trace, run: Run, weighing: Weighing) -> Watched:
     whole = {
         site: signal
         for site, signal in trace.signals.items()
         if not signal.part and signal.provenance.kind != "derived" and site in reference.equations.steps
     }
     precision = {site: signal.precision for site, signal in whole.items()}
-    beside = _beside(reference, candidate, run, precision)
+    beside = _beside(reference, candidate, run, precision, weighing)
     blocks: dict[int, dict[str, Array]] = {}
     ends: dict[str, Array] = {}
     for site, signal in whole.items():
@@ -91,9 +91,11 @@ def _read(reference: Side, candidate: Side, trace: Trace, run: Run) -> Watched:
     return Watched(run, beside, ends.get("logits"), _types(precision))
 
 
-def _beside(reference: Side, candidate: Side, run: Run, precision: Mapping[str, Precision]) -> Beside:
+def _beside(
+    reference: Side, candidate: Side, run: Run, precision: Mapping[str, Precision], weighing: Weighing
+) -> Beside:
     own = with_own_weights(reference.equations, candidate.equations) if candidate.equations.weights else None
-    return Beside(reference.equations, own, run.signals, precision, run.ids)
+    return Beside(reference.equations, own, run.signals, precision, run.ids, weighing)
 
 
 def _types(precision: Mapping[str, Precision]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -23,25 +23,35 @@ CONTRACTED = ("d_model", "d_mlp", "d_value", "head", "d_shared")
 """Axes that products sum over, which is along which formats have their blocks."""
 
 
-def compare_weights(
-    spec: ModelSpec,
-    reference: Weights,
-    candidate: Weights,
-    ours: Mapping[str, str],
-    theirs: Mapping[str, str],
-    names: Collection[str] | None = None,
-) -> list[Tensor]:
-    """Each weight that the reference's equations read, in dataflow order; `names` are those to look at (default: all).
+class Weighing:
+    """The weights of two sides, compared as they are asked for; each once."""
 
-    `ours` and `theirs` are the types in which the two sides store them. One that either side lacks is left out.
-    """
-    needed = _needed(spec)
-    found = [
-        _tensor(weight, needed, reference, candidate, ours.get(weight.name, ""), theirs.get(weight.name, ""))
-        for weight in needed.values()
-        if (names is None or weight.name in names) and weight.name in reference and weight.name in candidate
-    ]
-    return list(_beside_the_others(found))
+    def __init__(
+        self,
+        spec: ModelSpec,
+        reference: Weights,
+        candidate: Weights,
+        ours: Mapping[str, str],
+        theirs: Mapping[str, str],
+    ) -> None:
+        """`ours` and `theirs` are the types in which the two sides store them. A weight that either side lacks is left out."""
+        self._needed = _needed(spec)
+        self._reference, self._candidate = reference, candidate
+        self._ours, self._theirs = ours, theirs
+        self._found: dict[str, Tensor] = {}
+
+    def weigh(self, names: Iterable[str]) -> None:
+        """Compare some now, while they are at hand."""
+        for name in names:
+            if name in self._found or name not in self._reference or name not in self._candidate:
+                continue
+            kinds = self._ours.get(name, ""), self._theirs.get(name, "")
+            self._found[name] = _tensor(self._needed[name], self._needed, self._reference, self._candidate, *kinds)
+
+    def tensors(self) -> list[Tensor]:
+        """Each weight that the reference's equations read, in dataflow order."""
+        self.weigh(self._needed)
+        return list(_beside_the_others([self._found[name] for name in self._needed if name in self._found]))
 
 
 def with_own_weights(reference: Equations, candidate: Equations) -> Equations:

@@ -14,7 +14,7 @@ from llmtrace.comparison.formats import Tensor, coarse
 from llmtrace.comparison.record import ORDER, Difference, Verdict
 from llmtrace.comparison.sides import Given, Side, opened
 from llmtrace.comparison.specs import differences
-from llmtrace.comparison.weights import compare_weights
+from llmtrace.comparison.weights import Weighing
 from llmtrace.errors import OptionError, without_weights
 from llmtrace.settings import Options
 from llmtrace.trace import ModelInfo
@@ -82,7 +82,7 @@ def compare_weights_only(
 
 def _candidate(reference: Side, candidate: Side) -> WeightCandidate:
     ours, theirs = reference.equations, candidate.equations
-    tensors = tuple(compare_weights(ours.spec, ours.weights, theirs.weights, reference.stored, candidate.stored))
+    tensors = tuple(Weighing(ours.spec, ours.weights, theirs.weights, reference.stored, candidate.stored).tensors())
     compared = {tensor.name for tensor in tensors}
     needed = dict.fromkeys(weight.name for step in ours.steps.values() for weight in step.weights.values())
     missing = tuple(name for name in needed if name not in compared)

@@ -13,8 +13,9 @@ import numpy as np
 
 from llmtrace.schema.sites import Array
 
-BLOCKS: Mapping[str, int] = {"q8_0": 32, "q8_k": 256}
-"""Type of operands to the numbers in a block: ggml's `Q8_0` (and `Q8_1`), and `Q8_K`, which the K-quants are multiplied by."""
+BLOCKS: Mapping[str, int] = {"q8_0": 32, "q8_k": 256, "int8_16": 16, "int8_64": 64, "int8_128": 128, "int8_256": 256}
+"""Type of operands to the numbers in a block: ggml's `Q8_0` (and `Q8_1`), and `Q8_K`, which the K-quants are multiplied by; ONNX Runtime's,
+which are as long as its blocks of weights."""
 TENSOR = "uint8_tensor"
 """Type of operands that are rounded as one: ONNX's `DynamicQuantizeLinear`."""
 ROUNDED = frozenset({*BLOCKS, TENSOR})

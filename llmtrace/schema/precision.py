@@ -14,6 +14,10 @@ ROUNDOFF: dict[str, float] = {
     "bfloat16": 2.0**-8,
     "q8_0": 2.0**-8,
     "q8_k": 2.0**-8,
+    "int8_16": 2.0**-8,
+    "int8_64": 2.0**-8,
+    "int8_128": 2.0**-8,
+    "int8_256": 2.0**-8,
     "uint8_tensor": 2.0**-8,
 }
 """Unit round-off by type name: half the distance from 1 to the next number. Of `q8_0`, ggml's blocks of 32 in 8 bits, what fits its

@@ -9,18 +9,20 @@ from llmtrace.comparison.hypotheses import (
     attention,
     ends,
     experts,
+    lost,
     mlp,
     norms,
     own,
     positions,
     reading,
     rotary,
+    rounding,
     stream,
     tensors,
 )
 
 HYPOTHESES: tuple[Hypothesis, ...] = (
     *own.ROWS, *tensors.ROWS, *rotary.ROWS, *positions.ROWS, *norms.ROWS, *attention.ROWS, *mlp.ROWS, *experts.ROWS, *stream.ROWS,
-    *ends.ROWS, *reading.ROWS,
+    *ends.ROWS, *lost.ROWS, *reading.ROWS, *rounding.ROWS,
 )  # fmt: skip
 """What the core tries; plugins bring more (`llmtrace_hypotheses`)."""

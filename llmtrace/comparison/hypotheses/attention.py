@@ -12,10 +12,13 @@ from llmtrace.comparison.case import Case, Hypothesis
 from llmtrace.comparison.hypotheses.fitting import fitted
 from llmtrace.comparison.specs import said
 from llmtrace.schema.sites import Array
+from llmtrace.schema.verify import distance
 from llmtrace.spec import Attention
 
 SCORED = ("attn.scores", "attn.pattern", "attn.z", "attn.sink")
 """What follows from scores: where scores are not captured, a fault of theirs shows at the first of these."""
+HEADS = 32
+"""Key heads that are tried one by one, at most."""
 CAPS = (50.0, 30.0, 20.0, 100.0)
 """Of published models."""
 
@@ -79,7 +82,8 @@ def _mask(case: Case) -> Iterator[tuple[str, Array]]:
     masks = {
         "no mask: every token sees every other": behind <= len(places),
         "the mask is off by one: tokens see one token too far ahead": near & (behind >= -1),
-        "the mask is off by one: tokens do not see themselves": near & ((behind >= 1) | (places[:, None] + places == 0)),
+        "the mask is off by one: tokens do not see themselves": near
+        & ((behind >= 1) | (places[:, None] + places == 0)),
     }
     scores = f"{case.site[: case.site.index('attn.')]}attn.scores"
     for words, seen in masks.items():
@@ -112,6 +116,29 @@ def _groups(case: Case) -> Iterator[tuple[str, Array]]:
             "query head h reads key head h mod kv_heads, not h // group",
             case.predict(put=put).take(np.argsort(order), axis),
         )
+
+
+def _read_heads(case: Case) -> Iterator[tuple[str, Array]]:
+    """Which key head each query head reads: the one that fits it best."""
+    if (a := _attention(case)) is None or not 1 < a.kv_heads <= HEADS:
+        return
+    part = f"{case.site[: case.site.index('attn.')]}attn."
+    shared = [part + "v"] if case.site == part + "z" else []
+    shared += [part + "rot_k"] if _through_scores(case) else []
+    if not shared or any(name not in case.captured for name in shared):
+        return
+    axis = 1 if case.site == part + "z" else 0
+    each = [
+        case.predict(put={name: np.asarray(case.captured[name])[:, [head] * a.kv_heads] for name in shared})
+        for head in range(a.kv_heads)
+    ]
+    found = np.moveaxis(case.found, axis, 0)
+    fits = [[distance(mine, np.moveaxis(one, axis, 0)[head])[0] for one in each] for head, mine in enumerate(found)]
+    read = np.argmin(fits, 1).tolist()
+    right = [head // (a.heads // a.kv_heads) for head in range(a.heads)]
+    if read != right:
+        together = np.stack([np.moveaxis(each[kv], axis, 0)[head] for head, kv in enumerate(read)], axis)
+        yield f"query heads read key heads {read} instead of {right}", together
 
 
 def _qk_norm(case: Case) -> Iterator[tuple[str, Array]]:
@@ -189,6 +216,7 @@ ROWS = (
     Hypothesis("window", SCORED, _window),
     Hypothesis("attention-scale", SCORED, _scale),
     Hypothesis("order-of-key-heads", SCORED, _groups),
+    Hypothesis("key-heads", SCORED, _read_heads),
     Hypothesis("mask", SCORED, _mask),
     Hypothesis("alibi", SCORED, _slopes),
     Hypothesis("norm-of-q-and-k", ("attn.rot_q", "attn.rot_k"), _qk_norm),

@@ -10,6 +10,7 @@ from attrs import evolve
 
 from llmtrace.comparison.case import Case, Hypothesis
 from llmtrace.comparison.hypotheses.fitting import fitted
+from llmtrace.comparison.hypotheses.rounding import TYPES, rounded
 from llmtrace.comparison.specs import said
 from llmtrace.schema.rotary import frequencies, gain
 from llmtrace.schema.sites import Array
@@ -49,17 +50,40 @@ def _base(case: Case) -> Iterator[tuple[str, Array]]:
 
 
 def _rounded(case: Case) -> Iterator[tuple[str, Array]]:
-    """Frequencies that were made, or cast, in half precision."""
-    import ml_dtypes
-
-    if (rotary := _rotary(case)) is None:
+    """Frequencies, angles or sines that were made, or cast, in half precision."""
+    if (rotary := _rotary(case)) is None or case.step.record.norm_after_rotary:
         return
-    plain = frequencies(evolve(rotary, scaling=None), 1)
-    right = frequencies(rotary, len(case.captured["positions"]))
-    for name, dtype in (("bfloat16", ml_dtypes.bfloat16), ("float16", np.float16)):
-        factors = tuple(map(float, plain / right.astype(dtype).astype(np.float64)))
-        cast = evolve(rotary, scaling=LongRope(factors, factors, 1, gain(rotary)))
-        yield f"rotary frequencies rounded to {name}", _with(case, cast)
+    positions = np.asarray(case.captured["positions"])
+    right = frequencies(rotary, len(positions))
+    angle = positions[:, None] * right
+    for name, dtype in TYPES.items():
+        cast = positions[:, None] * rounded(right, dtype)
+        yield f"rotary frequencies rounded to {name}", _by(case, rotary, np.cos(cast), np.sin(cast))
+        yield (
+            f"rotary angles rounded to {name}",
+            _by(case, rotary, np.cos(rounded(angle, dtype)), np.sin(rounded(angle, dtype))),
+        )
+        yield (
+            f"sines and cosines of rotary rounded to {name}",
+            _by(case, rotary, rounded(np.cos(angle), dtype), rounded(np.sin(angle), dtype)),
+        )
+
+
+def _by(case: Case, rotary: Rotary, cos: Array, sin: Array) -> Array:
+    """Turned by given cosines and sines, [token width/2].
+
+    A turn is linear in both: each pair's is worked out from what the equation gives without turning, and turned by a right angle.
+    """
+    attention = case.step.record
+    x = case.predict(case.with_record(attention, evolve(attention, rotary=None)))
+    half = rotary.width // 2
+    first = slice(0, half) if rotary.layout == "half" else slice(0, rotary.width, 2)
+    second = slice(half, rotary.width) if rotary.layout == "half" else slice(1, rotary.width, 2)
+    c, s = (gain(rotary) * each[:, None] for each in (cos, sin))
+    turned = x.copy()
+    turned[..., first] = x[..., first] * c - x[..., second] * s
+    turned[..., second] = x[..., second] * c + x[..., first] * s
+    return turned
 
 
 def _layout(case: Case) -> Iterator[tuple[str, Array]]:

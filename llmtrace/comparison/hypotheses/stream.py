@@ -25,6 +25,9 @@ def _terms(case: Case) -> Iterator[tuple[str, Array]]:
         added = case.step.record.scale * np.asarray(case.captured[term]).astype(np.float64)
         yield f"{term} is not added", expected - added
         yield f"{term} is added twice", expected + added
+        there = case.found.astype(np.float64) - (expected - added)
+        bound = float(np.abs(there).max())
+        yield f"{term} is clipped at ±{bound:.4g}", expected - added + np.clip(added, -bound, bound)
 
 
 def _factor(case: Case) -> Iterator[tuple[str, Array]]:

@@ -1,0 +1,34 @@
+"""Part of a signal is not there: a head, a channel or an expert that is zero for every token, or all that is beyond a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from llmtrace.comparison.case import Case, Hypothesis
+from llmtrace.schema.sites import Array
+
+RUNNING = ("token", "query", "key")
+"""Axes that are as long as the prompt."""
+
+
+def _zero(case: Case) -> Iterator[tuple[str, Array]]:
+    for axis, name in enumerate(case.step.axes):
+        others = tuple(other for other in range(case.found.ndim) if other != axis)
+        gone = np.nonzero(~case.found.any(others) & case.expected.any(others))[0]
+        if name in RUNNING or not 0 < len(gone) < case.found.shape[axis]:
+            continue
+        without = case.expected.copy()
+        without[(slice(None),) * axis + (gone,)] = 0
+        yield f"{name} {', '.join(map(str, gone.tolist()[:8]))} is all zero", without
+
+
+def _clipped(case: Case) -> Iterator[tuple[str, Array]]:
+    seen = case.found[np.isfinite(case.found)]
+    if seen.size and "key" not in case.step.axes:
+        bound = float(np.abs(seen).max())
+        yield f"clipped at ±{bound:.4g}", np.clip(case.expected, -bound, bound)
+
+
+ROWS = (Hypothesis("zero-part", (), _zero), Hypothesis("bound", (), _clipped))
