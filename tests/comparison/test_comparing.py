@@ -1,0 +1,144 @@
+"""What `compare` promises beside the faults that it finds: sides, prompts, causes of others, who is right, and what it asks for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from attrs import evolve
+
+import llmtrace
+from llmtrace.comparison.case import Hypothesis
+from llmtrace.comparison.comparing import compare, known_hypotheses
+from llmtrace.comparison.hypotheses import HYPOTHESES
+from llmtrace.comparison.recent import Recent
+from llmtrace.data import embedded
+from llmtrace.errors import OptionError, PromptError, UnsupportedModelError
+from llmtrace.plugins import plugins
+from llmtrace.testing import assert_same_model
+
+SAME = "reference:builtin:induction"
+IDS = [0, 1, 6, 5, 2, 1, 6]
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """The embedded model with another rotary base."""
+    directory = tmp_path_factory.mktemp("converted") / "model"
+    shutil.copytree(embedded("induction"), directory)
+    config = json.loads((directory / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 5e7
+    (directory / "config.json").write_text(json.dumps(config))
+    return f"reference:{directory}"
+
+
+@pytest.fixture
+def model():
+    with llmtrace.open(SAME) as opened:
+        yield opened
+
+
+def test_sides_may_be_open_and_stay_so(model, converted):
+    found = compare(model, converted, prompts=[IDS])
+    assert found.first_divergence.site == "blocks.0.attn.rot_q"
+    assert model.trace(IDS, capture="logits")["logits"].array.shape[0] == len(IDS)
+
+
+def test_a_trace_in_memory_is_a_side(model, converted):
+    with llmtrace.open(converted) as other:
+        found = compare(model, other.trace(IDS))
+    assert found.first_divergence.cause.words.startswith("rotary theta 50,000,000 instead of 100,000,000")
+
+
+def test_the_explanations_of_plugins_are_tried(model, converted, monkeypatch):
+    asked = []
+
+    def tries(case):
+        asked.append(case.site)
+        yield "the moon is full", np.zeros(case.found.shape)
+
+    brought = evolve(plugins(), hypotheses={"moon": Hypothesis("moon", ("attn.rot_q",), tries)})
+    monkeypatch.setattr("llmtrace.plugins.plugins", lambda: brought)
+    assert known_hypotheses() == (*HYPOTHESES, *brought.hypotheses.values())
+    found = compare(model, converted, prompts=[IDS])
+    assert asked == ["blocks.0.attn.rot_q"]
+    assert found.first_divergence.cause.name == "its-own-settings"
+
+
+def test_what_nothing_explains_is_said_to_be_unexplained(model, converted):
+    found = compare(model, converted, prompts=[IDS], hypotheses=())
+    assert found.first_divergence.cause is None
+    assert "unexplained" in found.candidates[0].headline
+
+
+def test_the_side_that_is_right_is_nearer_to_float64(model, converted):
+    (logits,) = [
+        each for each in compare(model, converted, prompts=[IDS]).candidates[0].nearer if each.site == "logits"
+    ]
+    assert logits.reference == 0
+    assert logits.candidate > 0
+
+
+def test_without_prompts_models_that_no_text_tells_anything_are_asked_ids(model):
+    prompts = compare(model, SAME).prompts
+    assert len(prompts) > 1
+    assert all(part.isdigit() for prompt in prompts for part in prompt.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"candidates": ()}, OptionError, "at least one candidate"),
+        ({"prompts": []}, PromptError, "no prompt"),
+        ({"prompts": [[]]}, PromptError, "empty"),
+        ({"prompts": [[99]]}, PromptError, "99"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(arguments, error, says):
+    candidates = arguments.pop("candidates", (SAME,))
+    with pytest.raises(error, match=says):
+        compare(SAME, *candidates, **({"prompts": [IDS]} | arguments))
+
+
+def test_a_trace_that_shows_nothing_is_refused(model):
+    with pytest.raises(UnsupportedModelError, match="no signal"):
+        compare(model, model.trace(IDS, capture="blocks.0.attn.z"), prompts=None)
+
+
+def test_the_same_model_passes_and_another_fails_with_its_cause(converted):
+    assert assert_same_model(SAME, SAME, prompts=[IDS]).verdict == "agrees"
+    with pytest.raises(AssertionError, match=r"blocks\.0\.attn\.rot_q: rotary theta 50,000,000"):
+        assert_same_model(SAME, converted, prompts=[IDS])
+
+
+def test_weights_are_read_once_for_each_block():
+    read = []
+
+    class Counting(dict):
+        def __getitem__(self, name):
+            read.append(name)
+            return super().__getitem__(name)
+
+    recent = Recent(
+        Counting({f"blocks.{layer}.mlp.{name}": np.ones(2) for layer in range(2) for name in ("W_in", "W_out")})
+    )
+    for layer in (0, 0, 1, 1):
+        for name in ("W_in", "W_out"):
+            assert recent[f"blocks.{layer}.mlp.{name}"].sum() == 2
+    assert len(read) == 4 == len(recent)
+    assert "blocks.0.mlp.W_in" in recent
+    assert len(read) == 4, "asking whether a weight is there reads none"
+
+
+def test_nodes_are_called_as_the_runtime_calls_them():
+    pytest.importorskip("llmtrace_onnxruntime")
+    from llmtrace.comparison.node_data import node_data
+
+    with llmtrace.open("builtin:induction", backend="onnxruntime", preset="exact") as candidate:
+        made = {name for node in candidate.session._runner.proto.graph.node for name in node.output}
+        (found,) = compare(SAME, candidate, prompts=[IDS]).candidates
+    assert found.names.keys() >= {"blocks.0.attn.pattern", "logits"}
+    assert set(node_data(found, found.names)["results"]) <= made | {each.site for each in found.sites}
+    assert found.names["blocks.0.attn.pattern"] in made
