@@ -91,6 +91,8 @@ def choose(source: str, backend: str | None = None, found: Plugins | None = None
     named = None if backend is None else found.backend(backend)
     if there is None and is_path(source, named is not None):
         raise ModelOpenError(f"There is no file or directory {source!r}.")
+    if there is not None and not (there.is_file() or there.is_dir()):
+        raise ModelOpenError(f"{source!r} is neither a file nor a directory: name a model.")
     if named is not None:
         return Choice(source, named, "named")
     fits, warnings = probed(source, found)

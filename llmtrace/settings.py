@@ -16,6 +16,13 @@ from llmtrace.errors import BackendError, OptionError, suggest
 from llmtrace.protocol import Preset, TraceBackend
 
 Options: TypeAlias = Mapping[str, str | int | float | bool | None]
+WANTED: Mapping[object, str] = {
+    NoneType: "none",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}
 SWITCH = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
 
 
@@ -60,8 +67,8 @@ def _as_type(backend: str, name: str, value: object, hint: Any) -> object:
             return float(value)
     except (KeyError, ValueError):
         pass
-    wanted = " or ".join("none" if kind is NoneType else kind.__name__ for kind in kinds)
-    raise OptionError(f"The option {name}={value!r} of the backend {backend} is not {wanted}.")
+    wanted = " or ".join(WANTED.get(kind, kind.__name__) for kind in kinds)
+    raise OptionError(f"The option {name}={value!r} of the backend {backend} must be {wanted}.")
 
 
 def _read(text: str, kinds: tuple[Any, ...]) -> object:

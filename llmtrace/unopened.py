@@ -12,6 +12,10 @@ from llmtrace.families.checkpoint import PICKLES, lacking
 
 NEEDS = {".gguf": "llmtrace-torch or llmtrace-llamacpp", ".onnx": "llmtrace-onnxruntime"}
 """Suffix to the distributions that open such a file."""
+OPENS = {".gguf": ("torch", "llamacpp"), ".onnx": ("onnxruntime",)}
+"""Suffix to the names of their backends."""
+POINTER = b"version https://git-lfs"
+"""How a file of Git LFS begins that stands for another."""
 KNOWN = "Models are directories with config.json and *.safetensors, .gguf and .onnx files, and what a plugin adds."
 MODEL_SUFFIXES = (*NEEDS, ".safetensors", ".trace")
 
@@ -31,7 +35,7 @@ def unopened(source: str, path: Path | None, installed: Sequence[str], broken: S
             f"There is no file or directory {source!r:.200}, and no installed backend opens it by name.{others}"
         )
     names = ", ".join(installed)
-    if fault := _directory(path) if path.is_dir() else _file(path):
+    if fault := _directory(path) if path.is_dir() else _file(path, installed):
         return ModelOpenError(f"{source!r} is no model that {names} open: {fault}.{others}")
     need = "" if path.is_dir() else f" {KNOWN}"
     if path.suffix in NEEDS:
@@ -42,20 +46,25 @@ def unopened(source: str, path: Path | None, installed: Sequence[str], broken: S
 def _directory(path: Path) -> str:
     missing = lacking(path)
     inside = next((each.name for suffix in NEEDS for each in sorted(path.glob(f"*{suffix}"))), None)
-    return f"it lacks {missing}" + (f". It holds {shown(inside)}: name that file" if inside else "") if missing else ""
+    there = f". It holds {shown(inside)}: name that file" if inside else f", and holds no {' or '.join(NEEDS)} file"
+    return f"it lacks {missing}{there}" if missing else ""
 
 
-def _file(path: Path) -> str:
+def _file(path: Path, installed: Sequence[str]) -> str:
     """What is wrong with a file, or nothing where it may be a model of a runtime that is not installed."""
     try:
         with path.open("rb") as file:
-            begins = file.read(4)
+            begins = file.read(len(POINTER))
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
     if not begins:
         return "it is empty: fetch it again"
-    if path.suffix == ".gguf" and begins != b"GGUF":
+    if begins == POINTER:
+        return "it is a pointer of Git LFS, not the file itself: git lfs pull"
+    if path.suffix == ".gguf" and begins[:4] != b"GGUF":
         return "it does not begin as a GGUF file: fetch it again"
+    if path.suffix == ".onnx" and set(OPENS[path.suffix]) & set(installed):
+        return "it does not begin as an ONNX model: fetch it again"
     if path.suffix == ".safetensors":
         return "it is one file of a model: name the directory that it lies in, with its config.json"
     if path.suffix in PICKLES:

@@ -11,11 +11,12 @@ from typing import TypeAlias
 from attrs import frozen
 
 from llmtrace.model import Model
+from llmtrace.opening import choose
 from llmtrace.opening import open as open_model
 from llmtrace.origin import open_origin
 from llmtrace.protocol import Preset, SupportsWeights
 from llmtrace.schema.evaluate import Equations
-from llmtrace.settings import Options
+from llmtrace.settings import Options, settings
 from llmtrace.spec import ModelSpec
 from llmtrace.trace import ModelInfo, Trace, load
 
@@ -50,6 +51,12 @@ class Side:
     def name(self) -> str:
         """For messages."""
         return self.info.source
+
+
+def check(given: Given, preset: Preset, options: Options | None = None, backend: str | None = None) -> None:
+    """Raise what opening a side would for its name and its options, before anything is opened: that takes long."""
+    if isinstance(given, str | Path) and not is_trace(given):
+        settings(choose(str(given), backend).backend, preset, options or {})
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Opening a model: which backend, with which settings, and whether it stays the same when it is observed."""
 
+import os
 import re
 import sys
 import threading
@@ -305,9 +306,9 @@ INSTALL = "needs the distribution"
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({}, r"it lacks config\.json and \*\.safetensors\.$"),
-        ({"model.safetensors": b"x"}, r"it lacks config\.json\.$"),
-        ({"config.json": b"{}"}, r"it lacks \*\.safetensors\.$"),
+        ({}, r"it lacks config\.json and \*\.safetensors, and holds no \.gguf or \.onnx file\.$"),
+        ({"model.safetensors": b"x"}, r"it lacks config\.json, and holds no \.gguf"),
+        ({"config.json": b"{}"}, r"it lacks \*\.safetensors, and holds no \.gguf"),
         (
             {"a.gguf": b"GGUF", "b.gguf": b"GGUF"},
             r"it lacks config\.json and \*\.safetensors\. It holds a\.gguf: name that",
@@ -327,6 +328,7 @@ def test_a_directory_that_is_no_model_is_told_what_it_lacks_and_to_install_nothi
     [
         ("a.gguf", b"", "it is empty: fetch it again"),
         ("a.gguf", b"html", "it does not begin as a GGUF file: fetch it again"),
+        ("a.onnx", b"version https://git-lfs.github.com/spec/v1", "it is a pointer of Git LFS, .*: git lfs pull"),
         ("a.safetensors", b"x", "it is one file of a model: name the directory that it lies in, with its config"),
         (
             "pytorch_model.bin",
@@ -352,6 +354,21 @@ def test_a_model_whose_runtime_is_not_installed_is_told_which_one_is(tmp_path, n
         BackendNotFoundError, match=rf"opens .*{name}'; installed are alpha, zeta\. .*{INSTALL} {words}"
     ):
         choose(str(tmp_path / name), found=installed(NATIVE, REFERENCE))
+
+
+def test_a_graph_that_is_none_is_not_met_with_advice_to_install_what_is_there(tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"<html>")
+    with pytest.raises(ModelOpenError, match="it does not begin as an ONNX model: fetch it again") as caught:
+        choose(str(tmp_path / "a.onnx"), found=installed(NATIVE, backend("onnxruntime", "native")))
+    assert INSTALL not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name")
+@pytest.mark.parametrize("backend", [None, "zeta"])
+def test_a_pipe_is_not_waited_for(tmp_path, backend):
+    os.mkfifo(tmp_path / "a.onnx")
+    with pytest.raises(ModelOpenError, match="neither a file nor a directory"):
+        choose(str(tmp_path / "a.onnx"), backend, found=installed(NATIVE, REFERENCE))
 
 
 def test_a_file_of_a_kind_that_nobody_knows_is_told_which_kinds_are_known(tmp_path):
@@ -401,14 +418,14 @@ def test_text_is_read_as_the_type_that_is_declared(text, value):
     ("options", "words"),
     [
         ({"treads": 2}, r"no option 'treads'; it has cache, .*Did you mean threads"),
-        ({"threads": "many"}, "threads='many' of the backend zeta is not int"),
-        ({"threads": 1.5}, "not int"),
-        ({"threads": True}, "not int"),
-        ({"flash": "maybe"}, "not bool"),
-        ({"flash": 1}, "not bool"),
-        ({"cache": 5}, "not str"),
-        ({"seed": "x"}, "not int or none"),
-        ({"limit": None}, "not float"),
+        ({"threads": "many"}, "threads='many' of the backend zeta must be a whole number"),
+        ({"threads": 1.5}, "must be a whole number"),
+        ({"threads": True}, "must be a whole number"),
+        ({"flash": "maybe"}, "must be true or false"),
+        ({"flash": 1}, "must be true or false"),
+        ({"cache": 5}, "must be a text"),
+        ({"seed": "x"}, "must be a whole number or none"),
+        ({"limit": None}, "must be a number"),
     ],
 )
 def test_an_option_that_cannot_be_is_an_error_that_names_it(options, words):

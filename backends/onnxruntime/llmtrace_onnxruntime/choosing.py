@@ -45,13 +45,15 @@ def choose(source: Path, file: str | None = None) -> tuple[Path, str]:
     told = _told(source)
     if told in names:
         return source / told, f"{told} of {len(names)} .onnx files, which {GENAI} names" if len(names) > 1 else ""
+    ignored = f"{GENAI} names {shown(told)}, which is not in this directory: it is not followed" if told else ""
     if len(found) == 1:
-        return found[0], ""
+        return found[0], ignored
     for folder in FOLDERS:
         for name in USUAL:
             if (path := source / folder / name) in found:
                 others = ", ".join(shown(each) for each in names if source / each != path)
-                return path, f"{path.relative_to(source).as_posix()}, by its name; also there (option file): {others}"
+                note = f"{path.relative_to(source).as_posix()}, by its name; also there (option file): {others}"
+                return path, "; ".join(filter(None, [note, ignored]))
     raise ModelOpenError(
         f"{source} holds several models, none of them by a usual name: {', '.join(map(shown, names))}. Choose one with the option file "
         f"(-o file={names[0]})."

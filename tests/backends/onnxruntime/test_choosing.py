@@ -35,6 +35,13 @@ def test_of_several_files_the_usual_name_is_meant_and_said(names, chosen, model,
     assert loaded.path == tmp_path / chosen and chosen in loaded.notes[0] and names[1] in loaded.notes[0]
 
 
+def test_a_file_elsewhere_that_the_config_of_genai_names_is_not_followed_and_that_is_said(single):
+    (single.parent / "genai_config.json").write_text('{"model": {"decoder": {"filename": "../other/model.onnx"}}}')
+    loaded = load(single.parent)
+    assert loaded.path == single
+    assert any("'../other/model.onnx', which is not in this directory" in note for note in loaded.notes)
+
+
 def test_the_config_of_genai_names_its_file(model, tmp_path):
     for name in ("model.onnx", "mine.onnx"):
         graphs.save(model, tmp_path / name)

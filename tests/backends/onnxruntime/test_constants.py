@@ -80,13 +80,14 @@ def test_a_packed_matrix_is_what_the_runtime_multiplies_by(bits, block, zeros, w
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_blocks_of_32_in_whole_numbers_round_the_other_factor():
+def test_blocks_in_whole_numbers_round_the_other_factor():
     def source(**attributes):
         node = helper.make_node("MatMulNBits", ["x", "b", "s"], ["y"], bits=4, K=64, N=2, **attributes)
         return matrix(Line(vertex_of(node), "x", "y"), {})
 
     assert source(block_size=32, accuracy_level=4).operands == "q8_0"
-    assert source(block_size=32).operands == source(block_size=64, accuracy_level=4).operands == ""
+    assert source(block_size=64, accuracy_level=4).operands == "int8_64"
+    assert source(block_size=32).operands == source(block_size=8, accuracy_level=4).operands == ""
 
 
 def test_columns_in_groups_are_refused_by_name():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("llmtrace_onnxruntime")
 
-from llmtrace.errors import PromptError
+from llmtrace.errors import ModelOpenError, PromptError
 from llmtrace.families import spec_of
 from llmtrace.testing.tiny import TINY
 from llmtrace_onnxruntime.open import PROBE, _context, _family, _moved, _prompt
@@ -149,3 +150,17 @@ def test_half_precision_is_said_of_what_has_been_through_it(tmp_path):
         assert provenance["scores"].detail == "masked scores as -inf"
         assert provenance["q"].detail == "columns of a product, heads split"
         assert provenance["resid_post"].kind == "captured"
+
+
+@pytest.mark.parametrize("number", [np.nan, 0.0])
+def test_damaged_weights_are_an_error_that_names_the_file_and_what_to_do(number, tmp_path):
+    path = write(drawn(BASE), tmp_path)
+    proto = onnx.load(path)
+    for tensor in proto.graph.initializer:
+        if len(tensor.dims) == 2:
+            array = np.full(tuple(tensor.dims), number, np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    onnx.save(proto, path)
+    with pytest.raises(ModelOpenError, match=re.escape(str(path))) as caught:
+        open_graph(path)
+    assert "again" in str(caught.value) if np.isnan(number) else "another exporter" in str(caught.value)
