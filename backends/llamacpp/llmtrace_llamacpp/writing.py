@@ -102,15 +102,15 @@ def write_gguf(
 
 def _quantised(array: Array, kind: Any) -> Array:
     """The blocks of a tensor [… bytes]."""
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    width = array.shape[-1]
+    if width % block:
+        raise UnsupportedModelError(f"Rows of {width} numbers are no whole blocks of {block}, as {kind.name} has them.")
     try:
         found: Array = gguf.quantize(array, kind)
         return found
     except NotImplementedError:
         pass
-    block, size = gguf.GGML_QUANT_SIZES[kind]
-    width = array.shape[-1]
-    if width % block:
-        raise UnsupportedModelError(f"Rows of {width} numbers are no whole blocks of {block}, as {kind.name} has them.")
     rows = np.ascontiguousarray(array.reshape(-1, width), np.float32)
     packed = np.zeros((len(rows), width // block * size), np.uint8)
     weights = np.ones(width, np.float32)  # an importance matrix, which some types need: all channels alike

@@ -13,8 +13,10 @@ from llmtrace.schema.sites import Array
 from llmtrace_onnxruntime.graph import Graph, Vertex
 from llmtrace_onnxruntime.segments import Line
 
-WHOLE, BLOCK = 4, 32
-"""The accuracy level of a `MatMulNBits` whose kernel multiplies 8-bit integers, and the block of numbers that then share a scale."""
+WHOLE = 4
+"""The accuracy level of a `MatMulNBits` whose kernel multiplies 8-bit integers."""
+OPERANDS: Mapping[int, str] = {16: "int8_16", 32: "q8_0", 64: "int8_64", 128: "int8_128", 256: "int8_256"}
+"""How the schema calls what the other factor is then rounded to, by the numbers that share a scale: as many as of the weights."""
 Compute: TypeAlias = Callable[[Sequence[str]], Mapping[str, Array]]
 """Values that no input changes, as the runtime computes them."""
 
@@ -65,12 +67,9 @@ class Constants(Mapping[str, Array]):
 def matrix(one: Line, constants: Mapping[str, Array]) -> Source:
     """What a line multiplies by, [in, out]."""
     packed = f"int{one.product.attributes.get('bits', 4)}" if one.product.op == "MatMulNBits" else ""
-    blocks = (
-        packed
-        and one.product.attributes.get("accuracy_level") == WHOLE
-        and one.product.attributes["block_size"] == BLOCK
-    )
-    return Source(one.product.reads[1], lambda: _matrix(one, constants), packed, "q8_0" if blocks else "")
+    rounds = packed and one.product.attributes.get("accuracy_level") == WHOLE
+    operands = OPERANDS.get(int(one.product.attributes["block_size"]), "") if rounds else ""
+    return Source(one.product.reads[1], lambda: _matrix(one, constants), packed, operands)
 
 
 def _matrix(one: Line, constants: Mapping[str, Array]) -> Array:

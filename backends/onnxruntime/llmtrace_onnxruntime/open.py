@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from llmtrace.errors import BackendError, ModelOpenError
+from llmtrace.errors import BackendError, ModelOpenError, UnsupportedModelError
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import steps
 from llmtrace.spec import ModelSpec
@@ -22,8 +22,11 @@ from llmtrace_onnxruntime.forms import shown
 from llmtrace_onnxruntime.fusions import inside, unfused
 from llmtrace_onnxruntime.graph import read_graph
 from llmtrace_onnxruntime.inputs import inputs_of
+from llmtrace_onnxruntime.integers import OPERANDS
 from llmtrace_onnxruntime.locate import locate
 from llmtrace_onnxruntime.offers import notes, offers, precisions
+from llmtrace_onnxruntime.optimised import joined, widened
+from llmtrace_onnxruntime.optimised import notes as rounding_notes
 from llmtrace_onnxruntime.options import OnnxRuntimeOptions
 from llmtrace_onnxruntime.pieces import Pieces, constants_of
 from llmtrace_onnxruntime.proof import proven
@@ -71,7 +74,9 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
         context = _context(loaded.config, loaded.genai)
         reader = Reader(flow, pieces, constants, probe, PROBE, context or UNSAID)
         read = read_model(reader, anatomy, _family(loaded.config, loaded.genai), context)
-        read = read.without(hidden, sums, constants).rounding(spelt.rounding)
+        joins = joined(spelt.model.graph, options)
+        rounding = dict.fromkeys(spelt.rounding, OPERANDS) | joins | widened(read, options)
+        read = read.without(hidden, sums, constants).rounding(rounding)
         precision = precisions(read, probe, graph)
         signals: dict[str, Array] = {
             site: shown(form, value, probe, PROBE) for site, (value, form) in read.places.items()
@@ -94,7 +99,12 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
             device="cpu" if options.providers == "CPUExecutionProvider" else options.providers,
             settings=runner.settings,
             capture_tolerance=_moved(bare, probe[inputs.logits]),
-            notes=(*loaded.notes, *notes(read), *filter(None, [note, _unseen(read.spec, loaded.config, loaded.genai)])),
+            notes=(
+                *loaded.notes,
+                *notes(read),
+                *rounding_notes(read, joins),
+                *filter(None, [note, _unseen(read.spec, loaded.config, loaded.genai)]),
+            ),
         )
         edited = parts if spelt.model is in_parts else runner.other(in_parts)
         editor = Editor(edited, reader.flow, read.places, steps(read.spec))
@@ -109,20 +119,30 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
             offers(read, precision, probe),
             options.held,
         )
-    except BaseException:
+    except BaseException as error:
         runner.close()
+        if isinstance(error, UnsupportedModelError) and str(loaded.path) not in str(error):
+            raise UnsupportedModelError(
+                f"{loaded.path} is not read as a decoder: {error} If it is one, export it by another exporter, or report it."
+            ) from error
         raise
 
 
 def _bare(runner: Runner, feeds: Mapping[str, Array], logits: str) -> Array:
     """The logits of a run of which nothing else is asked. Raises `ModelOpenError` for a graph that ONNX Runtime cannot run as it is."""
     try:
-        return runner.run(feeds, [logits])[logits]
+        found = runner.run(feeds, [logits])[logits]
     except BackendError as error:
         raise ModelOpenError(
             f"{runner.loaded.path} does not run on a prompt of {PROBE} tokens, and nothing was asked of it but logits: export it again, by "
             f"another exporter or for another length. {error}"
         ) from error
+    if np.isnan(found.astype(np.float32)).any():
+        raise ModelOpenError(
+            f"{runner.loaded.path} gives logits that are NaN on a short prompt, so nothing of it can be measured: a weight is damaged, or the "
+            "export is. Fetch it again, or export it again."
+        )
+    return found
 
 
 def _probe(
@@ -137,7 +157,7 @@ def _probe(
 def _moved(bare: Array, captured: Array) -> float:
     """How far asking for everything moves the logits, relative, with room for other prompts; 0 where not one bit changes."""
     off = np.abs(bare.astype(np.float64) - captured.astype(np.float64)).max()
-    return MARGIN * float(off / np.abs(bare.astype(np.float64)).max())
+    return MARGIN * float(off / np.abs(bare.astype(np.float64)).max()) if off else 0.0
 
 
 def _prompt(vocab: int) -> list[int]:

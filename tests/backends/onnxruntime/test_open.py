@@ -157,7 +157,7 @@ def test_damaged_weights_are_an_error_that_names_the_file_and_what_to_do(number,
     path = write(drawn(BASE), tmp_path)
     proto = onnx.load(path)
     for tensor in proto.graph.initializer:
-        if len(tensor.dims) == 2:
+        if len(tensor.dims) and tensor.data_type == onnx.TensorProto.FLOAT:
             array = np.full(tuple(tensor.dims), number, np.float32)
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     onnx.save(proto, path)

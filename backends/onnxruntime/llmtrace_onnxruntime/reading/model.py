@@ -28,7 +28,6 @@ from llmtrace_onnxruntime.constants import Source
 from llmtrace_onnxruntime.forms import Biased, Form, Part, Rows
 from llmtrace_onnxruntime.identify.ends import find_factor
 from llmtrace_onnxruntime.identify.measured import Unfit
-from llmtrace_onnxruntime.integers import OPERANDS
 from llmtrace_onnxruntime.reading.attention import ReadAttention, read_attention
 from llmtrace_onnxruntime.reading.ends import read_ends
 from llmtrace_onnxruntime.reading.mlp import ReadMlp, read_mlp
@@ -69,12 +68,12 @@ class ReadModel:
                 del places[site]
         return evolve(self, places=places)
 
-    def rounding(self, matrices: Collection[str]) -> ReadModel:
-        """The same, where the graph rounds what it multiplies by some constants."""
+    def rounding(self, matrices: Mapping[str, str]) -> ReadModel:
+        """The same, where what is multiplied by some constants is rounded: `matrices` says to what."""
         return evolve(
             self,
             weights={
-                name: evolve(source, operands=OPERANDS) if source.constant in matrices else source
+                name: evolve(source, operands=matrices[source.constant]) if source.constant in matrices else source
                 for name, source in self.weights.items()
             },
         )
