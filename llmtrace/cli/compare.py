@@ -58,6 +58,13 @@ PRESETS = click.Choice(["exact", "shipped"])
 @click.option(
     "--node-data", metavar="FILE", type=click.Path(dir_okay=False), help="Write the local errors for Model Explorer."
 )
+@click.option(
+    "--least-same-top",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    metavar="SHARE",
+    help="Exit with 1, too, where fewer predictions stay the same, of any prompt: 0.95.",
+)
 @max_bytes_option()
 @out_options()
 def compare(
@@ -73,6 +80,7 @@ def compare(
     weights_only: bool,
     every: bool,
     node_data: str | None,
+    least_same_top: float,
     max_bytes: int | None,
     out: Out,
 ) -> int:
@@ -86,8 +94,8 @@ def compare(
 
     if node_data is not None and len(candidates) > 1:
         raise click.UsageError("--node-data writes the errors of one candidate: give one.")
-    if weights_only and (texts or ids or file or node_data):
-        raise click.UsageError("--weights-only runs nothing: give no prompts, and no --node-data.")
+    if weights_only and (texts or ids or file or node_data or least_same_top):
+        raise click.UsageError("--weights-only runs nothing: give no prompts, no --node-data, no --least-same-top.")
     say(out, f"comparing {', '.join(candidates)} with {reference} …")
     if weights_only:
         from llmtrace.cli.compared import show_weights
@@ -98,6 +106,7 @@ def compare(
         return DONE if found.verdict != "diverges" else BAD_NEWS
     from llmtrace.cli.compared import show
     from llmtrace.comparison.comparing import compare as run
+    from llmtrace.comparison.shortfall import shortfall
 
     comparison = run(
         reference,
@@ -114,7 +123,9 @@ def compare(
         write(comparison.candidates[0], Path(node_data))
         say(out, f"wrote {node_data}")
     answer(out, comparison.to_json, lambda: show(comparison, every))
-    return DONE if comparison.verdict != "diverges" else BAD_NEWS
+    if missed := shortfall(comparison, least_same_top):
+        say(out, missed)
+    return DONE if comparison.verdict != "diverges" and not missed else BAD_NEWS
 
 
 def _prompts(texts: Sequence[str], ids: Sequence[Sequence[int]], file: str | None) -> list[str | list[int]] | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from llmtrace.cli.opening import described
 from llmtrace.cli.output import line, scientific, table
 from llmtrace.comparison.node_data import times
 from llmtrace.comparison.verdict import told
-from llmtrace.schema.steps import any_layer
+from llmtrace.schema.steps import any_layer, layer_of
 
 if TYPE_CHECKING:
     from llmtrace.comparison.formats import Tensor
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from llmtrace.comparison.record import Candidate, Comparison, Divergence, SiteError
     from llmtrace.comparison.weights_only import WeightComparison
     from llmtrace.trace import Token
+
+CARRIES = 1e-3
+"""A local error from which a site that holds is one that carries what a coarse type costs."""
+MOST = 6
+"""Of those, so many are shown."""
 
 
 def show(comparison: Comparison, every: bool) -> None:
@@ -82,9 +87,13 @@ def _evidence(candidate: Candidate, every: bool) -> None:
     judged = [each for each in candidate.sites if each.status in ("holds", "violated")]
     worst = max(judged, key=lambda each: times(each.local_error, each.tolerance))
     if every:
-        _sites(candidate.sites)
+        _sites(candidate.sites, candidate.divergences)
     elif beyond := [each for each in _worst(candidate.sites) if each.status == "violated"]:
-        _sites(beyond)
+        _sites(beyond, candidate.divergences)
+    elif carry := [each for each in _worst(candidate.sites) if each.local_error > CARRIES]:
+        kept = sorted(carry, key=lambda each: each.local_error)[-MOST:]
+        _sites([each for each in carry if each in kept], ())
+        line("What rounding costs most, of each kind of site the worst (--all lists every site).")
     else:
         share = times(worst.local_error, worst.tolerance)
         line(
@@ -112,15 +121,22 @@ def _divergence(each: Divergence) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _sites(sites: Sequence[SiteError]) -> None:
+def _sites(sites: Sequence[SiteError], divergences: Sequence[Divergence]) -> None:
+    faults = {(any_layer(each.site), layer) for each in divergences for layer in each.layers or (None,)}
     head = ("site", "status", "error", "worst token", "rounding", "own weights", "inherited", "reason")
     table(head, [
-        (each.site, each.status, scientific(each.local_error), scientific(each.worst_token_error), scientific(each.tolerance),
+        (each.site, _status(each, faults), scientific(each.local_error), scientific(each.worst_token_error), scientific(each.tolerance),
          "" if each.own_error is None else scientific(each.own_error),
          "" if each.inherited_error is None else scientific(each.inherited_error),
          each.reason + (f"{each.flips} other experts" if each.flips else ""))
         for each in sites
     ], right=head[2:7])  # fmt: skip
+
+
+def _status(each: SiteError, faults: Collection[tuple[str, int | None]]) -> str:
+    """As recorded; or `explained`: beyond rounding by the reference's weights, by no more than how the candidate's are stored."""
+    fault = (any_layer(each.site), layer_of(each.site)) in faults
+    return "explained" if each.status == "violated" and not fault else each.status
 
 
 def _tensors(tensors: Iterable[Tensor]) -> None:

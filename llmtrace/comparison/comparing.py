@@ -16,7 +16,8 @@ from llmtrace.comparison.outputs import Outputs, outputs
 from llmtrace.comparison.probes import PROBES, ids
 from llmtrace.comparison.recent import Recent
 from llmtrace.comparison.record import Candidate, Comparison
-from llmtrace.comparison.sides import Given, Side, opened
+from llmtrace.comparison.renumbered import without_renumbered
+from llmtrace.comparison.sides import Given, Side, check, opened
 from llmtrace.comparison.specs import differences
 from llmtrace.comparison.tokens import TokenDifference, read_by, token_difference
 from llmtrace.comparison.verdict import judged, unreached
@@ -62,8 +63,10 @@ def compare(
     settings = [*options, *[None] * (count - len(options))]
     if hypotheses is None:
         hypotheses = known_hypotheses()
+    presets = [reference_preset or preset, *[preset] * len(candidates)]
+    for given, chosen, setting, backend in zip((reference, *candidates), presets, settings, wanted, strict=True):
+        check(given, chosen, setting, backend)
     with ExitStack() as stack:
-        presets = [reference_preset or preset, *[preset] * len(candidates)]
         ours, *theirs = (
             stack.enter_context(opened(given, chosen, setting, backend))
             for given, chosen, setting, backend in zip((reference, *candidates), presets, settings, wanted, strict=True)
@@ -132,8 +135,9 @@ def _candidate(
     reference: Side, candidate: Side, prompts: Sequence[Prompt], runs: Sequence[Run], hypotheses: Sequence[Hypothesis]
 ) -> Candidate:
     reference, candidate = (
-        evolve(side, equations=evolve(side.equations, weights=Recent(side.equations.weights)))
+        evolve(side, equations=evolve(side.equations, weights=Recent(weights)))
         for side in (reference, candidate)
+        for weights in [without_renumbered(reference.spec, side.spec, side.equations.weights)]
     )
     ours, theirs = reference.equations, candidate.equations
     weighing = Weighing(ours.spec, ours.weights, theirs.weights, reference.stored, candidate.stored)
@@ -161,7 +165,11 @@ def _candidate(
         tuple(nearer(reference.equations, watched[found[0].prompt], [found[0].site, "logits"]) if found else ()),
         max(each.tolerance for each in ordered if each.status in ("holds", "violated")),
         _names(candidate),
-        (*candidate.notes, *unreached(reference.spec, candidate.spec, longest)),
+        tuple(
+            dict.fromkeys(
+                (*candidate.info.notes, *candidate.notes, *unreached(reference.spec, candidate.spec, longest))
+            )
+        ),
     )
     return judged(draft, len(runs), tuple(dict.fromkeys(name for each in watched for name in each.coarse)))
 

@@ -33,6 +33,8 @@ def tensors_document(comparison: WeightComparison) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "verdict": comparison.verdict,
         "reference": _model(comparison.reference),
+        "prompts": [],
+        "notes": [],
         "candidates": [
             {
                 **_model(each.model),

@@ -45,8 +45,8 @@ def outputs(prompt: int, reference: Array, candidate: Array) -> Outputs | None:
     return Outputs(
         prompt,
         len(top),
-        float(each.mean()),
-        float(each.max()),
+        max(0.0, float(each.mean())),
+        max(0.0, float(each.max())),
         int(each.argmax()),
         float((p[rows, top] - p[rows, q.argmax(-1)] <= TIED).mean()),
         float(shift.max()),

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import attrs
 
 from llmtrace.comparison.record import Difference
-from llmtrace.spec import ModelSpec
+from llmtrace.spec import Block, Mixer, ModelSpec
 
 T = TypeVar("T")
 UNIMPORTANT = ("family", "context", "unembed.tied")
@@ -25,9 +25,33 @@ def differences(reference: ModelSpec, candidate: ModelSpec) -> list[Difference]:
     if len(reference.blocks) != len(candidate.blocks):
         found["blocks", str(len(reference.blocks)), str(len(candidate.blocks))] = []
     for layer, (mine, theirs) in enumerate(zip(reference.blocks, candidate.blocks, strict=False)):
-        for name, r, c in _unlike("blocks.*", mine, theirs):
-            found.setdefault((name, r, c), []).append(layer)
+        for name, r, c in _in_block(mine, theirs):
+            found.setdefault((_short(name), r, c), []).append(layer)
     return [Difference(name, r, c, tuple(layers)) for (name, r, c), layers in found.items()]
+
+
+def unread(reference: Block, candidate: Block) -> bool:
+    """Whether a branch of the candidate's is opaque where the reference's is not: it could not be read, and what is left is numbered anew."""
+    ours, theirs = (sum(isinstance(b.module, Mixer) for b in block.branches) for block in (reference, candidate))
+    return theirs > ours
+
+
+def _in_block(reference: Block, candidate: Block) -> Iterator[tuple[str, str, str]]:
+    """Of one block; where a branch could not be read, of the others alone."""
+    if not unread(reference, candidate):
+        yield from _unlike("blocks.*", reference, candidate)
+        return
+    ours, theirs = ({b.name: b.module for b in block.branches} for block in (reference, candidate))
+    for name in ours:
+        if name in theirs and not isinstance(theirs[name], Mixer):
+            yield from _unlike(f"blocks.*.{name}", ours[name], theirs[name])
+
+
+def _short(name: str) -> str:
+    """A field's place as sites are called: `blocks.*.attn.rotary.theta`."""
+    for part in (".branches.", ".module.", ".norms.", ".norm."):
+        name = name.replace(part, ".")
+    return name
 
 
 def leaves(reference: Any, candidate: Any) -> list[tuple[str, str, str]]:

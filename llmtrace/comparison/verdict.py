@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from attrs import evolve
 
-from llmtrace.comparison.formats import coarse, plain
+from llmtrace.comparison.formats import Tensor, coarse, plain
 from llmtrace.comparison.record import Candidate, Divergence, SiteError, Verdict
+from llmtrace.schema.blocks import ROUNDED
 from llmtrace.spec import DynamicNtk, LongRope, ModelSpec
 
 
@@ -22,9 +23,7 @@ def _verdict(candidate: Candidate, coarser: bool) -> Verdict:
     if candidate.divergences or candidate.tokens:
         return "diverges"
     beyond = any(each.status == "violated" for each in candidate.sites)
-    return (
-        "within_precision" if beyond or coarser or any(coarse(each.stored) for each in candidate.tensors) else "agrees"
-    )
+    return "within_precision" if beyond or coarser or any(map(_off, candidate.tensors)) else "agrees"
 
 
 def _headline(candidate: Candidate, verdict: Verdict, prompts: int, coarser: Sequence[str]) -> str:
@@ -32,13 +31,15 @@ def _headline(candidate: Candidate, verdict: Verdict, prompts: int, coarser: Seq
     if candidate.tokens:
         first = candidate.tokens[0]
         where = "" if first.byte is None else f", byte {first.byte} of the text"
-        return f"diverges at the tokens: {first.what} (token {first.index}{where})"
+        site = candidate.first_divergence
+        rest = f"it diverges at {site.site}: {told(site)}" if site is not None else "nothing else diverges"
+        return f"diverges at the tokens: {first.what} (token {first.index}{where}); on the reference's tokens {rest}"
     if (first_site := candidate.first_divergence) is not None:
         more = len(candidate.divergences) - 1
         return f"diverges at {first_site.site}: {told(first_site)}" + (
             f" (and at {_count(more, 'other kind')} of site)" if more else ""
         )
-    beyond = _unshown(candidate)
+    beyond = _changed(candidate) + _unshown(candidate)
     if verdict == "agrees":
         return f"agrees: {over}, none beyond what rounding explains{beyond}"
     return f"within what {_formats(candidate, coarser)} explains: {over}{beyond}"
@@ -80,6 +81,22 @@ def _compared(candidate: Candidate) -> list[SiteError]:
     return [each for each in candidate.sites if each.status in ("holds", "violated")]
 
 
+def _changed(candidate: Candidate) -> str:
+    """Predictions that are others all the same."""
+    others = sum(round((1 - each.same_top) * each.tokens) for each in candidate.outputs)
+    total = sum(each.tokens for each in candidate.outputs)
+    return (
+        f"; even so, {others:,} of {_count(total, 'prediction')} {'is' if others == 1 else 'are'} changed"
+        if others
+        else ""
+    )
+
+
+def _off(tensor: Tensor) -> bool:
+    """Whether a weight is in a coarse type, and not the reference's own numbers."""
+    return coarse(tensor.stored) and tensor.relative_error != 0
+
+
 def _unshown(candidate: Candidate) -> str:
     """Differences of the specs that no site showed."""
     if not candidate.spec:
@@ -91,8 +108,9 @@ def _unshown(candidate: Candidate) -> str:
 
 def _formats(candidate: Candidate, coarser: Sequence[str]) -> str:
     """The coarse types of its weights, the commonest first; else those of its signals."""
-    kinds = Counter(tensor.stored for tensor in candidate.tensors if coarse(tensor.stored))
-    named = [kind for kind, _ in kinds.most_common(2)] or list(coarser[:2])
+    kinds = Counter(tensor.stored for tensor in candidate.tensors if _off(tensor))
+    named = [kind for kind, _ in kinds.most_common(2)]
+    named = named or [f"rounding activations to 8 bits ({kind})" if kind in ROUNDED else kind for kind in coarser[:2]]
     return " and ".join(named) or plain(candidate.model.weights) or "its precision"
 
 

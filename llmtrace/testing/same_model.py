@@ -30,6 +30,7 @@ def assert_same_model(
     share of predictions that must stay the same at least, on every prompt.
     """
     from llmtrace.comparison.comparing import compare
+    from llmtrace.comparison.shortfall import shortfall
     from llmtrace.comparison.verdict import told
 
     __tracebackhide__ = True
@@ -38,10 +39,6 @@ def assert_same_model(
     if one.verdict == "diverges":
         lines = [f"{each.site}: {told(each)}" for each in one.divergences[:SHOWN]]
         raise AssertionError("\n  ".join([f"{one.model.source} {one.headline}", *lines]))
-    for each in one.outputs:
-        if each.same_top < least_same_top:
-            raise AssertionError(
-                f"{one.model.source} predicts the same token as {found.reference.source} after {each.same_top:.1%} of the tokens of "
-                f"prompt {each.prompt + 1}, and {least_same_top:.1%} was asked for; mean KLD {each.mean_kld:.2e}"
-            )
+    if missed := shortfall(found, least_same_top):
+        raise AssertionError(missed)
     return found

@@ -105,6 +105,14 @@ def test_traces_of_other_tokens_are_refused(cli):
     assert "has its own prompt" in cli("compare", "one.trace", "one.trace", "--tokens", "0,1,6").error
 
 
+def test_predictions_that_must_stay_can_be_asked_for(cli, other):
+    changed = other(weights=lambda tensors: tensors.update({"lm_head.weight": -tensors["lm_head.weight"]}))
+    assert cli("compare", SAME, SAME, "--tokens", TOKENS, "--least-same-top", "1").code == 0
+    run = cli("compare", SAME, changed, "--tokens", TOKENS, "--least-same-top", "1")
+    assert run.code == 1
+    assert "and 100.0% was asked for" in run.err
+
+
 def test_prompts_come_from_a_file(cli, tmp_path):
     (tmp_path / "prompts").write_text('a f e b\n\n"a b"\n[0, 1, 6]\n')
     run = cli("compare", SAME, SAME, "--prompts", "prompts", "--json")

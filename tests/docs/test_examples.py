@@ -21,6 +21,8 @@ from tests.docs.documents import ROOT, documents
 
 PARSERS = [PythonCodeBlockParser(doctest_optionflags=doctest.NORMALIZE_WHITESPACE)]
 COMMAND = re.compile(r"^(?:\$ )?(llmtrace .*)$", re.MULTILINE)
+EXITS = re.compile(r"# exits (\d)\b")
+"""What a command's comment says of its exit code, where that is not 0."""
 
 
 def modules() -> list[str]:
@@ -28,10 +30,15 @@ def modules() -> list[str]:
     return ["llmtrace", *(module.name for module in found if not module.name.endswith("__main__"))]
 
 
-def commands(page: Path) -> list[list[str]]:
-    """The command lines in a page's shell blocks."""
+def commands(page: Path) -> list[tuple[list[str], int]]:
+    """The command lines in a page's shell blocks, with the exit codes that they should have."""
     blocks = re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    return [shlex.split(line, comments=True) for block in blocks for line in COMMAND.findall(block)]
+    return [(shlex.split(line, comments=True), _code(line)) for block in blocks for line in COMMAND.findall(block)]
+
+
+def _code(line: str) -> int:
+    found = EXITS.search(line)
+    return 0 if found is None else int(found[1])
 
 
 def name(page: Path) -> str:
@@ -40,20 +47,26 @@ def name(page: Path) -> str:
 
 @pytest.mark.parametrize("page", documents(), ids=name)
 def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+    _run_python(page, tmp_path, monkeypatch)
+
+
+def _run_python(page: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(directory)
     for example in Sybil(parsers=PARSERS).parse(page).examples():
         example.evaluate()
 
 
 @pytest.mark.parametrize("page", [page for page in documents() if commands(page)], ids=name)
-def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
-    """In order, in one directory: a later command may read what an earlier one wrote."""
-    for _, *arguments in commands(page):
+def test_the_commands_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, in one directory: a later command may read what an earlier one wrote, and what a page's Python did before them."""
+    if any(code for _, code in commands(page)):  # a fault that they find was planted by the page's Python
+        _run_python(page, tmp_path, monkeypatch)
+    for (_, *arguments), code in commands(page):
         line = [sys.executable, "-m", "llmtrace.cli", *arguments]
         done = subprocess.run(
             line, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "100"}
         )
-        assert done.returncode == 0, f"llmtrace {shlex.join(arguments)}\n{done.stdout}{done.stderr}"
+        assert done.returncode == code, f"llmtrace {shlex.join(arguments)}\n{done.stdout}{done.stderr}"
 
 
 @pytest.mark.parametrize("module", modules())

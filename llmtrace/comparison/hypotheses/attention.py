@@ -17,6 +17,8 @@ from llmtrace.spec import Attention
 
 SCORED = ("attn.scores", "attn.pattern", "attn.z", "attn.sink")
 """What follows from scores: where scores are not captured, a fault of theirs shows at the first of these."""
+LARGE = 1 << 22
+"""Scores up to which a number is fitted: of 32 heads, those of 362 tokens."""
 HEADS = 32
 """Key heads that are tried one by one, at most."""
 CAPS = (50.0, 30.0, 20.0, 100.0)
@@ -33,6 +35,8 @@ def _scale(case: Case) -> Iterator[tuple[str, Array]]:
     for name, scale in scales.items():
         if not math.isclose(scale, a.scale, rel_tol=1e-6):
             yield f"attention scale {name} = {scale:.6g} instead of {a.scale:.6g}", _with(case, evolve(a, scale=scale))
+    if not _small(case, a):
+        return
     best = fitted(lambda scale: case.error(_with(case, evolve(a, scale=scale)))[0], a.scale, decades=4)
     yield (
         f"attention scale {best:.6g} instead of {a.scale:.6g} (fitted: {best / a.scale:.4g} times)",
@@ -48,6 +52,8 @@ def _cap(case: Case) -> Iterator[tuple[str, Array]]:
     for cap in CAPS:
         if cap != a.softcap:
             yield f"softcap {cap:g} instead of {said(a.softcap)}", _with(case, evolve(a, softcap=cap))
+    if not _small(case, a):
+        return
     best = fitted(lambda cap: case.error(_with(case, evolve(a, softcap=cap)))[0], a.softcap or CAPS[0], decades=4)
     yield f"softcap {best:.6g} instead of {said(a.softcap)} (fitted)", _with(case, evolve(a, softcap=best))
 
@@ -125,7 +131,7 @@ def _read_heads(case: Case) -> Iterator[tuple[str, Array]]:
     part = f"{case.site[: case.site.index('attn.')]}attn."
     shared = [part + "v"] if case.site == part + "z" else []
     shared += [part + "rot_k"] if _through_scores(case) else []
-    if not shared or any(name not in case.captured for name in shared):
+    if not shared or any(name not in case.captured for name in shared) or not _small(case, a):
         return
     axis = 1 if case.site == part + "z" else 0
     each = [
@@ -189,6 +195,11 @@ def _through_scores(case: Case) -> bool:
     """Whether the site is, or was computed through, scores that are not captured."""
     part = f"{case.site[: case.site.index('attn.')]}attn."
     return not ({part + "scores", part + "pattern"} & (set(case.captured) - {case.site}))
+
+
+def _small(case: Case, a: Attention) -> bool:
+    """Whether scores may be worked out dozens of times."""
+    return a.heads * len(case.captured["positions"]) ** 2 <= LARGE
 
 
 def _product(case: Case, a: Attention) -> Array | None:

@@ -123,6 +123,13 @@ def test_a_model_that_llama_cpp_has_no_architecture_for_is_not_written(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K"])
+def test_rows_that_are_no_whole_blocks_are_not_written(kind, tmp_path):
+    with pytest.raises(UnsupportedModelError, match=f"are no whole blocks of .*, as {kind} has them"):
+        write_gguf(changed("llama", hidden_size=72, intermediate_size=72), tmp_path / "model.gguf", kind)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_the_weights_of_smollm2_are_those_that_transformers_reads(smollm2):
     pytest.importorskip("llmtrace_torch")

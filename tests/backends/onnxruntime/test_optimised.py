@@ -6,16 +6,20 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from llmtrace_onnxruntime.constants import OPERANDS
-from llmtrace_onnxruntime.optimised import joined
-from llmtrace_onnxruntime.options import LEVELS, OnnxRuntimeOptions
 from onnx import TensorProto, helper, numpy_helper
 
 from llmtrace.schema.blocks import rounded_to
+from llmtrace_onnxruntime.constants import OPERANDS
+from llmtrace_onnxruntime.optimised import joined
+from llmtrace_onnxruntime.options import LEVELS, OnnxRuntimeOptions
 
 RANDOM = np.random.default_rng(3)
 WIDTH, ROWS = 256, 6
-TYPES = {"uint4": (TensorProto.UINT4, 4, 0, 15), "int4": (TensorProto.INT4, 4, -8, 7), "uint8": (TensorProto.UINT8, 8, 0, 255)}
+TYPES = {
+    "uint4": (TensorProto.UINT4, 4, 0, 15),
+    "int4": (TensorProto.INT4, 4, -8, 7),
+    "uint8": (TensorProto.UINT8, 8, 0, 255),
+}
 
 
 def graph(kind, block, *, axis=0, transposed=False):
@@ -33,7 +37,9 @@ def graph(kind, block, *, axis=0, transposed=False):
 
     wide = np.repeat(scales, block, 0) if axis == 0 else np.repeat(scales, 2, 1)
     nodes = [
-        helper.make_node("DequantizeLinear", ["levels", "scales", "zeros"], ["w"], axis=axis, block_size=block if axis == 0 else 2),
+        helper.make_node(
+            "DequantizeLinear", ["levels", "scales", "zeros"], ["w"], axis=axis, block_size=block if axis == 0 else 2
+        ),
         helper.make_node("MatMul", ["x", "w"], ["y"]),
     ]
     value = helper.make_tensor_value_info
