@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CARRIES = 1e-3
 """A local error from which a site that holds is one that carries what a coarse type costs."""
+SEEN = 1e-3
+"""A resolution from which on it is said what it is."""
 MOST = 6
 """Of those, so many are shown."""
 
@@ -99,9 +101,18 @@ def _evidence(candidate: Candidate, every: bool) -> None:
         line(
             f"worst site: {worst.site}, {scientific(worst.local_error)}, {share:.0%} of what rounding explains (--all lists every site)"
         )
+    if candidate.resolution > SEEN:
+        line(
+            f"Not every fault could be seen here: at {_coarsest(judged).site} a change of less than {candidate.resolution:.1%} is within "
+            "rounding. Compare in float32 (-o dtype=float32, --preset exact) to see more."
+        )
     if bad := [tensor for tensor in candidate.tensors if every or not tensor.explained]:
         line()
         _tensors(bad)
+
+
+def _coarsest(sites: Iterable[SiteError]) -> SiteError:
+    return max(sites, key=lambda each: each.tolerance)
 
 
 def _text(token: Token | None) -> str:

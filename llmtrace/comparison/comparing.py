@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import numpy as np
 from attrs import evolve
 
+from llmtrace.comparison import own_faults
 from llmtrace.comparison.beside import merged, offered
 from llmtrace.comparison.case import Hypothesis
 from llmtrace.comparison.divergences import divergences
@@ -26,8 +27,10 @@ from llmtrace.comparison.weights import Weighing
 from llmtrace.errors import OptionError, PromptError, UnsupportedModelError
 from llmtrace.model import Model, Prompt
 from llmtrace.protocol import Preset, SupportsNames
+from llmtrace.schema.precision import Precision
 from llmtrace.selection import DEFAULT_MAX_BYTES, select
 from llmtrace.settings import Options
+from llmtrace.trace import Trace
 
 VARIED = 4
 """A text that a tokenizer reads as so few different tokens, or fewer, tells little."""
@@ -120,7 +123,7 @@ def _runs(reference: Side, prompts: Sequence[Prompt], max_bytes: int | None) -> 
     if reference.trace is not None:
         trace = reference.trace
         signals = {site: np.asarray(trace[site].array) for site in trace.signals if not trace.signals[site].part}
-        yield Run(0, tuple(token.id for token in trace.tokens), signals)
+        yield Run(0, tuple(token.id for token in trace.tokens), signals, _precision(trace))
         return
     if (model := reference.model) is None:
         return
@@ -128,7 +131,13 @@ def _runs(reference: Side, prompts: Sequence[Prompt], max_bytes: int | None) -> 
     for number, prompt in enumerate(prompts):
         tokens = model.tokens(prompt)
         trace = model.trace([token.id for token in tokens], capture=select(*sites), max_bytes=max_bytes)
-        yield Run(number, tuple(token.id for token in tokens), {site: s.array for site, s in trace.signals.items()})
+        signals = {site: signal.array for site, signal in trace.signals.items()}
+        yield Run(number, tuple(token.id for token in tokens), signals, _precision(trace))
+
+
+def _precision(trace: Trace) -> dict[str, Precision]:
+    """Of the signals that were captured: those that are derived obey their equations by construction."""
+    return {site: each.precision for site, each in trace.signals.items() if each.provenance.kind != "derived"}
 
 
 def _candidate(
@@ -152,6 +161,8 @@ def _candidate(
     tensors = tuple(weighing.tensors())
     longest = max(len(run.ids) for run in runs)
     found = tuple(divergences(reference, candidate, [each.beside for each in watched], tensors, hypotheses))
+    suspect = () if found else [each.run for each in watched if _moved(each)]
+    found = found or tuple(own_faults.alone(ours, suspect[0]) if suspect else ())
     draft = Candidate(
         candidate.info,
         "agrees",
@@ -167,11 +178,23 @@ def _candidate(
         _names(candidate),
         tuple(
             dict.fromkeys(
-                (*candidate.info.notes, *candidate.notes, *unreached(reference.spec, candidate.spec, longest))
+                (
+                    *own_faults.beside(ours, runs, found if not suspect else ()),
+                    *candidate.info.notes,
+                    *candidate.notes,
+                    *unreached(reference.spec, candidate.spec, longest),
+                )
             )
         ),
     )
     return judged(draft, len(runs), tuple(dict.fromkeys(name for each in watched for name in each.coarse)))
+
+
+def _moved(watched: Watched) -> bool:
+    """Whether the logits differ, though the candidate holds in float32 all that the reference's equations say."""
+    logits = watched.beside.found.get("logits")
+    inherited = None if logits is None else logits.inherited_error
+    return inherited is not None and inherited > own_faults.SUSPECT and not watched.coarse
 
 
 def _names(candidate: Side) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import evolve
@@ -40,7 +41,7 @@ def divergences(
             error = beside.errors.get(site)
             if error is None or error.status != "violated":
                 continue
-            kind = _kind(reference, error, beside.owned.get(site), candidate, by_name)
+            kind = _kind(reference, error, beside, candidate, by_name)
             if kind == "format":
                 continue
             alike = any_layer(site)
@@ -101,15 +102,14 @@ def _weights(reference: Side, span: Sequence[str]) -> dict[str, Weight]:
     return {weight.name: weight for site in span for weight in reference.equations.steps[site].weights.values()}
 
 
-def _kind(
-    reference: Side, error: LocalError, own: LocalError | None, candidate: Side, tensors: Mapping[str, Tensor]
-) -> Kind:
+def _kind(reference: Side, error: LocalError, beside: Beside, candidate: Side, tensors: Mapping[str, Tensor]) -> Kind:
     """Whether the candidate's computation, or its weights, are others."""
     names = _weights(reference, error.span)
     if not names:
         return "code"
-    if own is None:
-        return "format" if error.relative_error <= _allowed(reference, candidate, names) else "unknown"
+    if (own := beside.owned.get(error.site)) is None:
+        explained = error.relative_error <= min(_allowed(reference, candidate, names), _usual(error, beside))
+        return "format" if explained else "unknown"
     if own.status == "violated":
         return "code"
     return "format" if all(tensors[name].explained for name in names if name in tensors) else "weights"
@@ -124,3 +124,10 @@ def _allowed(reference: Side, candidate: Side, names: Mapping[str, Weight]) -> f
         costs = [cost(kind, weights[name], rows(weight)) for name, weight in names.items() if name in weights]
         squares.append(sum(each**2 for each in costs if not math.isnan(each)))  # the errors of matrices in a row add up
     return MORE * math.sqrt(max(squares))
+
+
+def _usual(error: LocalError, beside: Beside) -> float:
+    """What the same site of the other blocks leads one to expect: an outlier among them is the suspect."""
+    alike = any_layer(error.site)
+    others = [each.relative_error for site, each in beside.errors.items() if any_layer(site) == alike]
+    return MORE * statistics.median(others)

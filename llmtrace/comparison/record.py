@@ -20,9 +20,9 @@ from llmtrace.trace import ModelInfo
 Verdict = Literal["agrees", "within_precision", "diverges"]
 """`agrees`: every site within what rounding explains; `within_precision`: beyond that, only by what coarser weights or signals explain."""
 ORDER: tuple[Verdict, ...] = ("agrees", "within_precision", "diverges")
-Kind = Literal["code", "weights", "format", "tokens", "unknown"]
-"""Where a fault is: the candidate's computation; its weights; weights as their format explains; what it reads; or it cannot be told, since
-the candidate's weights cannot be read."""
+Kind = Literal["code", "weights", "format", "unknown", "reference"]
+"""Where a fault is: the candidate's computation; its weights; weights as their format explains; it cannot be told, since the candidate's
+weights cannot be read; or the reference's own computation."""
 
 
 @frozen

@@ -53,7 +53,7 @@ def told(divergence: Divergence) -> str:
         return divergence.reason
     kind = {
         "code": "it computes something else", "weights": "its weights are others", "format": "worse than its format explains",
-        "tokens": "other tokens", "unknown": "its weights cannot be read, so whose fault it is cannot be told",
+        "reference": "the reference is at fault", "unknown": "its weights cannot be read, so whose fault it is cannot be told",
     }[divergence.kind]  # fmt: skip
     return f"unexplained, {kind} (relative error {divergence.local_error:.1e}, rounding explains {divergence.tolerance:.1e})"
 

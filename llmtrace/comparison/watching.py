@@ -30,6 +30,8 @@ class Run:
     """Its tokens, as the reference reads it."""
     signals: Signals = field(repr=False)
     """The reference's, whole."""
+    precision: Mapping[str, Precision] = field(factory=dict, repr=False)
+    """Of those that it captured."""
 
 
 @frozen(eq=False)

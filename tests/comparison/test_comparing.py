@@ -142,3 +142,18 @@ def test_nodes_are_called_as_the_runtime_calls_them():
     assert found.names.keys() >= {"blocks.0.attn.pattern", "logits"}
     assert set(node_data(found, found.names)["results"]) <= made | {each.site for each in found.sites}
     assert found.names["blocks.0.attn.pattern"] in made
+
+
+def test_a_reference_that_does_not_obey_its_own_equations_is_found_out(model):
+    right = model.trace(IDS)
+    wrong = {site: signal.array for site, signal in right.signals.items()}
+    wrong["blocks.1.mlp.post"] = wrong["blocks.1.mlp.post"] + 0.5
+    rest = list(wrong)[list(wrong).index("blocks.1.mlp.post") + 1 :]
+    known = {"tokens": np.asarray(IDS), "positions": np.arange(len(IDS))}
+    known |= {site: array for site, array in wrong.items() if site not in rest}
+    wrong |= dict(model.equations.run(known, rest))
+    reference = evolve(right, signals={site: evolve(right.signals[site], array=array) for site, array in wrong.items()})
+    (found,) = compare(reference, model).candidates
+    assert found.verdict == "diverges"
+    assert (found.first_divergence.site, found.first_divergence.kind) == ("blocks.1.mlp.post", "reference")
+    assert "the reference itself does not compute there" in found.headline
