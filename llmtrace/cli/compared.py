@@ -12,6 +12,7 @@ from llmtrace.comparison.verdict import told
 from llmtrace.schema.steps import any_layer, layer_of
 
 if TYPE_CHECKING:
+    from llmtrace.comparison.flips import Flips
     from llmtrace.comparison.formats import Tensor
     from llmtrace.comparison.outputs import Outputs
     from llmtrace.comparison.record import Candidate, Comparison, Divergence, SiteError
@@ -85,6 +86,10 @@ def _evidence(candidate: Candidate, every: bool) -> None:
         line()
         heads = ("prompt", "predictions", "mean KLD", "worst KLD", "same top", "largest shift")
         table(heads, [_output(each) for each in candidate.outputs], right=heads)
+    if candidate.flips:
+        line()
+        heads = ("other experts", "prompt", "choices", "tokens", "largest margin", "had parted before")
+        table(heads, [_flip(each) for each in candidate.flips], right=heads[1:])
     line()
     judged = [each for each in candidate.sites if each.status in ("holds", "violated")]
     worst = max(judged, key=lambda each: times(each.local_error, each.tolerance))
@@ -124,6 +129,11 @@ def _output(o: Outputs) -> tuple[str, ...]:
     return (str(o.prompt + 1), str(o.tokens), *kld, f"{o.same_top:.1%}", f"{o.largest_shift:.2%}")
 
 
+def _flip(each: Flips) -> tuple[str, ...]:
+    numbers = (each.experts, each.tokens, f"{each.margin:.1e}", f"{each.parted} of {each.tokens}")
+    return (each.site, str(each.prompt + 1), *map(str, numbers))
+
+
 def _divergence(each: Divergence) -> tuple[str, ...]:
     inherited = "" if each.inherited_error is None else scientific(each.inherited_error)
     return (
@@ -139,7 +149,7 @@ def _sites(sites: Sequence[SiteError], divergences: Sequence[Divergence]) -> Non
         (each.site, _status(each, faults), scientific(each.local_error), scientific(each.worst_token_error), scientific(each.tolerance),
          "" if each.own_error is None else scientific(each.own_error),
          "" if each.inherited_error is None else scientific(each.inherited_error),
-         each.reason + (f"{each.flips} other experts" if each.flips else ""))
+         each.reason)
         for each in sites
     ], right=head[2:7])  # fmt: skip
 

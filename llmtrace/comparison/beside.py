@@ -8,8 +8,10 @@ from collections.abc import Collection, Iterator, Mapping
 from attrs import frozen
 
 from llmtrace.checking import Around
+from llmtrace.comparison.flips import Flips, flips
 from llmtrace.comparison.judging import Judge
 from llmtrace.comparison.record import SiteError
+from llmtrace.comparison.run import Run
 from llmtrace.comparison.weights import Weighing
 from llmtrace.errors import LLMTraceError
 from llmtrace.protocol import TraceSession
@@ -43,9 +45,8 @@ class Beside:
         self,
         reference: Equations,
         own: Equations | None,
-        inherited: Signals,
+        run: Run,
         precision: Mapping[str, Precision],
-        ids: tuple[int, ...],
         weighing: Weighing,
     ) -> None:
         self.sites: Collection[str] = tuple(precision)
@@ -53,12 +54,13 @@ class Beside:
         self.errors: dict[str, LocalError] = {}
         self.owned: dict[str, LocalError] = {}
         self.evidence: dict[str, Evidence] = {}
+        self.flips: list[Flips] = []
         self._reference = reference
         self._by_theirs = Judge(reference, precision, felt=own is None)  # else the candidate's own weights decide
         self._by_own = None if own is None else Judge(own, precision)
-        self._theirs = inherited
+        self._theirs, self._number = run.signals, run.number
         self._weighing = weighing
-        self._around = Around(ids)
+        self._around = Around(run.ids)
 
     def layer(self, layer: int, signals: Signals) -> None:
         """Judge one block."""
@@ -93,8 +95,9 @@ class Beside:
                 None if own is None else own.relative_error,
                 self._inherited(site, signals[site]),
                 error.reason,
-                self._flips(site, signals[site]),
             )
+            if (flipped := self._flipped(site, captured)) is not None:
+                self.flips.append(flipped)
             kind = any_layer(site)
             if error.status == "violated" and kind not in self.evidence and (own is None or own.status == "violated"):
                 self.evidence[kind] = Evidence(error, own, captured)
@@ -116,14 +119,15 @@ class Beside:
             return None
         return distance(found, self._theirs[site], token_axis(self._reference.steps[site]))[0]
 
-    def _flips(self, site: str, found: Array) -> int:
-        """Chosen experts that the reference did not choose for the same token."""
-        if site not in self._theirs or not self._reference.steps[site].equation.integer:
-            return 0
-        theirs = self._theirs[site]
-        if theirs.shape != found.shape:
-            return 0
-        return int((~(found[..., :, None] == theirs[..., None, :]).any(-1)).sum())
+    def _flipped(self, site: str, captured: Signals) -> Flips | None:
+        """Experts that the reference did not choose for the same token; None for another site."""
+        step = self._reference.steps[site]
+        if not step.equation.integer or site not in self._theirs or step.signals["router"] not in self._theirs:
+            return None
+        stream = f"blocks.{step.layer}.resid_pre"
+        streams = (self._theirs[stream], captured[stream]) if stream in self._theirs and stream in captured else None
+        router = self._theirs[step.signals["router"]]
+        return flips(site, self._number, self._theirs[site], captured[site], router, streams)
 
 
 def _alike(one: LocalError, other: LocalError) -> bool:

@@ -18,11 +18,12 @@ from llmtrace.comparison.probes import PROBES, ids
 from llmtrace.comparison.recent import Recent
 from llmtrace.comparison.record import Candidate, Comparison
 from llmtrace.comparison.renumbered import without_renumbered
+from llmtrace.comparison.run import Run
 from llmtrace.comparison.sides import Given, Side, check, opened
 from llmtrace.comparison.specs import differences
 from llmtrace.comparison.tokens import TokenDifference, read_by, token_difference
 from llmtrace.comparison.verdict import judged, unreached
-from llmtrace.comparison.watching import Run, Watched, watch
+from llmtrace.comparison.watching import Watched, watch
 from llmtrace.comparison.weights import Weighing
 from llmtrace.errors import OptionError, PromptError, UnsupportedModelError
 from llmtrace.model import Model, Prompt
@@ -173,6 +174,7 @@ def _candidate(
         ordered,
         tensors,
         tuple(out for each in watched if (out := _outputs(each)) is not None),
+        tuple(flips for each in watched for flips in each.beside.flips),
         tuple(nearer(reference.equations, watched[found[0].prompt], [found[0].site, "logits"]) if found else ()),
         max(each.tolerance for each in ordered if each.status in ("holds", "violated")),
         _names(candidate),

@@ -62,6 +62,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "sites": [_plain(each) for each in candidate.sites],
         "tensors": [_plain(each) for each in candidate.tensors],
         "outputs": [_plain(each) for each in candidate.outputs],
+        "flips": [_plain(each) for each in candidate.flips],
         "nearer": [_plain(each) for each in candidate.nearer],
         "resolution": number(candidate.resolution),
         "notes": list(candidate.notes),

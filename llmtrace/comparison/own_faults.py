@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from llmtrace.checking import Around
 from llmtrace.comparison.record import Divergence
-from llmtrace.comparison.watching import Run
+from llmtrace.comparison.run import Run
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.steps import any_layer, layer_of
 from llmtrace.schema.verify import LocalError, verify

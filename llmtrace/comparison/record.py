@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from llmtrace.comparison.flips import Flips
 from llmtrace.comparison.formats import Tensor
 from llmtrace.comparison.outputs import Outputs
 from llmtrace.comparison.tokens import TokenDifference
@@ -97,8 +98,6 @@ class SiteError:
     """From the reference's signal."""
     reason: str = ""
     """What the numbers do not say."""
-    flips: int = 0
-    """Experts that another one was chosen instead of, over all tokens."""
 
 
 @frozen
@@ -149,6 +148,8 @@ class Candidate:
     """Every weight, where both sides' can be read."""
     outputs: tuple[Outputs, ...] = ()
     """How far its predictions are from the reference's, prompt by prompt."""
+    flips: tuple[Flips, ...] = ()
+    """Experts that it chose instead of the reference's, router by router and prompt by prompt, where there are any."""
     nearer: tuple[Nearer, ...] = ()
     """Which side is nearer to float64, where it diverges and the model fits."""
     resolution: float = 0.0

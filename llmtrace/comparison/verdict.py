@@ -55,7 +55,18 @@ def told(divergence: Divergence) -> str:
         "code": "it computes something else", "weights": "its weights are others", "format": "worse than its format explains",
         "reference": "the reference is at fault", "unknown": "its weights cannot be read, so whose fault it is cannot be told",
     }[divergence.kind]  # fmt: skip
-    return f"unexplained, {kind} (relative error {divergence.local_error:.1e}, rounding explains {divergence.tolerance:.1e})"
+    told = f"unexplained, {kind}{_within(divergence)}"
+    if divergence.factor:
+        told += f", {divergence.factor} times what it should be"
+    return f"{told} (relative error {divergence.local_error:.1e}, rounding explains {divergence.tolerance:.1e})"
+
+
+def _within(divergence: Divergence) -> str:
+    """The span that a fault is in, where signals between were not captured."""
+    if len(divergence.span) < 2:
+        return ""
+    part = divergence.site.rpartition(".")[0] + "."
+    return f" within {', '.join(site.removeprefix(part) for site in reversed(divergence.span))}"
 
 
 def unreached(reference: ModelSpec, candidate: ModelSpec, longest: int) -> Iterator[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from attrs import field, frozen
+from attrs import frozen
 
 from llmtrace.comparison.beside import Beside, offered
 from llmtrace.comparison.judging import SINGLE, coarse
+from llmtrace.comparison.run import Run
 from llmtrace.comparison.sides import Side
 from llmtrace.comparison.weights import Weighing, with_own_weights
 from llmtrace.model import Model
@@ -18,20 +19,6 @@ from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import layer_of
 from llmtrace.selection import select
 from llmtrace.trace import Trace
-
-
-@frozen(eq=False)
-class Run:
-    """One prompt, and what the reference did with it."""
-
-    number: int
-    """Which prompt, from 0."""
-    ids: tuple[int, ...]
-    """Its tokens, as the reference reads it."""
-    signals: Signals = field(repr=False)
-    """The reference's, whole."""
-    precision: Mapping[str, Precision] = field(factory=dict, repr=False)
-    """Of those that it captured."""
 
 
 @frozen(eq=False)
@@ -97,7 +84,7 @@ def _beside(
     reference: Side, candidate: Side, run: Run, precision: Mapping[str, Precision], weighing: Weighing
 ) -> Beside:
     own = with_own_weights(reference.equations, candidate.equations) if candidate.equations.weights else None
-    return Beside(reference.equations, own, run.signals, precision, run.ids, weighing)
+    return Beside(reference.equations, own, run, precision, weighing)
 
 
 def _types(precision: Mapping[str, Precision]) -> tuple[str, ...]:
