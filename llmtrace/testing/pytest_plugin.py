@@ -1,4 +1,6 @@
-"""What pytest is told about the kit, through its own entry point: gaps are strict xfails, and a kit that only skips has failed."""
+"""What pytest is told, through its own entry point. Of the kit: gaps are strict xfails, and a kit that only skips has failed. Of models: a
+fixture that holds one to another.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llmtrace.comparison.record import Comparison
     from llmtrace.testing.kit.base import Kit
 
 KIT = "llmtrace_kit"
 """Marks the tests of the kit, so that a report is known as one of theirs in another process too."""
 COVERED = (Exception, pytest.fail.Exception)
 """What a gap may be: not a kit whose own `source` is broken (`SourceFailed`)."""
+
+
+@pytest.fixture(name="assert_same_model", scope="session")
+def _assert_same_model() -> Callable[..., Comparison]:
+    """`llmtrace.testing.assert_same_model`: fails where a model is no longer the one that it was made from."""
+    from llmtrace.testing.same_model import assert_same_model
+
+    return assert_same_model
 
 
 def pytest_configure(config: pytest.Config) -> None:

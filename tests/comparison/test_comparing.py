@@ -17,7 +17,6 @@ from llmtrace.comparison.recent import Recent
 from llmtrace.data import embedded
 from llmtrace.errors import OptionError, PromptError, UnsupportedModelError
 from llmtrace.plugins import plugins
-from llmtrace.testing import assert_same_model
 
 SAME = "reference:builtin:induction"
 IDS = [0, 1, 6, 5, 2, 1, 6]
@@ -108,6 +107,8 @@ def test_a_trace_that_shows_nothing_is_refused(model):
 
 
 def test_the_same_model_passes_and_another_fails_with_its_cause(converted):
+    from llmtrace.testing import assert_same_model
+
     assert assert_same_model(SAME, SAME, prompts=[IDS]).verdict == "agrees"
     with pytest.raises(AssertionError, match=r"blocks\.0\.attn\.rot_q: rotary theta 50,000,000"):
         assert_same_model(SAME, converted, prompts=[IDS])
@@ -157,3 +158,9 @@ def test_a_reference_that_does_not_obey_its_own_equations_is_found_out(model):
     assert found.verdict == "diverges"
     assert (found.first_divergence.site, found.first_divergence.kind) == ("blocks.1.mlp.post", "reference")
     assert "the reference itself does not compute there" in found.headline
+
+
+def test_pytest_has_it_as_a_fixture(assert_same_model, converted):
+    assert assert_same_model(SAME, SAME, prompts=[IDS]).verdict == "agrees"
+    with pytest.raises(AssertionError, match="rotary theta"):
+        assert_same_model(SAME, converted, prompts=[IDS])
