@@ -24,7 +24,9 @@ RUNS: dict[str, Callable[[Model, list[int]], object]] = {
     "logits": lambda model, ids: model.stream(ids, Nobody(), "logits"),
     "resid_post of every block, streamed": lambda model, ids: model.stream(ids, Nobody(), "blocks.*.resid_post"),
     "everything, streamed": lambda model, ids: model.stream(ids, Nobody(), list(model.session.offers)),
-    "everything, kept in a trace": lambda model, ids: model.trace(ids, capture=list(model.session.offers), max_bytes=None),
+    "everything, kept in a trace": lambda model, ids: model.trace(
+        ids, capture=list(model.session.offers), max_bytes=None
+    ),
     "verify": lambda model, ids: list(model.verify(ids)),
 }
 MIB = 1 << 20

@@ -21,6 +21,6 @@ def share() -> bool:
         )
         settings = onnxruntime.OrtArenaCfg({"max_mem": 0, "arena_extend_strategy": AS_ASKED})
         onnxruntime.create_and_register_allocator(place, settings)
-    except Exception:  # the runtime raises a dozen kinds, all of them direct children of Exception: sessions then have their own
+    except Exception:  # the runtime raises a dozen kinds, all direct children of it: each session then has its own
         return False
     return True
