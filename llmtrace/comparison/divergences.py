@@ -21,6 +21,8 @@ from llmtrace.schema.verify import LocalError
 
 SHAPELESS = ("has shape", "holds")
 """How the reasons begin of signals that no equation could read: there is nothing to explain them by."""
+OUTLIER, ENOUGH = 3.0, 6
+"""How many times the median of its kind a site may be off whose weights cannot be read, and how many of its kind tell a median."""
 TOLD = 2
 """Weights of one site that are told of."""
 
@@ -130,4 +132,4 @@ def _usual(error: LocalError, beside: Beside) -> float:
     """What the same site of the other blocks leads one to expect: an outlier among them is the suspect."""
     alike = any_layer(error.site)
     others = [each.relative_error for site, each in beside.errors.items() if any_layer(site) == alike]
-    return MORE * statistics.median(others)
+    return OUTLIER * statistics.median(others) if len(others) >= ENOUGH else math.inf

@@ -30,8 +30,8 @@ def rounded_to(kind: str, x: Array) -> Array:
     """Numbers [token …] as they are after rounding to a type of operands, one of `ROUNDED`; whole numbers as they are.
 
     >>> rounded_to("uint8_tensor", np.array([[0.4, 254.6], [-0.2, 0.0]])).round(1)
-    array([[  0., 255.],
-           [  0.,   0.]])
+    array([[  0. , 254.8],
+           [  0. ,   0. ]])
     """
     return in_tensor(x) if kind == TENSOR else in_blocks(kind, x)
 

@@ -40,9 +40,9 @@ def test_a_directory_that_is_no_model_is_told_what_it_lacks(cli, tmp_path, comma
     prompt = [PROMPT] if command != "info" else []
     error = cli(command, ".", *prompt).error
     assert error.startswith("error: '.' is no model that ")
-    assert error.endswith(" open: it lacks config.json and *.safetensors.")
+    assert error.endswith(" open: it lacks config.json and *.safetensors, and holds no .gguf or .onnx file.")
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    assert cli(command, ".", *prompt).error.endswith(" open: it lacks config.json.")
+    assert cli(command, ".", *prompt).error.endswith(" open: it lacks config.json, and holds no .gguf or .onnx file.")
 
 
 @every_backend
