@@ -103,7 +103,8 @@ class Header:
         """The bytes of one tensor as they are stored [… bytes], slowest axis first: memory-mapped, and nothing is kept."""
         info = self.tensors[name]
         rows = info.shape[:0:-1]
-        return np.memmap(info.path, np.uint8, "r", info.start + info.offset, (*rows, info.size // math.prod(rows)))
+        mapped = np.memmap(info.path, np.uint8, "r", info.start + info.offset, (*rows, info.size // math.prod(rows)))
+        return np.asarray(mapped)  # a plain array, still mapped: every slice of a `memmap` costs a call in Python
 
     def array(self, key: str) -> list[Any]:
         """The elements of an array of the metadata: a vocabulary's tokens, say. Read from the file on each call.

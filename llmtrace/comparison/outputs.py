@@ -37,24 +37,30 @@ def outputs(prompt: int, reference: Array, candidate: Array) -> Outputs | None:
     """Compare logits [token vocab]; None where they are not finite or not of one shape."""
     if reference.shape != candidate.shape or not (np.isfinite(reference).all() and np.isfinite(candidate).all()):
         return None
-    p, q = _log_softmax(reference), _log_softmax(candidate)
-    each = (np.exp(p) * (p - q)).sum(-1)
-    top = p.argmax(-1)
-    rows = np.arange(len(top))
-    shift = np.abs(np.exp(p[rows, top]) - np.exp(q[rows, top]))
+    rows = [_row(p, q) for p, q in zip(reference, candidate, strict=True)]  # one at a time, as stays in the cache
+    kld, kept, shift = (np.asarray(column) for column in zip(*rows, strict=True))
     return Outputs(
         prompt,
-        len(top),
-        max(0.0, float(each.mean())),
-        max(0.0, float(each.max())),
-        int(each.argmax()),
-        float((p[rows, top] - p[rows, q.argmax(-1)] <= TIED).mean()),
+        len(rows),
+        max(0.0, float(kld.mean())),
+        max(0.0, float(kld.max())),
+        int(kld.argmax()),
+        float(kept.mean()),
         float(shift.max()),
     )
 
 
+def _row(reference: Array, candidate: Array) -> tuple[float, bool, float]:
+    """Of one token: the KLD, whether the prediction stays, and by how much its probability moves."""
+    p, q = _log_softmax(reference), _log_softmax(candidate)
+    likely = np.exp(p)
+    top = int(p.argmax())
+    kept = bool(p[top] - p[q.argmax()] <= TIED)
+    return float(likely @ (p - q)), kept, float(abs(likely[top] - np.exp(q[top])))
+
+
 def _log_softmax(logits: Array) -> Array:
     x = logits.astype(np.float64)
-    x = x - x.max(-1, keepdims=True)
-    found: Array = x - np.log(np.exp(x).sum(-1, keepdims=True))
-    return found
+    x -= x.max()
+    x -= np.log(np.exp(x).sum())
+    return x

@@ -42,7 +42,8 @@ def _headline(candidate: Candidate, verdict: Verdict, prompts: int, coarser: Seq
     beyond = _changed(candidate) + _unshown(candidate)
     if verdict == "agrees":
         return f"agrees: {over}, none beyond what rounding explains{beyond}"
-    return f"within what {_formats(candidate, coarser)} explains: {over}{beyond}"
+    types = _formats(candidate, coarser)
+    return f"within what {' and '.join(types)} explain{'s' * (len(types) == 1)}: {over}{beyond}"
 
 
 def told(divergence: Divergence) -> str:
@@ -117,12 +118,12 @@ def _unshown(candidate: Candidate) -> str:
     return f"; but its file says {first.field} {first.candidate} instead of {first.reference}{more}, which nothing here showed"
 
 
-def _formats(candidate: Candidate, coarser: Sequence[str]) -> str:
+def _formats(candidate: Candidate, coarser: Sequence[str]) -> list[str]:
     """The coarse types of its weights, the commonest first; else those of its signals."""
     kinds = Counter(tensor.stored for tensor in candidate.tensors if _off(tensor))
     named = [kind for kind, _ in kinds.most_common(2)]
     named = named or [f"rounding activations to 8 bits ({kind})" if kind in ROUNDED else kind for kind in coarser[:2]]
-    return " and ".join(named) or plain(candidate.model.weights) or "its precision"
+    return named or [plain(candidate.model.weights) or "its precision"]
 
 
 def _count(number: int, what: str) -> str:

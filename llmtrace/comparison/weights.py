@@ -108,6 +108,8 @@ def _tensor(
 ) -> Tensor:
     r, c = np.asarray(reference[weight.name]), np.asarray(candidate[weight.name])
     error = off(c, r)
+    if not error:
+        return Tensor(weight.name, theirs, 0.0, 0.0, 0.0, True)
     parts = [cost(kind, r, rows(weight)) for kind in {ours, theirs} if kind and coarse(kind)]
     expected = float(np.sqrt(sum(part * part for part in parts)))
     limit = EXACT if np.isnan(expected) else max(EXACT, MORE * expected)

@@ -123,6 +123,7 @@ class Step:
         return tuple(by_name[axis] for axis in self.axes)
 
 
+@lru_cache(maxsize=1 << 14)  # as `stage_of`
 def layer_of(site: str) -> int | None:
     """The block that a site or weight stands in; None at the ends.
 

@@ -121,7 +121,7 @@ def _judge(
         return _judge_choice(equations, step, found, expected, look, limit, span.through)
     axis = token_axis(step)
     error, worst, where = measured(found, expected, axis)
-    reason, most = _reason(found, expected, error), 2 * limit
+    reason, most = _reason(step, found, expected, error), 2 * limit
     if feel and not reason and not (error <= limit and worst <= most):
         felt = _felt(equations, step, expected, look, precision.get(site, Precision()))
         limit, most = max(limit, felt[0]), max(most, 2 * felt[0], felt[1])
@@ -138,8 +138,10 @@ def _felt(equations: Equations, step: Step, expected: Array, look: Look, precisi
     return FELT * felt, FELT * most
 
 
-def _reason(found: Array, expected: Array, error: float) -> str:
+def _reason(step: Step, found: Array, expected: Array, error: float) -> str:
     """Why the two cannot be compared by a number, if they cannot."""
+    if "key" not in step.axes and math.isfinite(error):  # no masks, and `_misfit` has seen that all is finite
+        return "is all zero" if error and not found.any() else ""
     masked, mask = np.isneginf(found), np.isneginf(expected)
     if not np.isfinite(found[~masked]).all() or (masked.any() and not mask.any()):
         return "holds NaN or infinite values"

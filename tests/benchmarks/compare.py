@@ -1,6 +1,6 @@
 """What comparing costs over the two bare forward passes: SmolLM2's GGUF file dequantised in PyTorch, and packed in llama.cpp.
 
-Reading the candidate's weights is shown beside it: a packed file is dequantised for that, which is loading.
+Reading both sides' weights is shown beside it: a packed file is dequantised for that, which is loading.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ def measure(rounds: int) -> list[Ratio]:
                 model.trace(ids, capture="logits")
 
         def read() -> None:
-            for name in candidate.weights:
-                np.asarray(candidate.weights[name])
+            for model in (reference, candidate):
+                for name in model.weights:
+                    np.asarray(model.weights[name])
 
         variants = {
             "both bare forward passes": bare,
             "compare": lambda: llmtrace.compare(reference, candidate, prompts=[ids]),
-            "reading the candidate's weights": read,
+            "reading both sides' weights": read,
         }
         return paired(f"compare, SmolLM2, {TOKENS} tokens", variants, rounds)
