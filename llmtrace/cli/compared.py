@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llmtrace.comparison.formats import Tensor
     from llmtrace.comparison.outputs import Outputs
     from llmtrace.comparison.record import Candidate, Comparison, Divergence, SiteError
+    from llmtrace.comparison.tokens import TokenDifference
     from llmtrace.comparison.weights_only import WeightComparison
     from llmtrace.trace import Token
 
@@ -55,20 +56,8 @@ def show_weights(comparison: WeightComparison, every: bool) -> None:
 def _evidence(candidate: Candidate, every: bool) -> None:
     if candidate.tokens:
         line()
-        table(
-            ("prompt", "token", "byte", "reference", "candidate", "what"),
-            [
-                (
-                    str(t.prompt + 1),
-                    str(t.index),
-                    "" if t.byte is None else str(t.byte),
-                    _text(t.reference),
-                    _text(t.candidate),
-                    t.what,
-                )
-                for t in candidate.tokens
-            ],
-        )
+        heads = ("prompt", "token", "byte", "reference", "candidate", "what")
+        table(heads, [_token(each) for each in candidate.tokens])
     if candidate.divergences:
         line()
         head = ("diverges at", "blocks", "error", "worst token", "rounding", "inherited", "why")
@@ -118,6 +107,11 @@ def _evidence(candidate: Candidate, every: bool) -> None:
 
 def _coarsest(sites: Iterable[SiteError]) -> SiteError:
     return max(sites, key=lambda each: each.tolerance)
+
+
+def _token(t: TokenDifference) -> tuple[str, ...]:
+    byte = "" if t.byte is None else str(t.byte)
+    return str(t.prompt + 1), str(t.index), byte, _text(t.reference), _text(t.candidate), t.what
 
 
 def _text(token: Token | None) -> str:

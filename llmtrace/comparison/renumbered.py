@@ -4,11 +4,9 @@ numbered by what is left, so `ln1` may be the reference's `ln2`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
+from llmtrace.comparison.overlaid import Without
 from llmtrace.comparison.specs import unread
 from llmtrace.schema.evaluate import Weights
-from llmtrace.schema.sites import Array
 from llmtrace.spec import ModelSpec
 
 
@@ -20,22 +18,4 @@ def without_renumbered(reference: ModelSpec, candidate: ModelSpec, weights: Weig
         if unread(ours, theirs)
         for norm in ours.norms
     )
-    return _Without(weights, hidden) if hidden else weights
-
-
-class _Without(Mapping[str, Array]):
-    """Weights but for those whose names begin so."""
-
-    def __init__(self, weights: Weights, hidden: tuple[str, ...]) -> None:
-        self._weights, self._hidden = weights, hidden
-
-    def __getitem__(self, name: str) -> Array:
-        if name.startswith(self._hidden):
-            raise KeyError(name)
-        return self._weights[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name in self._weights if not name.startswith(self._hidden))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+    return Without(weights, hidden) if hidden else weights

@@ -10,17 +10,16 @@ import numpy as np
 from attrs import evolve
 
 from llmtrace.comparison.formats import MORE, ROUNDED, Tensor, coarse, cost
+from llmtrace.comparison.overlaid import Over, Without
 from llmtrace.comparison.recognised import Pair, off, recognise
 from llmtrace.schema.evaluate import Equations, Weights
 from llmtrace.schema.precision import ROUNDOFF
 from llmtrace.schema.sites import Array
-from llmtrace.schema.steps import Weight, any_layer, steps
+from llmtrace.schema.steps import Weight, any_layer, needed
 from llmtrace.spec import Mixer, ModelSpec
 
 EXACT = 4 * ROUNDOFF["float32"]
 """What two readings of the same numbers in float32 may differ by."""
-CONTRACTED = ("d_model", "d_mlp", "d_value", "head", "d_shared")
-"""Axes that products sum over, which is along which formats have their blocks."""
 
 
 class Weighing:
@@ -64,29 +63,7 @@ def with_own_weights(reference: Equations, candidate: Equations) -> Equations:
         for layer, block in enumerate(candidate.spec.blocks)
         if any(isinstance(branch.module, Mixer) for branch in block.branches)
     )
-    lacking = {
-        name: partial(_read, reference.weights, name)
-        for name in reference.weights
-        if name not in candidate.weights and not name.startswith(unread)
-    }
-    return evolve(reference, weights=_Filled(candidate.weights, lacking))
-
-
-class _Filled(Mapping[str, Array]):
-    """Weights, and where they are lacking others; each is read when it is asked for."""
-
-    def __init__(self, weights: Weights, lacking: Mapping[str, Callable[[], Array]]) -> None:
-        self._weights, self._lacking = weights, lacking
-
-    def __getitem__(self, name: str) -> Array:
-        return self._lacking[name]() if name in self._lacking else np.asarray(self._weights[name])
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._weights
-        yield from self._lacking
-
-    def __len__(self) -> int:
-        return len(self._weights) + len(self._lacking)
+    return evolve(reference, weights=Over(candidate.weights, Without(reference.weights, unread)))
 
 
 def rows(weight: Weight) -> tuple[int, ...]:
@@ -100,11 +77,11 @@ def rows(weight: Weight) -> tuple[int, ...]:
 
 
 def _needed(spec: ModelSpec) -> dict[str, Weight]:
-    return {weight.name: weight for step in steps(spec).values() for weight in step.weights.values()}
+    return {weight.name: weight for weight, _ in needed(spec)}
 
 
 def _tensor(
-    weight: Weight, needed: Mapping[str, Weight], reference: Weights, candidate: Weights, ours: str, theirs: str
+    weight: Weight, among: Mapping[str, Weight], reference: Weights, candidate: Weights, ours: str, theirs: str
 ) -> Tensor:
     r, c = np.asarray(reference[weight.name]), np.asarray(candidate[weight.name])
     error = off(c, r)
@@ -116,7 +93,7 @@ def _tensor(
     if error <= limit:
         return Tensor(weight.name, theirs, error, expected, error, True)
     what = recognise(
-        Pair(weight.name, weight.axes, r, c, _others(weight, needed.values(), reference), rows(weight)),
+        Pair(weight.name, weight.axes, r, c, _others(weight, among.values(), reference), rows(weight)),
         max(limit, 1e-3 * ROUNDED),
     )
     return Tensor(weight.name, theirs, error, expected, error, False, what)
@@ -127,12 +104,12 @@ def others(equations: Equations, weight: Weight) -> dict[str, Callable[[], Array
     return _others(weight, _needed(equations.spec).values(), equations.weights)
 
 
-def _others(weight: Weight, needed: Collection[Weight], weights: Weights) -> dict[str, Callable[[], Array]]:
+def _others(weight: Weight, among: Collection[Weight], weights: Weights) -> dict[str, Callable[[], Array]]:
     """Vectors may be any other; matrices one of this part, the same of other blocks, or one with the axes turned, as the embedding's."""
     part = weight.name.rpartition(".")[0]
     block = weight.name[: weight.name.index(".", len("blocks."))] + "." if weight.name.startswith("blocks.") else part
     found: dict[str, Callable[[], Array]] = {}
-    for other in sorted(needed, key=lambda each: (not each.name.startswith(part), not each.name.startswith(block))):
+    for other in sorted(among, key=lambda each: (not each.name.startswith(part), not each.name.startswith(block))):
         if other.name == weight.name or other.name not in weights:
             continue
         near = other.name.startswith(part) or any_layer(other.name) == any_layer(weight.name)

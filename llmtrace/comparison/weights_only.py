@@ -16,6 +16,7 @@ from llmtrace.comparison.sides import Given, Side, opened
 from llmtrace.comparison.specs import differences
 from llmtrace.comparison.weights import Weighing
 from llmtrace.errors import OptionError, without_weights
+from llmtrace.schema.steps import needed
 from llmtrace.settings import Options
 from llmtrace.trace import ModelInfo
 
@@ -84,8 +85,7 @@ def _candidate(reference: Side, candidate: Side) -> WeightCandidate:
     ours, theirs = reference.equations, candidate.equations
     tensors = tuple(Weighing(ours.spec, ours.weights, theirs.weights, reference.stored, candidate.stored).tensors())
     compared = {tensor.name for tensor in tensors}
-    needed = dict.fromkeys(weight.name for step in ours.steps.values() for weight in step.weights.values())
-    missing = tuple(name for name in needed if name not in compared)
+    missing = tuple(weight.name for weight, _ in needed(ours.spec) if weight.name not in compared)
     spec = tuple(differences(ours.spec, theirs.spec))
     bad = [tensor for tensor in tensors if not tensor.explained]
     if bad or missing:

@@ -8,13 +8,12 @@ import numpy as np
 from attrs import evolve
 
 from llmtrace.comparison.case import Case, Hypothesis
+from llmtrace.comparison.hypotheses.rounding import TYPES, rounded
+from llmtrace.comparison.overlaid import Over
 from llmtrace.comparison.recognised import CHANGES, Pair, off
 from llmtrace.comparison.weights import others
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sites import Array
-
-TYPES = ("float16", "bfloat16")
-"""Types that weights may have been rounded to."""
 
 
 def _changed(case: Case) -> Iterator[tuple[str, Array]]:
@@ -50,36 +49,15 @@ def _missing(case: Case) -> Iterator[tuple[str, Array]]:
 
 def _rounded(case: Case) -> Iterator[tuple[str, Array]]:
     """Weights that were rounded to a smaller type."""
-    import ml_dtypes
-
-    types = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
     matrices = [weight.name for weight in case.step.weights.values() if "W_" in weight.name]
-    for name in TYPES if matrices else ():
-        rounded = {
-            each: np.asarray(case.reference.weights[each]).astype(types[name]).astype(np.float64) for each in matrices
-        }
-        yield f"{', '.join(matrices)} rounded to {name}", case.predict(equations=with_weights(case.reference, rounded))
+    for name, dtype in TYPES.items() if matrices else ():
+        changed = {each: rounded(case.reference.weights[each], dtype) for each in matrices}
+        yield f"{', '.join(matrices)} rounded to {name}", case.predict(equations=with_weights(case.reference, changed))
 
 
 def with_weights(equations: Equations, changed: Mapping[str, Array]) -> Equations:
     """Equations with some of their weights replaced."""
-    return evolve(equations, weights=Put(equations.weights, changed))
-
-
-class Put(Mapping[str, Array]):
-    """Weights with some in other places; the rest are read when they are asked for."""
-
-    def __init__(self, weights: Mapping[str, Array], changed: Mapping[str, Array]) -> None:
-        self._weights, self._changed = weights, changed
-
-    def __getitem__(self, name: str) -> Array:
-        return self._changed[name] if name in self._changed else self._weights[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._weights)
-
-    def __len__(self) -> int:
-        return len(self._weights)
+    return evolve(equations, weights=Over(changed, equations.weights))
 
 
 ROWS = (
