@@ -38,6 +38,8 @@ BLOCKS: dict[int, tuple[str, int, int]] = {
     40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18),
 }  # fmt: skip
 """Storage type by its number: name, elements of a block, bytes of a block."""
+LINE = 8192
+"""Elements that are read in one step: the numbers and their bytes stay in a core's cache."""
 
 
 @frozen
@@ -100,10 +102,15 @@ class Header:
         return ", ".join(sorted(amount, key=lambda kind: -amount[kind]))
 
     def packed(self, name: str) -> NDArray[np.uint8]:
-        """The bytes of one tensor as they are stored [… bytes], slowest axis first: memory-mapped, and nothing is kept."""
+        """The bytes of one tensor as they are stored [line bytes]: memory-mapped, and nothing is kept.
+
+        A line is of whole rows, several where they are short: readers go line by line, and every step costs a call.
+        """
         info = self.tensors[name]
-        rows = info.shape[:0:-1]
-        mapped = np.memmap(info.path, np.uint8, "r", info.start + info.offset, (*rows, info.size // math.prod(rows)))
+        rows = math.prod(info.shape[1:])
+        together = next(n for n in range(max(1, LINE // info.shape[0]), 0, -1) if rows % n == 0)
+        lines = (rows // together, info.size // rows * together)
+        mapped = np.memmap(info.path, np.uint8, "r", info.start + info.offset, lines)
         return np.asarray(mapped)  # a plain array, still mapped: every slice of a `memmap` costs a call in Python
 
     def array(self, key: str) -> list[Any]:

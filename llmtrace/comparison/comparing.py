@@ -149,8 +149,8 @@ def _candidate(
         for side in (reference, candidate)
         for weights in [without_renumbered(reference.spec, side.spec, side.equations.weights)]
     )
-    ours, theirs = reference.equations, candidate.equations
-    weighing = Weighing(ours.spec, ours.weights, theirs.weights, reference.stored, candidate.stored)
+    ours = reference.equations
+    weighing = Weighing(reference, candidate)
     watched = [watch(reference, candidate, run, weighing) for run in runs]
     sites = merged(each.beside.found for each in watched)
     ordered = tuple(sites[site] for site in reference.equations.steps if site in sites)

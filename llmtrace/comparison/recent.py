@@ -1,4 +1,4 @@
-"""Weights of one block at a time. **Recent**: what was read last; it is kept until a weight of another block is asked for.
+"""Weights of one block at a time. **Recent**: what was read last, of a block and of the ends; it is kept until a later block is asked for.
 
 Reading is dear where a file is packed, and a comparison asks for each weight several times: its equation by either side, and by itself.
 """
@@ -15,7 +15,7 @@ from llmtrace.schema.steps import layer_of
 
 
 class Recent(Mapping[str, Array]):
-    """Other weights, of which those of the last block are remembered."""
+    """Other weights, of which those of the last block are remembered, and with them those of the ends that were read since."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
@@ -24,8 +24,10 @@ class Recent(Mapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         layer = layer_of(name)
-        if layer != self._layer:
-            self._layer, self._kept = layer, {}
+        if layer is not None and layer != self._layer:
+            begins = self._layer is None or layer < self._layer  # of a run: its first block comes with the embeddings
+            self._kept = {each: kept for each, kept in self._kept.items() if begins and layer_of(each) is None}
+            self._layer = layer
         if name not in self._kept:
             self._kept[name] = np.asarray(self._weights[name])
         return self._kept[name]

@@ -12,6 +12,7 @@ from attrs import evolve
 from llmtrace.comparison.formats import MORE, ROUNDED, Tensor, coarse, cost
 from llmtrace.comparison.overlaid import Over, Without
 from llmtrace.comparison.recognised import Pair, off, recognise
+from llmtrace.comparison.sides import Side
 from llmtrace.schema.evaluate import Equations, Weights
 from llmtrace.schema.precision import ROUNDOFF
 from llmtrace.schema.sites import Array
@@ -25,24 +26,21 @@ EXACT = 4 * ROUNDOFF["float32"]
 class Weighing:
     """The weights of two sides, compared as they are asked for; each once."""
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        reference: Weights,
-        candidate: Weights,
-        ours: Mapping[str, str],
-        theirs: Mapping[str, str],
-    ) -> None:
-        """`ours` and `theirs` are the types in which the two sides store them. A weight that either side lacks is left out."""
-        self._needed = _needed(spec)
-        self._reference, self._candidate = reference, candidate
-        self._ours, self._theirs = ours, theirs
+    def __init__(self, reference: Side, candidate: Side) -> None:
+        """A weight that either side lacks is left out."""
+        self._needed = _needed(reference.spec)
+        self._reference, self._candidate = reference.equations.weights, candidate.equations.weights
+        self._ours, self._theirs = reference.stored, candidate.stored
+        self._tied = reference.spec.unembed.tied and candidate.spec.unembed.tied
         self._found: dict[str, Tensor] = {}
 
     def weigh(self, names: Iterable[str]) -> None:
         """Compare some now, while they are at hand."""
         for name in names:
             if name in self._found or name not in self._reference or name not in self._candidate:
+                continue
+            if self._tied and name == "unembed.W_U" and "embed.W_E" in self._found:  # the same tensor on both sides
+                self._found[name] = evolve(self._found["embed.W_E"], name=name)
                 continue
             kinds = self._ours.get(name, ""), self._theirs.get(name, "")
             self._found[name] = _tensor(self._needed[name], self._needed, self._reference, self._candidate, *kinds)

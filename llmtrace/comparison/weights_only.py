@@ -83,7 +83,7 @@ def compare_weights_only(
 
 def _candidate(reference: Side, candidate: Side) -> WeightCandidate:
     ours, theirs = reference.equations, candidate.equations
-    tensors = tuple(Weighing(ours.spec, ours.weights, theirs.weights, reference.stored, candidate.stored).tensors())
+    tensors = tuple(Weighing(reference, candidate).tensors())
     compared = {tensor.name for tensor in tensors}
     missing = tuple(weight.name for weight, _ in needed(ours.spec) if weight.name not in compared)
     spec = tuple(differences(ours.spec, theirs.spec))

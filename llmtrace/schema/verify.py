@@ -23,6 +23,8 @@ from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step
 
 Status = Literal["holds", "violated", "unchecked", "unavailable"]
+SMALL, LARGE = 1e-30, 1e37
+"""Sums of squares between which float32 loses nothing: below, some may have vanished; above, some are infinite."""
 
 
 @frozen
@@ -190,7 +192,11 @@ def measured(found: Array, expected: Array, axis: int = 0) -> tuple[float, float
     """`distance`, and the token where it is largest, the first of equals; None for unlike masks or shapes, or no tokens."""
     if found.shape != expected.shape:
         return math.inf, math.inf, None
-    error, size = (_each(x, axis) for x in (np.subtract(found, expected, dtype=np.float64), expected))
+    single = (
+        found.dtype == expected.dtype == np.float32
+    )  # near ones differ by a number of that type, others enough to see
+    apart = np.subtract(found, expected, dtype=np.float32 if single else np.float64)
+    error, size = _each(apart, axis), _each(expected, axis)
     if not (np.isfinite(error).all() and np.isfinite(size).all()):
         mask = np.isneginf(expected)
         if (np.isneginf(found) != mask).any():
@@ -202,9 +208,15 @@ def measured(found: Array, expected: Array, axis: int = 0) -> tuple[float, float
 
 
 def _each(x: Array, axis: int) -> Array:
-    """The sum of squares of each token, in float64."""
+    """The sum of squares of each token: in float32 where it can hold them, which takes a quarter of the time, or in float64."""
     rows = np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
-    return np.asarray(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    if x.dtype != np.float32:
+        return np.asarray(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    sums: Array = np.einsum("ij,ij->i", rows, rows).astype(np.float64)
+    beyond = ~((sums > SMALL) & (sums < LARGE))
+    if beyond.any():
+        sums[beyond] = np.einsum("ij,ij->i", rows[beyond], rows[beyond], dtype=np.float64)
+    return sums
 
 
 def ratio(error: float, size: float) -> float:

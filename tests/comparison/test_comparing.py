@@ -122,15 +122,16 @@ def test_weights_are_read_once_for_each_block():
             read.append(name)
             return super().__getitem__(name)
 
-    recent = Recent(
-        Counting({f"blocks.{layer}.mlp.{name}": np.ones(2) for layer in range(2) for name in ("W_in", "W_out")})
-    )
-    for layer in (0, 0, 1, 1):
-        for name in ("W_in", "W_out"):
-            assert recent[f"blocks.{layer}.mlp.{name}"].sum() == 2
-    assert len(read) == 4 == len(recent)
+    blocks = [f"blocks.{layer}.mlp.{name}" for layer in range(2) for name in ("W_in", "W_out")]
+    recent = Recent(Counting({name: np.ones(2) for name in ("embed.W_E", *blocks, "unembed.W_U")}))
+    first, last = ["embed.W_E", *blocks[:2]], [*blocks[2:], "unembed.W_U"]
+    once = [*first, *last]
     assert "blocks.0.mlp.W_in" in recent
-    assert len(read) == 4, "asking whether a weight is there reads none"
+    assert len(recent) == len(once) and read == [], "asking whether a weight is there reads none"
+    for prompt in (1, 2):
+        for name in (*first, *first, *last, *last):
+            assert recent[name].sum() == 2
+        assert read == once * prompt
 
 
 def test_nodes_are_called_as_the_runtime_calls_them():

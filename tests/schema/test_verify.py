@@ -319,6 +319,16 @@ def test_the_distance_is_that_of_the_definition(found, expected):
     assert worst == pytest.approx(max(rows), rel=1e-9)
 
 
+SINGLES = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=6, max_size=6)
+
+
+@given(SINGLES, SINGLES)
+def test_single_precision_numbers_of_any_size_are_as_far_apart_as_in_double(found, expected):
+    f, e = (np.array(x, np.float32).reshape(3, 2) for x in (found, expected))
+    exact = distance(f.astype(np.float64), e.astype(np.float64))
+    assert distance(f, e) == pytest.approx(exact, rel=1e-5)
+
+
 def test_zero_against_zero_is_nothing_and_anything_against_zero_is_infinite():
     assert distance(np.zeros((2, 2)), np.zeros((2, 2))) == (0.0, 0.0)
     assert distance(np.ones((2, 2)), np.zeros((2, 2))) == (math.inf, math.inf)

@@ -105,7 +105,7 @@ def _divisors(header: Header, tensor: str, pairs: int) -> tuple[float, ...]:
         raise ModelOpenError(
             f"{tensor} in {header.path} is {info.kind} of shape {shown(list(info.shape))}; it must be F32 of shape [{pairs}]."
         )
-    found = np.asarray(header.packed(tensor)).view("<f4")
+    found = header.packed(tensor).ravel().view("<f4")
     if not (np.isfinite(found) & (found > 0)).all():
         raise ModelOpenError(f"{tensor} in {header.path} has a divisor that is no finite number above zero.")
     return tuple(found.tolist())

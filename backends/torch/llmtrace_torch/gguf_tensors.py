@@ -60,7 +60,7 @@ class Packed:
         """Read it, undo the packing, and undo what the conversion to GGUF did to it."""
         kind = gguf.GGMLQuantizationType[self.info.kind]
         raw = self.header.packed(self.info.name)
-        array = np.asarray(gguf.dequantize(raw, kind), np.float32)
+        array = np.asarray(gguf.dequantize(raw, kind), np.float32).reshape(self.shape)
         undone: Array = self.undo.process(array, self.info.name).weights
         return undone.astype(dtype or np.float32, copy=False)
 
