@@ -187,7 +187,7 @@ def distance(found: Array, expected: Array, axis: int = 0) -> tuple[float, float
     return measured(found, expected, axis)[:2]
 
 
-@np.errstate(invalid="ignore", over="ignore")  # a value that is not finite is infinitely far, not a warning
+@np.errstate(divide="ignore", invalid="ignore", over="ignore")  # a value that is not finite is infinitely far, not a warning
 def measured(found: Array, expected: Array, axis: int = 0) -> tuple[float, float, int | None]:
     """`distance`, and the token where it is largest, the first of equals; None for unlike masks or shapes, or no tokens."""
     if found.shape != expected.shape:
@@ -203,8 +203,10 @@ def measured(found: Array, expected: Array, axis: int = 0) -> tuple[float, float
             return math.inf, math.inf, None
         f, e = (np.where(mask, 0.0, x) for x in (found, expected))
         error, size = (_each(x, axis) for x in (np.subtract(f, e, dtype=np.float64), e))
-    each = [ratio(float(e), float(s)) for e, s in zip(error, size, strict=True)]
-    return ratio(float(error.sum()), float(size.sum())), max(each, default=0.0), int(np.argmax(each)) if each else None
+    each = np.sqrt(error / size)  # as `ratio`
+    each[error == 0], each[~np.isfinite(error)] = 0.0, np.inf
+    where = int(each.argmax()) if each.size else None
+    return ratio(float(error.sum()), float(size.sum())), 0.0 if where is None else float(each[where]), where
 
 
 def _each(x: Array, axis: int) -> Array:
