@@ -12,6 +12,7 @@ from llmtrace.comparison.flips import Flips, flips
 from llmtrace.comparison.judging import Judge
 from llmtrace.comparison.record import SiteError
 from llmtrace.comparison.run import Run
+from llmtrace.comparison.specs import unread
 from llmtrace.comparison.weights import Weighing
 from llmtrace.errors import LLMTraceError
 from llmtrace.protocol import TraceSession
@@ -139,20 +140,17 @@ def _alike(one: LocalError, other: LocalError) -> bool:
 def offered(session: TraceSession, reference: Equations) -> list[str]:
     """The sites that a session hands out and the reference's equations know, without those recorded on request.
 
-    Where an attention could not be read, the block's norms are numbered by what is left of it: they may be others than those they are
-    called after.
+    The norms of a block of which a branch could not be read are numbered by what is left: they may be others than those they are called
+    after.
     """
-    unread = {
-        layer
-        for layer, (ours, theirs) in enumerate(zip(reference.spec.blocks, session.spec.blocks, strict=False))
-        if ours.attention is not None and theirs.attention is None
-    }
+    blocks = zip(reference.spec.blocks, session.spec.blocks, strict=False)
+    numbered_anew = {layer for layer, (ours, theirs) in enumerate(blocks) if unread(ours, theirs)}
     return [
         site
         for site, step in reference.steps.items()
         if site in session.offers
         and not step.equation.on_request
-        and not (step.layer in unread and isinstance(step.record, Norm))
+        and not (step.layer in numbered_anew and isinstance(step.record, Norm))
     ]
 
 

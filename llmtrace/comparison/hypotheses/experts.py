@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 from attrs import evolve
 
 from llmtrace.comparison.case import Case, Hypothesis
@@ -47,6 +48,15 @@ def _correction(case: Case) -> Iterator[tuple[str, Array]]:
         yield "the correction of the choice is missing", _with(case, evolve(moe, correction=False))
 
 
+def _choice(case: Case) -> Iterator[tuple[str, Array]]:
+    if (moe := _moe(case)) is None:
+        return
+    order, count = _with(case, evolve(moe, choices=moe.experts)), moe.choices
+    yield "the experts of the least scores are chosen", order[:, ::-1][:, :count]
+    yield "the expert of the best score is passed over", order[:, 1 : count + 1]
+    yield "the chosen experts stand by number, not best first", np.sort(order[:, :count], axis=-1)
+
+
 def _moe(case: Case) -> Moe | None:
     return case.step.record if isinstance(case.step.record, Moe) else None
 
@@ -57,6 +67,7 @@ def _with(case: Case, changed: Moe) -> Array:
 
 ROWS = (
     Hypothesis("scoring-of-experts", SITES, _weighing),
+    Hypothesis("choice-of-experts", ("mlp.expert_index",), _choice),
     Hypothesis("factor-of-experts", SITES, _scale),
     Hypothesis("shared-expert", SITES, _shared),
     Hypothesis("correction-of-experts", SITES, _correction),

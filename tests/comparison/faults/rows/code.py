@@ -222,6 +222,12 @@ def _least(original: Any, x: torch.Tensor) -> Any:
     return logits, values / values.sum(-1, keepdim=True), chosen
 
 
+def _after(original: Any, x: torch.Tensor) -> Any:
+    logits, _, _ = original(x)
+    values, chosen = (each[:, 1:] for each in torch.softmax(logits.float(), -1).topk(3))
+    return logits, values / values.sum(-1, keepdim=True), chosen
+
+
 def _unscaled(model: Any) -> None:
     model.base_model.embed_tokens.embed_scale.fill_(1.0)
 
@@ -284,6 +290,7 @@ ROWS = (
     Fault("epsilon of no published model", "granite", ("blocks.0.ln1.out",), ("epsilon 3e-05", "fitted"), code=_eps("layernorm", 3e-5)),
     Fault("experts weighed before they are chosen", "mixtral", ("blocks.0.mlp.router_weights", "blocks.0.mlp.out"), ("softmax", "as they are"), code=_router(_whole)),
     Fault("experts weighed by sigmoid", "mixtral", ("blocks.0.mlp.router_weights", "blocks.0.mlp.out"), ("sigmoid",), code=_router(_sigmoid)),
+    Fault("the best expert passed over", "mixtral", ("blocks.0.mlp.expert_index",), ("passed over",), code=_router(_after)),
     Fault("the worst experts chosen", "mixtral", ("blocks.0.mlp.expert_index",), ("least",), code=_router(_least)),
     Fault("scale of the embedding missing", "gemma2", ("embed",), ("times 1 instead of 8",), code=_unscaled),
     Fault("bias of k not added", "qwen2", ("blocks.0.attn.k",), ("bias", "b_k", "not added"), code=_bias_not_added),
