@@ -187,7 +187,9 @@ def distance(found: Array, expected: Array, axis: int = 0) -> tuple[float, float
     return measured(found, expected, axis)[:2]
 
 
-@np.errstate(divide="ignore", invalid="ignore", over="ignore")  # a value that is not finite is infinitely far, not a warning
+@np.errstate(
+    divide="ignore", invalid="ignore", over="ignore"
+)  # a value that is not finite is infinitely far, not a warning
 def measured(found: Array, expected: Array, axis: int = 0) -> tuple[float, float, int | None]:
     """`distance`, and the token where it is largest, the first of equals; None for unlike masks or shapes, or no tokens."""
     if found.shape != expected.shape:

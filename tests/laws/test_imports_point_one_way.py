@@ -10,7 +10,7 @@ ORDER = [
     {"errors", "fingerprint", "safetensors_header"},
     {"spec", "gguf_header"},
     {"schema", "gguf_split"},
-    {"selection"},
+    {"selection", "dataflow"},
     {"signals"},
     {"edits"},
     {"known"},

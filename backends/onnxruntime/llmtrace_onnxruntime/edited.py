@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 from attrs import frozen
 
+from llmtrace.dataflow.forms import Form, held_by, shown
+from llmtrace.dataflow.graph import Flow
 from llmtrace.edits import Change
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step
-from llmtrace_onnxruntime.forms import Form, held_by, shown
-from llmtrace_onnxruntime.graph import Flow
 from llmtrace_onnxruntime.running import Runner
 
 WHERE, VALUE, WAS = "/where", "/patch", "/was"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from llmtrace.dataflow.constants import Source
+from llmtrace.dataflow.forms import Biased, Choices, Form, Heads, Part, Scores
+from llmtrace.dataflow.graph import Graph
+from llmtrace.dataflow.reading.model import ReadModel
+from llmtrace.dataflow.segments import MOVES
 from llmtrace.protocol import Gap, Offer
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step, steps
 from llmtrace.spec import GatedMlp, Mlp, Moe, Norm
 from llmtrace.trace import CAPTURED, Provenance
-from llmtrace_onnxruntime.constants import Source
-from llmtrace_onnxruntime.forms import Biased, Choices, Form, Heads, Part, Scores
-from llmtrace_onnxruntime.graph import Graph
-from llmtrace_onnxruntime.reading.model import ReadModel
-from llmtrace_onnxruntime.segments import MOVES
 
 COARSER = ("bfloat16", "float16", "float32", "float64", "int32", "int64")
 """Types, the coarsest first."""

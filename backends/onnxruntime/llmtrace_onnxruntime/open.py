@@ -9,37 +9,37 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from llmtrace.dataflow.constants import Constants
+from llmtrace.dataflow.forms import shown
+from llmtrace.dataflow.locating.locate import locate
+from llmtrace.dataflow.pieces import Pieces, constants_of
+from llmtrace.dataflow.proof import proven
+from llmtrace.dataflow.reading.model import read_model
+from llmtrace.dataflow.reading.reader import Reader
+from llmtrace.dataflow.values import beneath, values
+from llmtrace.dataflow.weights import stored
 from llmtrace.errors import BackendError, ModelOpenError, UnsupportedModelError
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import steps
 from llmtrace.spec import ModelSpec
 from llmtrace.trace import ModelInfo
-from llmtrace_onnxruntime.constants import Constants
 from llmtrace_onnxruntime.cut import whole
 from llmtrace_onnxruntime.edited import Editor
 from llmtrace_onnxruntime.embedded import file_of
-from llmtrace_onnxruntime.forms import shown
 from llmtrace_onnxruntime.fusions import inside, unfused
-from llmtrace_onnxruntime.graph import read_graph
 from llmtrace_onnxruntime.inputs import inputs_of
 from llmtrace_onnxruntime.integers import OPERANDS
-from llmtrace_onnxruntime.locate import locate
 from llmtrace_onnxruntime.offers import notes, offers, precisions
 from llmtrace_onnxruntime.optimised import joined, widened
 from llmtrace_onnxruntime.optimised import notes as rounding_notes
 from llmtrace_onnxruntime.options import OnnxRuntimeOptions
-from llmtrace_onnxruntime.pieces import Pieces, constants_of
-from llmtrace_onnxruntime.proof import proven
 from llmtrace_onnxruntime.proto import load
-from llmtrace_onnxruntime.reading.model import read_model
-from llmtrace_onnxruntime.reading.reader import Reader
 from llmtrace_onnxruntime.running import Runner
 from llmtrace_onnxruntime.session import OnnxRuntimeSession
 from llmtrace_onnxruntime.spelling import spelled
 from llmtrace_onnxruntime.sums import name_sums, parted
 from llmtrace_onnxruntime.tokenizer import open_tokenizer
-from llmtrace_onnxruntime.values import beneath, values
-from llmtrace_onnxruntime.weights import stored
+from llmtrace_onnxruntime.vertices import read_graph
 
 PROBE = 13
 """Tokens of the probe's prompt: as many as no model has heads or channels of."""

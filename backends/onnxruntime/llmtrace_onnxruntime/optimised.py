@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 import onnx
 from onnx import TensorProto
 
-from llmtrace_onnxruntime.constants import OPERANDS, WHOLE
+from llmtrace.dataflow.reading.model import ReadModel
+from llmtrace.dataflow.unpacking import OPERANDS, WHOLE
 from llmtrace_onnxruntime.flow import Flow, attribute
 from llmtrace_onnxruntime.fusions import WIDENS
 from llmtrace_onnxruntime.options import OnnxRuntimeOptions
-from llmtrace_onnxruntime.reading.model import ReadModel
 
 JOINING = ("extended", "all")
 """Levels of optimisation that join."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
+from llmtrace.dataflow.forms import held_by, shown
+from llmtrace.dataflow.reading.model import ReadModel
+from llmtrace.dataflow.weights import SourcedWeights
 from llmtrace.protocol import Gap, Observer, Offer, Request
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import stage_of, steps
@@ -11,12 +14,9 @@ from llmtrace.spec import ModelSpec
 from llmtrace.tokens import Tokenizer
 from llmtrace.trace import ModelInfo
 from llmtrace_onnxruntime.edited import Editor
-from llmtrace_onnxruntime.forms import held_by, shown
 from llmtrace_onnxruntime.inputs import Inputs
 from llmtrace_onnxruntime.offers import gaps
-from llmtrace_onnxruntime.reading.model import ReadModel
 from llmtrace_onnxruntime.running import Runner
-from llmtrace_onnxruntime.weights import SourcedWeights
 
 MIB = 1 << 20
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import onnx
 
-from llmtrace_onnxruntime.segments import PRODUCTS
+from llmtrace.dataflow.segments import PRODUCTS
 
 SKIP_NORMS: Mapping[str, int] = {"SkipLayerNormalization": 4, "SkipSimplifiedLayerNormalization": 3}
 """Operators that are a sum and its norm, to the place of the optional bias of the sum."""

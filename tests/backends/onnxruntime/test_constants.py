@@ -10,13 +10,12 @@ onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 pytest.importorskip("llmtrace_onnxruntime")
 
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
+from llmtrace.dataflow.constants import bias, matrix, table
+from llmtrace.dataflow.graph import Vertex
+from llmtrace.dataflow.segments import Line
 from llmtrace.errors import UnsupportedModelError
-from llmtrace_onnxruntime.constants import Constants, Source, bias, matrix, table
-from llmtrace_onnxruntime.graph import Graph, Vertex, read_graph
-from llmtrace_onnxruntime.segments import Line
-from llmtrace_onnxruntime.weights import SourcedWeights, stored
 
 RANDOM = np.random.default_rng(0)
 
@@ -162,69 +161,3 @@ def test_a_table_of_another_shape_is_refused(shape, axis):
     node = helper.make_node("Gather", ["t", "x"], ["y"], axis=axis)
     with pytest.raises(UnsupportedModelError, match=r"table of the embedding has the shape \[5, 4"):
         table(vertex_of(node), {"t": np.zeros(shape, np.float32)}).read()
-
-
-# -- constants by name
-
-
-def graph():
-    nodes = [
-        helper.make_node("Transpose", ["w"], ["turned"]),
-        helper.make_node("MatMul", ["x", "turned"], ["y"]),
-    ]
-    held = [numpy_helper.from_array(np.arange(6, dtype=np.float16).reshape(2, 3), "w")]
-    value = helper.make_tensor_value_info
-    made = helper.make_graph(
-        nodes, "graph", [value("x", TensorProto.FLOAT16, [None, 3])], [value("y", TensorProto.FLOAT16, None)], held
-    )
-    return read_graph(helper.make_model(made), {"w": (2, 3)})
-
-
-def test_constants_are_read_where_they_stand_and_computed_where_they_do_not():
-    asked = []
-
-    def compute(names):
-        asked.append(tuple(names))
-        return {"turned": np.ones((3, 2))}
-
-    held = {"w": np.zeros((2, 3))}
-    constants = Constants(graph(), held, compute)
-    assert constants["w"] is held["w"]
-    assert not asked
-    assert constants["turned"].shape == (3, 2)
-    assert asked == [("turned",)]
-    assert set(constants) == {"w", "turned"}
-    assert len(constants) == 2
-    assert "x" not in constants
-    with pytest.raises(KeyError):
-        constants["y"]
-
-
-def test_weights_are_read_only_and_known_by_the_type_that_the_file_has():
-    array = np.arange(6.0)
-    sources = {"a": Source("turned", lambda: array), "b": Source("w", lambda: array, packed="int4")}
-    weights = SourcedWeights(sources)
-    assert list(weights) == ["a", "b"]
-    assert len(weights) == 2
-    assert "c" not in weights
-    with pytest.raises(ValueError, match="read-only"):
-        weights["a"][0] = 1
-    assert array.flags.writeable
-    assert stored(sources, graph(), {"w": "float16"}) == {"a": "float16", "b": "int4"}
-
-
-def test_a_source_that_is_changed_leaves_the_first_as_it_was():
-    source = Source("w", lambda: np.arange(4.0), "int4", "q8_0")
-    halved = source.then(lambda array: array[:2])
-    assert halved.read().tolist() == [0, 1]
-    assert source.read().tolist() == [0, 1, 2, 3]
-    assert (halved.constant, halved.packed, halved.operands) == ("w", "int4", "q8_0")
-
-
-def test_no_weight_is_looked_at_before_it_is_asked_for():
-    def broken(_names):
-        raise AssertionError
-
-    vertex = Vertex(0, "MatMulNBits", "", ("x", "b", "s"), ("y",), {"block_size": 32, "K": 32, "N": 1})
-    constants = Constants(Graph([vertex], ["b", "s"], {}, ["x"]), {}, broken)
-    assert matrix(Line(vertex, "x", "y"), constants).packed == "int4"

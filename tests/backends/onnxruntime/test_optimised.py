@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from llmtrace.dataflow.unpacking import OPERANDS
 from llmtrace.schema.blocks import rounded_to
-from llmtrace_onnxruntime.constants import OPERANDS
 from llmtrace_onnxruntime.optimised import joined
 from llmtrace_onnxruntime.options import LEVELS, OnnxRuntimeOptions
 

@@ -13,13 +13,13 @@ pytest.importorskip("llmtrace_onnxruntime")
 
 from attrs import evolve
 
+from llmtrace.dataflow.proof import proven
+from llmtrace.dataflow.reading.model import ReadModel
+from llmtrace.dataflow.weights import SourcedWeights
 from llmtrace.errors import UnsupportedModelError
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.steps import steps
 from llmtrace.schema.verify import verify
-from llmtrace_onnxruntime.proof import proven
-from llmtrace_onnxruntime.reading.model import ReadModel
-from llmtrace_onnxruntime.weights import SourcedWeights
 from tests.backends.onnxruntime.opening import open_graph, write
 from tests.backends.onnxruntime.test_session import run
 from tests.backends.onnxruntime.test_writing_features import FEATURES

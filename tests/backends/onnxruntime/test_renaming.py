@@ -12,9 +12,9 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("llmtrace_onnxruntime")
 
+from llmtrace.dataflow.forms import Biased
 from llmtrace.families import spec_of
 from llmtrace.testing.tiny import TINY
-from llmtrace_onnxruntime.forms import Biased
 from tests.backends.onnxruntime.opening import open_graph, same, signals, unequal, write
 from tests.backends.onnxruntime.written import TOKENS, drawn
 

@@ -81,9 +81,9 @@ def test_padding_that_hides_tokens_of_the_prompt_is_no_attention_that_is_known(w
 
 def test_one_that_turns_q_and_k_itself_is_refused_by_its_name():
     """No kernel of a CPU does that, so a graph with it is not even run."""
-    from llmtrace_onnxruntime.graph import Vertex
-    from llmtrace_onnxruntime.reading.fused import _counts
-    from llmtrace_onnxruntime.reading.reader import Unreadable
+    from llmtrace.dataflow.graph import Vertex
+    from llmtrace.dataflow.reading.fused import _counts
+    from llmtrace.dataflow.reading.reader import Unreadable
 
     node = helper.make_node("Attention", ["x", "W"], ["y"], num_heads=2, do_rotary=1)
     with pytest.raises(Unreadable, match=r"com\.microsoft\.Attention turns q and k itself"):

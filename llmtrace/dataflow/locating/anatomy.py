@@ -1,0 +1,260 @@
+"""What was found in a graph, as values and vertices of it: no numbers yet. **Cell**: one branch of a block."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from attrs import frozen
+
+from llmtrace.dataflow.graph import Vertex
+from llmtrace.dataflow.segments import Line, Segment
+
+
+@frozen(eq=False)
+class Projection:
+    """The way of q, k or v, from its line to where heads meet."""
+
+    line: Line
+    begins: str
+    """What the line makes, after a factor on it."""
+    split: str
+    """That, re-arranged into heads; of a line that makes several, the part that is this one's."""
+    clip: Segment | None
+    norm: Segment | None
+    """A norm of q or k."""
+    turn: Segment | None
+    """The rotary embedding."""
+    turned: str
+    """After both: `rot_q`, `rot_k`; of v, what is mixed, before heads are repeated."""
+    meets: str
+    """What the product, the mixture or a fused vertex reads."""
+    late: bool = False
+    """The norm comes after the rotary embedding."""
+
+
+@frozen(eq=False)
+class Core:
+    """Where heads look at each other."""
+
+    vertex: Vertex
+    """The softmax, or a vertex that does it all."""
+    scores: str
+    """What enters the softmax; empty where one vertex does it all."""
+    pattern: str
+    z: str
+    """The mixture."""
+    computed: str = ""
+    """The scores in the type that they were computed in: it says how they are rounded."""
+
+    @property
+    def fused(self) -> bool:
+        """Whether one vertex does it all."""
+        return not self.pattern
+
+
+@frozen(eq=False)
+class Tail:
+    """From a branch's last line to what it adds to the stream."""
+
+    line: Line
+    post: Segment | None
+    scales: tuple[Segment, ...]
+    ends: str
+    """The contribution."""
+
+
+@frozen(eq=False)
+class GateCell:
+    """What multiplies the mixture."""
+
+    line: Line
+    enters: str
+    """What its activation reads; where there is none, what multiplies."""
+    factor: str
+    """What its activation makes."""
+    product: Segment
+
+
+@frozen(eq=False)
+class AttentionCell:
+    """An attention branch."""
+
+    norm: Segment | None
+    """Between the stream and what q, k and v read."""
+    reads: str
+    """What q, k and v read."""
+    q: Projection
+    k: Projection
+    v: Projection
+    core: Core
+    z_norm: Segment | None
+    gate: GateCell | None
+    tail: Tail
+
+
+@frozen(eq=False)
+class MlpCell:
+    """A plain or gated MLP."""
+
+    norm: Segment | None
+    reads: str
+    lines: tuple[Line, ...]
+    """One (plain, or both halves in one), or two."""
+    halves: tuple[str, ...]
+    """What enters the activation, and the linear half where there is one; in no order."""
+    post: str
+    """What the last line reads."""
+    tail: Tail
+
+
+@frozen(eq=False)
+class ExpertLine:
+    """A product with the matrices of experts, and their biases."""
+
+    product: Vertex
+    place: int
+    """Which of the product's two factors the matrices are."""
+    gather: Vertex | None
+    """What looks up the matrices of the experts that were chosen; None where every expert computes every token."""
+    reads: str
+    """The content that is multiplied."""
+    makes: str
+    """With the bias."""
+    bias: str = ""
+    """A constant, a row for each expert; empty where there is none."""
+
+
+@frozen(eq=False)
+class Routing:
+    """From a router's logits to the experts that are chosen, and their weights."""
+
+    line: Line
+    choice: Vertex
+    """What picks the largest."""
+    ranked: str
+    """What it picks them of."""
+    best: str
+    """The largest."""
+    index: str
+    """Where they were: the experts."""
+    weights: str
+    """What the outputs of the chosen experts are multiplied by."""
+    passes: tuple[str, ...]
+    """What stands between the logits and what is picked from: the coarsest of them decides how well experts are told apart."""
+
+
+@frozen(eq=False)
+class SharedCell:
+    """An expert that every token takes."""
+
+    mlp: MlpCell
+    mix: Line | None
+    """The line of the factor that multiplies its output, where there is one."""
+    factor: str
+    ends: str
+    """What it adds to the others."""
+
+
+@frozen(eq=False)
+class Ending:
+    """From a branch's own output to what it adds to the stream."""
+
+    post: Segment | None
+    scales: tuple[Segment, ...]
+    ends: str
+    """The contribution."""
+
+
+@frozen(eq=False)
+class MoeCell:
+    """A mixture of experts."""
+
+    norm: Segment | None
+    reads: str
+    routing: Routing
+    lines: tuple[ExpertLine, ...]
+    """One (both halves in one), or two."""
+    halves: tuple[str, ...]
+    """What enters the activation, and the linear half; in no order."""
+    post: str
+    """What the last line reads."""
+    down: ExpertLine
+    shared: SharedCell | None
+    out: str
+    tail: Ending
+
+
+@frozen(eq=False)
+class MoeOperatorCell:
+    """A mixture of experts of which one vertex does all but the router's line."""
+
+    norm: Segment | None
+    reads: str
+    line: Line
+    """The router's."""
+    vertex: Vertex
+    rows: str
+    """What the vertex reads of the stream."""
+    logits: str
+    """What it reads of the router."""
+    makes: str
+    scales: tuple[Segment, ...]
+    """Of the experts' sum, before a shared expert's output is added."""
+    shared: SharedCell | None
+    out: str
+    tail: Ending
+
+
+@frozen(eq=False)
+class Opaque:
+    """A branch of which only what it adds is known."""
+
+    name: str
+    """`attn` or `mlp`."""
+    reads: str
+    ends: str
+    """What it adds to the stream."""
+    why: str
+    """Why no more is known."""
+
+
+Cell: TypeAlias = AttentionCell | MlpCell | MoeCell | MoeOperatorCell | Opaque
+
+
+@frozen(eq=False)
+class BlockCell:
+    """One block, and the stream around it."""
+
+    pre: str
+    mid: str
+    """Empty where there is none."""
+    post: str
+    cells: tuple[Cell, ...]
+    """In the order in which they add to the stream."""
+    scales: tuple[Segment, ...] = ()
+    """Of the stream, at the block's end."""
+
+
+@frozen(eq=False)
+class Anatomy:
+    """The whole decoder."""
+
+    look_up: Vertex
+    """Where tokens become rows of a table."""
+    row: str
+    """Such a row."""
+    before: tuple[Segment, ...]
+    """Between the row and what enters the stream: scales, a norm."""
+    embed: str
+    """What enters the stream."""
+    pos_embed: str
+    """Empty where there is none."""
+    blocks: tuple[BlockCell, ...]
+    ln_final: Segment | None
+    head: Line
+    """The unembedding."""
+    after: tuple[Segment, ...]
+    """Between the unembedding and the logits: scales, a cap."""
+    logits: str
+    sliced: bool
+    """Whether the graph keeps the last position only."""

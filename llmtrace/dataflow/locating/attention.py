@@ -1,0 +1,259 @@
+"""An attention branch, from the stream to what it adds: found from the place where heads look at each other outwards.
+
+What does not fit is an `Opaque` cell, with the reason: its contribution is known, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from llmtrace.dataflow.graph import Flow, Vertex
+from llmtrace.dataflow.locating.anatomy import AttentionCell, Cell, Core, Ending, GateCell, Opaque, Projection, Tail
+from llmtrace.dataflow.segments import Line, Segment, line, line_of, moved_from, segments, with_bias
+
+MIXING = frozenset(["MatMul", "FusedMatMul", "TransposeMatMul", "Einsum", "Gemm"])
+"""Operators that multiply content by content."""
+FUSED = frozenset({"GroupQueryAttention", "MultiHeadAttention", "Attention"})
+"""Operators that are attention."""
+
+
+@frozen(eq=False)
+class Meeting:
+    """Where heads look at each other, and what comes together there."""
+
+    core: Core
+    operands: tuple[str, str, str]
+    """What stands for q, k and v; the last two are empty where one value holds all three."""
+
+
+class Misfit(Exception):  # noqa: N818  (no error of the user: it becomes an `Opaque` cell)
+    """Why a branch is none of the known kind."""
+
+
+def cores(flow: Flow, first: str, last: str) -> list[Meeting]:
+    """The places between two values where heads look at each other."""
+    found: list[Meeting] = []
+    for vertex in flow.between(first, last):
+        if vertex.op in FUSED:
+            reads = (vertex.reading(0), vertex.reading(1), vertex.reading(2))
+            found.append(Meeting(Core(vertex, "", "", vertex.makes[0]), reads))
+        elif vertex.op == "Softmax" and (product := _product(flow, vertex.reads[0])) is not None:
+            mixed = _mixture(flow, vertex, last)
+            if mixed is not None:
+                q, k = flow.reads(product)
+                scores = _before_sinks(flow, vertex.reads[0])
+                pattern = vertex.makes[0] if scores is None else _without_sinks(flow, vertex.makes[0])
+                entering = scores or vertex.reads[0]
+                core = Core(vertex, entering, pattern, mixed[0].makes[0], _as_computed(flow, entering))
+                found.append(Meeting(core, (q, k, mixed[1])))
+    return found
+
+
+def _before_sinks(flow: Flow, name: str) -> str | None:
+    """The scores to which a column that no token has is appended before the softmax; None where nothing is appended."""
+    while (vertex := flow.graph.maker.get(name)) is not None and vertex.op in ("Cast", "Identity", "Sub", "Concat"):
+        content = _rests_on(flow, vertex)
+        if len(content) != 1:
+            return None
+        (name,) = content
+        if vertex.op == "Concat":
+            return name if len(vertex.reads) == 2 else None
+    return None
+
+
+def _as_computed(flow: Flow, name: str) -> str:
+    """A value in the type that it was computed in: graphs in half precision widen scores for the softmax."""
+    while (
+        (vertex := flow.graph.maker.get(name)) is not None
+        and vertex.op in ("Cast", "Identity")
+        and vertex.reads[0] in flow
+    ):
+        name = vertex.reads[0]
+    return name
+
+
+def _without_sinks(flow: Flow, name: str) -> str:
+    """The pattern without that column."""
+    while len(readers := flow.graph.readers.get(name, [])) == 1 and readers[0].op in (
+        "Cast",
+        "Identity",
+        "Slice",
+        "Split",
+    ):
+        name = readers[0].makes[0]
+        if readers[0].op in ("Slice", "Split"):
+            break
+    return name
+
+
+def _rests_on(flow: Flow, vertex: Vertex) -> set[str]:
+    """The content that a vertex reads; a largest number of it, taken off so that nothing overflows, is the same."""
+    found = set(flow.reads(vertex))
+    for name in list(found):
+        maker = flow.graph.maker.get(name)
+        if maker is not None and maker.op == "ReduceMax" and maker.reads[0] in found:
+            found.discard(name)
+    return found
+
+
+def _product(flow: Flow, name: str) -> Vertex | None:
+    """Back from what enters a softmax, through masks, scales and caps, to the product of two values; None where there is none."""
+    seen = 0
+    while (vertex := flow.graph.maker.get(name)) is not None and seen < 40:
+        content = _rests_on(flow, vertex)
+        if len(content) == 2 and vertex.op in MIXING:
+            return vertex
+        if len(content) != 1:
+            return None
+        (name,) = content
+        seen += 1
+    return None
+
+
+def _mixture(flow: Flow, softmax: Vertex, last: str) -> tuple[Vertex, str] | None:
+    """The product of the pattern and of values, and the values."""
+    pattern = softmax.makes[0]
+    for vertex in flow.between(pattern, last):
+        if vertex.op in MIXING:
+            others = [name for name in flow.reads(vertex) if not flow.follows(name, pattern)]
+            return (vertex, others[0]) if len(others) == 1 else None
+    return None
+
+
+def attention_cell(flow: Flow, point: str, branch: str, meeting: Meeting) -> Cell:
+    """The parts of a branch that adds `branch` to the stream at `point`."""
+    try:
+        return _cell(flow, point, branch, meeting)
+    except Misfit as misfit:
+        return Opaque("attn", point, branch, str(misfit))
+
+
+def _cell(flow: Flow, point: str, branch: str, meeting: Meeting) -> AttentionCell:
+    q, k, v = (_projection(flow, point, operand, meeting) for operand in _operands(meeting))
+    reads = {moved_from(flow, each.line.reads) for each in (q, k, v)}
+    if len(reads) > 1:
+        raise Misfit("q, k and v are made of different values")
+    (read,) = reads
+    norm = _norm(segments(flow, point, read), "before q, k and v")
+    z_norm, gate, tail = _tail(flow, point, read, meeting.core.z, branch)
+    return AttentionCell(norm, read, q, k, v, meeting.core, z_norm, gate, tail)
+
+
+def _operands(meeting: Meeting) -> tuple[str, str, str]:
+    q, k, v = meeting.operands
+    return (q, k or q, v or q)
+
+
+def _projection(flow: Flow, point: str, operand: str, meeting: Meeting) -> Projection:
+    """One of the three ways."""
+    one = _line(flow, point, operand)
+    way = list(segments(flow, one.makes, operand))
+    begins = one.makes
+    while way and way[0].kind == "scale":  # OPT scales q as soon as it is made
+        begins = way.pop(0).last
+    clip = norm = turn = None
+    late = False
+    split, turned = begins, ""
+    for segment in way:
+        if segment.kind == "move":
+            if not turned:
+                split = segment.last
+        elif segment.kind == "norm" and norm is None:
+            norm, turned, late = segment, segment.last, turn is not None
+        elif segment.kind == "rotary" and turn is None:
+            turn, turned = segment, segment.last
+        elif segment.kind == "point" and not turned and clip is None and segment.ops <= {"Clip", "Min", "Max"}:
+            clip, split = segment, segment.last
+        elif segment.kind == "scale":
+            if not turned:
+                turned = segment.first
+        else:
+            raise Misfit(f"{_shown(segment)} stands between a projection and where heads meet")
+    return Projection(one, begins, split, clip, norm, turn, turned if norm or turn else split, operand, late)
+
+
+def _line(flow: Flow, point: str, operand: str) -> Line:
+    """The nearest line before an operand."""
+    waiting, seen, found = [operand], set[str](), dict[int, Line]()
+    while waiting:
+        name = waiting.pop()
+        vertex = flow.graph.maker.get(name)
+        if name in seen or vertex is None or name == point or not flow.follows(name, point):
+            continue
+        seen.add(name)
+        one = line(flow, vertex)
+        if one is not None:
+            found[vertex.index] = one
+        else:
+            waiting += flow.reads(vertex)
+    if len(found) != 1:
+        raise Misfit(f"{len(found)} matrices stand right before where heads meet, and not one")
+    return with_bias(flow, next(iter(found.values())))
+
+
+def _norm(way: Sequence[Segment], where: str) -> Segment | None:
+    """The norm of a way that is nothing else."""
+    kept = [one for one in way if one.kind != "move"]
+    if not kept:
+        return None
+    if len(kept) > 1 or kept[0].kind != "norm":
+        raise Misfit(f"{_shown(kept[0])} stands {where}")
+    return kept[0]
+
+
+def _tail(flow: Flow, point: str, read: str, z: str, branch: str) -> tuple[Segment | None, GateCell | None, Tail]:
+    """From the mixture to what is added: a norm and a gate of z, the line, what comes after it."""
+    way = segments(flow, z, branch)
+    place = next((place for place, one in enumerate(way) if one.kind == "line"), None)
+    if place is None:
+        raise Misfit("no matrix stands after the mixture")
+    z_norm = gate = None
+    for one in way[:place]:
+        if one.kind == "norm" and z_norm is None and gate is None:
+            z_norm = one
+        elif one.kind == "gate" and gate is None:
+            gate = _gate(flow, point, read, one)
+        elif one.kind != "move":
+            raise Misfit(f"{_shown(one)} stands between the mixture and the last matrix")
+    return z_norm, gate, tail(flow, way[place:])
+
+
+def _gate(flow: Flow, point: str, read: str, product: Segment) -> GateCell:
+    """A product of the mixture with what one matrix and an activation make of the stream."""
+    (factor,) = (name for name in flow.reads(product.vertices[0]) if name != product.first)
+    one = _line(flow, point, factor)
+    if moved_from(flow, one.reads) != read:
+        raise Misfit("what gates the mixture is made of something else than q, k and v")
+    way = segments(flow, one.makes, factor)
+    kept = [each for each in way if each.kind != "move"]
+    if any(each.kind not in ("point", "scale", "add") for each in kept):
+        raise Misfit(
+            f"{_shown(next(each for each in kept if each.kind not in ('point', 'scale', 'add')))} makes what gates the mixture"
+        )
+    return GateCell(one, kept[0].first if kept else factor, kept[-1].last if kept else factor, product)
+
+
+def tail(flow: Flow, way: Sequence[Segment]) -> Tail:
+    """From a branch's last line on."""
+    found = ending(way[1:], way[-1].last)
+    return Tail(line_of(flow, way[0]), found.post, found.scales, found.ends)
+
+
+def ending(way: Sequence[Segment], ends: str) -> Ending:
+    """From a branch's own output on."""
+    post, scales = None, []
+    for one in way:
+        if one.kind == "norm" and post is None:
+            post = one
+        elif one.kind == "scale":
+            scales.append(one)
+        elif one.kind != "move":
+            raise Misfit(f"{_shown(one)} stands after the last matrix")
+    return Ending(post, tuple(scales), ends)
+
+
+def _shown(one: Segment) -> str:
+    """A segment, for people."""
+    return " → ".join(vertex.op for vertex in one.vertices[:6]) + (" …" if len(one.vertices) > 6 else "")

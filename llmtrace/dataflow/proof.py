@@ -1,0 +1,102 @@
+"""What was read, held to the equations: each signal that was found must follow from the others on a prompt, or the part is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import evolve
+
+from llmtrace.dataflow.reading.model import MIXER, ReadModel
+from llmtrace.dataflow.weights import SourcedWeights
+from llmtrace.errors import UnsupportedModelError
+from llmtrace.schema.evaluate import Equations
+from llmtrace.schema.precision import Precision
+from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import layer_of
+from llmtrace.schema.verify import LocalError, verify
+from llmtrace.spec import Block, Branch, Mixer, ModelSpec
+
+
+def proven(read: ReadModel, signals: Mapping[str, Array], precision: Mapping[str, Precision]) -> ReadModel:
+    """The model without the branches of which an equation does not hold on captured signals.
+
+    Raises `UnsupportedModelError` where one does not hold at the ends of the stream or between blocks.
+    """
+    while violated := _violated(read, signals, precision):
+        worst = violated[0]
+        found = _branch(read.spec, worst.site)
+        if found is None:
+            raise UnsupportedModelError(
+                f"The graph was read as a decoder in which {worst.site} does not follow from what it is made of: {_said(worst)}. It "
+                "computes something else there."
+            )
+        read = _without(read, *found, _said(worst))
+        old, new = (f"blocks.{found[0]}.{name}_out" for name in (found[1], MIXER))
+        signals = {_renamed(site, old, new): array for site, array in signals.items()}
+        precision = {_renamed(site, old, new): each for site, each in precision.items()}
+    return read
+
+
+def _violated(read: ReadModel, signals: Mapping[str, Array], precision: Mapping[str, Precision]) -> list[LocalError]:
+    known = {name: array for name, array in signals.items() if name in read.places or name in ("tokens", "positions")}
+    equations = Equations(read.spec, SourcedWeights(read.weights))
+    return [error for error in verify(equations, known, precision) if error.status == "violated"]
+
+
+def _said(error: LocalError) -> str:
+    if error.reason:
+        return f"{error.site} {error.reason}"
+    return f"{error.site} is off by {error.relative_error:.2g}, and rounding explains {error.tolerance or 0.0:.2g}"
+
+
+def _branch(spec: ModelSpec, site: str) -> tuple[int, str] | None:
+    """The layer and the name of the branch that a site belongs to, if the spec claims to know that branch."""
+    layer = layer_of(site)
+    if layer is None:
+        return None
+    part = site.split(".")[2]
+    for branch in spec.blocks[layer].branches:
+        own = part in (branch.name, f"{branch.name}_post", f"{branch.name}_out")
+        if (own or branch.reads == f"{part}.out") and not isinstance(branch.module, Mixer):
+            return layer, branch.name
+    return None
+
+
+def _without(read: ReadModel, layer: int, name: str, why: str) -> ReadModel:
+    """One branch made opaque; norms that nothing reads any more go with it."""
+    at = f"blocks.{layer}."
+    block = read.spec.blocks[layer]
+    if any(branch.name == MIXER for branch in block.branches):
+        raise UnsupportedModelError(
+            f"Of two branches of blocks.{layer} only the sums are known: {why}. Then nothing can be said of it."
+        )
+    branches = tuple(_opaque(block, branch) if branch.name == name else branch for branch in block.branches)
+    norms = tuple(norm for norm in block.norms if any(branch.reads == f"{norm.name}.out" for branch in branches))
+    gone = {f"{at}{name}.", f"{at}{name}_post."} | {f"{at}{norm.name}." for norm in block.norms if norm not in norms}
+
+    def kept(names: Mapping[str, object]) -> set[str]:
+        return {each for each in names if not each.startswith(tuple(gone))}
+
+    places, weights = kept(read.places), kept(read.weights)
+    blocks = list(read.spec.blocks)
+    blocks[layer] = evolve(block, norms=norms, branches=branches)
+    return evolve(
+        read,
+        spec=evolve(read.spec, blocks=tuple(blocks)),
+        places={
+            _renamed(site, f"{at}{name}_out", f"{at}{MIXER}_out"): read.places[site]
+            for site in read.places
+            if site in places
+        },
+        weights={each: read.weights[each] for each in read.weights if each in weights},
+        why=read.why | {at + MIXER: f"{name}: {why}"},
+    )
+
+
+def _opaque(block: Block, branch: Branch) -> Branch:
+    norm = next((norm for norm in block.norms if branch.reads == f"{norm.name}.out"), None)
+    return Branch(MIXER, norm.reads if norm else branch.reads, Mixer("unread"))
+
+
+def _renamed(site: str, old: str, new: str) -> str:
+    return new if site == old else site

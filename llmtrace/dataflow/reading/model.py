@@ -1,0 +1,215 @@
+"""From the parts of a graph to the spec of the model that runs, the values that hold its signals, and what reads its weights.
+
+A branch that the spec has no words for is a `Mixer`: what it adds to the stream is captured, and no equation is claimed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from attrs import evolve, field, frozen
+
+from llmtrace.dataflow.constants import Source
+from llmtrace.dataflow.forms import Biased, Form, Part, Rows
+from llmtrace.dataflow.identify.ends import find_factor
+from llmtrace.dataflow.identify.measured import Unfit
+from llmtrace.dataflow.locating.anatomy import (
+    Anatomy,
+    AttentionCell,
+    BlockCell,
+    Cell,
+    MlpCell,
+    MoeCell,
+    MoeOperatorCell,
+    Opaque,
+)
+from llmtrace.dataflow.reading.attention import ReadAttention, read_attention
+from llmtrace.dataflow.reading.ends import read_ends
+from llmtrace.dataflow.reading.mlp import ReadMlp, read_mlp
+from llmtrace.dataflow.reading.moe import ReadMoe, read_moe
+from llmtrace.dataflow.reading.moe_operator import read_moe_operator
+from llmtrace.dataflow.reading.norms import read_norm
+from llmtrace.dataflow.reading.reader import Reader, Unreadable
+from llmtrace.dataflow.segments import Segment, moved_from
+from llmtrace.errors import UnsupportedModelError
+from llmtrace.schema.sites import Array
+from llmtrace.spec import Block, Branch, Mixer, ModelSpec, PreNorm
+
+Known: TypeAlias = AttentionCell | MlpCell | MoeCell | MoeOperatorCell
+MIXER = "mixer"
+"""What an opaque branch is called."""
+
+
+@frozen(eq=False)
+class ReadModel:
+    """What a graph is."""
+
+    spec: ModelSpec
+    places: dict[str, tuple[str, Form]]
+    """Site to the value that holds it, and how it lies there."""
+    weights: dict[str, Source]
+    """Weight to where it comes from."""
+    why: dict[str, str] = field(factory=dict)
+    """Beginning of a site's name to the reason why nothing more is known there."""
+
+    def without(
+        self, hidden: Collection[str], sums: Mapping[str, tuple[str, str]], constants: Mapping[str, Array]
+    ) -> ReadModel:
+        """The same, where some values are never handed out: of `sums` a term is, and a constant is added to it; what the others hold is left
+        to the equations.
+        """
+        places = dict(self.places)
+        for site, (name, form) in self.places.items():
+            if name in sums and isinstance(form, Rows | Part):
+                places[site] = (sums[name][0], Biased(form, np.asarray(constants[sums[name][1]]).reshape(-1)))
+            elif name in hidden:
+                del places[site]
+        return evolve(self, places=places)
+
+    def rounding(self, matrices: Mapping[str, str]) -> ReadModel:
+        """The same, where what is multiplied by some constants is rounded: `matrices` says to what."""
+        return evolve(
+            self,
+            weights={
+                name: evolve(source, operands=matrices[source.constant]) if source.constant in matrices else source
+                for name, source in self.weights.items()
+            },
+        )
+
+
+def read_model(reader: Reader, anatomy: Anatomy, family: str, context: int | None) -> ReadModel:
+    """The model that a graph computes. Raises `UnsupportedModelError` where its ends cannot be read."""
+    width = reader.probe[anatomy.embed].size // reader.tokens
+    ends = read_ends(reader, anatomy, width)
+    places: dict[str, tuple[str, Form]] = {"embed": (anatomy.embed, Rows())}
+    if anatomy.pos_embed:
+        places["pos_embed"] = (anatomy.pos_embed, Rows())
+    weights = dict(ends.weights)
+    why: dict[str, str] = {}
+    if ends.positions is not None:
+        left = ends.positions.length - ends.positions.offset
+        context = left if context is None else min(context, left)
+        reader = evolve(reader, context=min(context, reader.context))
+    blocks = []
+    for layer, cell in enumerate(anatomy.blocks):
+        read = _Block(reader, cell, width, f"blocks.{layer}.")
+        blocks.append(read.block())
+        places |= read.places
+        weights |= read.weights
+        why |= read.why
+    if anatomy.ln_final is not None:
+        places["ln_final.out"] = (anatomy.ln_final.last, Rows())
+    places["logits"] = (anatomy.logits, Rows())
+    spec = ModelSpec(
+        family, width, ends.vocab, context, tuple(blocks), ends.ln_final, ends.embed, ends.positions, ends.unembed
+    )
+    return ReadModel(spec, places, weights, why)
+
+
+def _module(reader: Reader, cell: Known) -> ReadAttention | ReadMlp | ReadMoe:
+    """What a branch computes. Raises `Unreadable`."""
+    if isinstance(cell, AttentionCell):
+        return read_attention(reader, cell)
+    if isinstance(cell, MoeCell):
+        return read_moe(reader, cell)
+    return read_moe_operator(reader, cell) if isinstance(cell, MoeOperatorCell) else read_mlp(reader, cell)
+
+
+class _Block:
+    """One block, as it is read."""
+
+    def __init__(self, reader: Reader, cell: BlockCell, width: int, at: str) -> None:
+        self._reader = reader
+        self._cell = cell
+        self._width = width
+        self._at = at
+        self._norms: dict[str, PreNorm] = {}
+        self.places: dict[str, tuple[str, Form]] = {at + "resid_pre": (cell.pre, Rows())}
+        self.weights: dict[str, Source] = {}
+        self.why: dict[str, str] = {}
+
+    def block(self) -> Block:
+        """The record."""
+        cell = self._cell
+        if cell.mid:
+            self.places[self._at + "resid_mid"] = (cell.mid, Rows())
+        self.places[self._at + "resid_post"] = (cell.post, Rows())
+        ordered = sorted(cell.cells, key=lambda each: not isinstance(each, AttentionCell))
+        branches = tuple(self._branch(each) for each in ordered)
+        scale = self._factor(cell.scales, "the stream") if cell.scales else 1.0
+        return Block(tuple(self._norms.values()), branches, scale)
+
+    def _branch(self, cell: Cell) -> Branch:
+        """A branch; an opaque one where it cannot be read."""
+        kept = dict(self.places), dict(self.weights), dict(self._norms)
+        if not isinstance(cell, Opaque):
+            try:
+                return self._read(cell)
+            except Unreadable as why:
+                self.places, self.weights, self._norms = kept
+                name = "attn" if isinstance(cell, AttentionCell) else "mlp"
+                cell = Opaque(name, cell.norm.first if cell.norm else cell.reads, cell.tail.ends, str(why))
+        if self._at + MIXER in self.why:
+            raise UnsupportedModelError(
+                f"Of two branches of {self._at.rstrip('.')} only the sums are known: {self.why[self._at + MIXER]}; {cell.why}. Then "
+                "nothing can be said of it."
+            )
+        self.places[f"{self._at}{MIXER}_out"] = (cell.ends, Rows())
+        self.why[self._at + MIXER] = f"{cell.name}: {cell.why}"
+        return Branch(MIXER, self._stream(cell.reads), Mixer("unread"))
+
+    def _read(self, cell: Known) -> Branch:
+        name = "attn" if isinstance(cell, AttentionCell) else "mlp"
+        reads = self._reads(cell)
+        found = _module(self._reader, cell)
+        for part, place in found.places.items():
+            self.places[f"{self._at}{name}.{part}"] = place
+        for part, read in found.weights.items():
+            self.weights[f"{self._at}{name}.{part}"] = read
+        post = None
+        if cell.tail.post is not None:
+            normed = read_norm(self._reader, cell.tail.post, self._width)
+            post = normed.norm
+            self.places[f"{self._at}{name}_post.out"] = (cell.tail.post.last, Rows())
+            self.weights |= {f"{self._at}{name}_post.{part}": read for part, read in normed.weights.items()}
+        self.places[f"{self._at}{name}_out"] = (cell.tail.ends, Rows())
+        multiplier = self._factor(cell.tail.scales, "a branch") if cell.tail.scales else 1.0
+        return Branch(name, reads, found.module, post, multiplier)
+
+    def _reads(self, cell: Known) -> str:
+        """The site that a branch reads; its norm is read with it."""
+        if cell.norm is None:
+            return self._stream(cell.reads)
+        known = next((norm for last, norm in self._norms.items() if last == cell.norm.last), None)
+        if known is None:
+            name = f"ln{len(self._norms) + 1}"
+            found = read_norm(self._reader, cell.norm, self._width)
+            known = self._norms[cell.norm.last] = PreNorm(name, self._stream(cell.norm.first), found.norm)
+            self.places[f"{self._at}{name}.out"] = (cell.norm.last, Rows())
+            self.weights |= {f"{self._at}{name}.{part}": read for part, read in found.weights.items()}
+        return f"{known.name}.out"
+
+    def _stream(self, value: str) -> str:
+        """The point of the stream that a value is."""
+        return "resid_mid" if self._cell.mid and self._is(value, self._cell.mid) else "resid_pre"
+
+    def _is(self, value: str, point: str) -> bool:
+        return moved_from(self._reader.flow, value) == moved_from(self._reader.flow, point)
+
+    def _factor(self, scales: Sequence[Segment], what: str) -> float:
+        """The one number that some segments multiply by."""
+        first, last = scales[0].first, scales[-1].last
+        vertices = [vertex for one in scales for vertex in one.vertices]
+        found = find_factor(
+            self._reader.rows(first, last),
+            self._width,
+            candidates=self._reader.numbers(vertices),
+            unit=self._reader.unit(first),
+        )
+        if isinstance(found, Unfit):
+            raise (Unreadable if what == "a branch" else UnsupportedModelError)(
+                f"{what} is not multiplied by one number, because {found.why}"
+            )
+        return found
