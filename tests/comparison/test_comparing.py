@@ -123,7 +123,8 @@ def test_weights_are_read_once_for_each_block():
             return super().__getitem__(name)
 
     blocks = [f"blocks.{layer}.mlp.{name}" for layer in range(2) for name in ("W_in", "W_out")]
-    recent = Recent(Counting({name: np.ones(2) for name in ("embed.W_E", *blocks, "unembed.W_U")}))
+    weights = Counting({name: np.ones(2) for name in ("embed.W_E", *blocks, "unembed.W_U")})
+    recent = Recent(weights, room=0)
     first, last = ["embed.W_E", *blocks[:2]], [*blocks[2:], "unembed.W_U"]
     once = [*first, *last]
     assert "blocks.0.mlp.W_in" in recent
@@ -132,6 +133,11 @@ def test_weights_are_read_once_for_each_block():
         for name in (*first, *first, *last, *last):
             assert recent[name].sum() == 2
         assert read == once * prompt
+    read.clear()
+    roomy = Recent(weights, room=3 * np.ones(2).nbytes)
+    for _ in range(2):
+        assert all(roomy[name].sum() == 2 for name in once)
+    assert read == [*first, *last, *last], "what has room is read once"
 
 
 def test_nodes_are_called_as_the_runtime_calls_them():
