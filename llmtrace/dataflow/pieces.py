@@ -16,6 +16,13 @@ from llmtrace.dataflow.graph import LENGTHS, Flow, Vertex
 from llmtrace.schema.sites import Array
 
 
+class RunsParts(Protocol):
+    """What runs parts of a model for prompts of every length."""
+
+    def run(self, given: Mapping[str, Array], wanted: Sequence[str], tokens: int) -> dict[str, Array]:
+        """The wanted values for a prompt of so many tokens, content taken as given. Raises `BackendError` where a part does not run."""
+
+
 class Runs(Protocol):
     """What runs parts of a graph."""
 

@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmtrace.dataflow.constants import Source
-from llmtrace.dataflow.forms import Biased, Choices, Form, Heads, Part, Scores
 from llmtrace.dataflow.graph import Graph
 from llmtrace.dataflow.reading.model import ReadModel
-from llmtrace.dataflow.segments import MOVES
+from llmtrace.dataflow.showing import COARSER, provenance, storage
 from llmtrace.protocol import Gap, Offer
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step, steps
 from llmtrace.spec import GatedMlp, Mlp, Moe, Norm
-from llmtrace.trace import CAPTURED, Provenance
-
-COARSER = ("bfloat16", "float16", "float32", "float64", "int32", "int64")
-"""Types, the coarsest first."""
-POINTWISE = frozenset({"Mul", "Div", "Tanh", "TopK", "GatherElements"})
-"""Operators after which a value is no finer than before."""
 
 
 def precisions(read: ReadModel, probe: Mapping[str, Array], graph: Graph) -> dict[str, Precision]:
@@ -27,7 +20,7 @@ def precisions(read: ReadModel, probe: Mapping[str, Array], graph: Graph) -> dic
     factor to.
     """
     table = steps(read.spec)
-    stored = {site: _storage(value, probe, graph) for site, (value, _) in read.places.items()}
+    stored = {site: storage(value, probe, graph) for site, (value, _) in read.places.items()}
     return {
         site: Precision(
             storage=min(stored[site], stored.get(_normed(table, site), stored[site]), key=COARSER.index),
@@ -42,20 +35,6 @@ def _normed(table: Mapping[str, Step], site: str) -> str:
     """What a norm reads, if the site is of one: ONNX Runtime computes half precision in float32, and leaves out a rounding that is cast back."""
     quotient = table.get(f"{site.rpartition('.')[0]}.normalized")
     return quotient.signals["x"] if quotient is not None else ""
-
-
-def _storage(value: str, probe: Mapping[str, Array], graph: Graph) -> str:
-    """The coarsest type from where a value was computed to where it is shown: graphs in half precision widen it again at the end."""
-    found = [probe[value].dtype.name]
-    while (
-        (vertex := graph.maker.get(value)) is not None
-        and (vertex.op in MOVES or vertex.op in POINTWISE)
-        and vertex.reads
-    ):
-        value = next((name for name in vertex.reads if name in probe), "")
-        if value:
-            found.append(probe[value].dtype.name)
-    return min(found, key=COARSER.index)
 
 
 def _functions(step: Step) -> str:
@@ -73,7 +52,7 @@ def _operands(step: Step, weights: Mapping[str, Source]) -> str:
 def offers(read: ReadModel, precision: Mapping[str, Precision], probe: Mapping[str, Array]) -> dict[str, Offer]:
     """How each site is handed out."""
     return {
-        site: Offer(_provenance(form), precision[site], _handed(precision[site], probe[value].dtype.name))
+        site: Offer(provenance(form), precision[site], _handed(precision[site], probe[value].dtype.name))
         for site, (value, form) in read.places.items()
     }
 
@@ -81,25 +60,6 @@ def offers(read: ReadModel, precision: Mapping[str, Precision], probe: Mapping[s
 def _handed(precision: Precision, dtype: str) -> str:
     """The type of the arrays, where they were coarser before."""
     return dtype if dtype != precision.storage else ""
-
-
-def _provenance(form: Form) -> Provenance:
-    if isinstance(form, Biased):
-        inner = _provenance(form.form)
-        return Provenance("converted", f"{inner.detail}, bias added" if inner.detail else "bias added")
-    if isinstance(form, Part):
-        return Provenance(
-            "converted", "columns of a product" if form.columns.ndim == 1 else "columns of a product, heads split"
-        )
-    if isinstance(form, Choices) and (form.layout == "expert" or form.columns is not None or len(form.beside) > 1):
-        return Provenance(
-            "converted", "rows of the chosen experts, best first" if form.beside else "columns of a product"
-        )
-    if isinstance(form, Scores):
-        return Provenance("converted", "masked scores as -inf")
-    if isinstance(form, Heads):
-        return Provenance("converted", "heads split" if form.repeat == 1 else "heads split, repeated ones left out")
-    return CAPTURED
 
 
 def gaps(read: ReadModel) -> dict[str, Gap]:

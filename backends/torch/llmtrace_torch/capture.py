@@ -1,4 +1,4 @@
-"""Hooks on a loaded model, and what passes there as an array of the schema. **Row**: one prompt of a batch, padded on the right.
+"""Hooks on a loaded model, and what passes there as an array of the schema.
 
 Nothing is copied that was not asked for: on the CPU what is handed over is a view of the runtime's own tensor, valid during the call;
 from another device only the wanted tokens are fetched.
@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
-import ml_dtypes
 import torch
-from attrs import evolve, frozen
+from attrs import evolve
 from transformers import PreTrainedModel
 
 from llmtrace.edits import Change
@@ -21,21 +20,13 @@ from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step
 from llmtrace.schema.verify import token_axis
 from llmtrace.selection import Cut
+from llmtrace_torch.arrays import as_numpy
 from llmtrace_torch.attention import listening
+from llmtrace_torch.batches import Row
 from llmtrace_torch.sites import Tap, What
 
 K = TypeVar("K")
 KERNEL = ("query", "key", "value", "pattern")
-
-
-@frozen
-class Row:
-    """One prompt of a batch."""
-
-    index: int
-    batch: int
-    length: int
-    padded: int
 
 
 class _Kernel:
@@ -190,14 +181,6 @@ def edit(
     if divisor != 1.0:
         array[...] = value * array.dtype.type(divisor)
     return host.to(tensor.device)
-
-
-def as_numpy(tensor: torch.Tensor) -> Array:
-    """The same memory as an array; bfloat16, which NumPy lacks, as `ml_dtypes` has it."""
-    tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
 
 
 def _row(tensor: torch.Tensor, tap: Tap, row: Row) -> tuple[torch.Tensor, int]:

@@ -27,7 +27,7 @@ from llmtrace.gguf_header import Header
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import needed
 from llmtrace.spec import ModelSpec
-from llmtrace_torch.capture import as_numpy
+from llmtrace_torch.arrays import as_numpy
 from llmtrace_torch.quiet import quiet
 
 FUSED = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from attrs import evolve, frozen
 from transformers import PreTrainedModel
 
-from llmtrace.errors import ModelOpenError, OptionError, UnsupportedModelError
+from llmtrace.errors import ModelOpenError, UnsupportedModelError
 from llmtrace.families import family as family_of
 from llmtrace.families import spec_of
 from llmtrace.families.checkpoint import PICKLES, open_checkpoint
@@ -21,16 +19,18 @@ from llmtrace.families.native import Family
 from llmtrace.families.weights import weights_from
 from llmtrace.fingerprint import fingerprint
 from llmtrace.gguf_split import read_whole
+from llmtrace.protocol import TraceSession
 from llmtrace.schema.sites import Array
 from llmtrace.spec import ModelSpec
 from llmtrace.trace import ModelInfo
 from llmtrace_torch import gguf_model
+from llmtrace_torch.by_running import open_by_running, unknown
 from llmtrace_torch.falcon import alibi_twice
 from llmtrace_torch.hub import fetch
+from llmtrace_torch.loading import device_of, load, non_finite
 from llmtrace_torch.locate import choices, locate
 from llmtrace_torch.offers import gaps, offers
 from llmtrace_torch.options import TorchOptions
-from llmtrace_torch.quiet import quiet
 from llmtrace_torch.session import TorchSession
 from llmtrace_torch.tokenizer import open_tokenizer
 from llmtrace_torch.weights import Late, LateWeights
@@ -55,16 +55,18 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def open_model(source: str, options: TorchOptions) -> TorchSession:
+def open_model(source: str, options: TorchOptions) -> TraceSession:
     """Open a model. Raises `ModelOpenError`, `UnsupportedModelError`, `OptionError`, with the culprit and the fix."""
     path = Path(source).expanduser()
     if not path.exists():
         path = fetch(source, options.revision, trust=options.trust_remote_code)
-    found = _directory(source, path, options) if path.is_dir() else _gguf(source, path)
-    device = _device(options.device)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    model = _load(found, options).eval()
+    if path.is_dir() and (kind := unknown(path)):
+        return open_by_running(source, path, kind, options)
+    found = _directory(source, path, options) if path.is_dir() else _gguf(source, path)
+    device = device_of(options.device)
+    model: Any = load(found.name, found.path, options, found.gguf)
     try:
         model.to(device)
         located = locate(model, found.spec, found.family)
@@ -79,7 +81,7 @@ def open_model(source: str, options: TorchOptions) -> TorchSession:
     info = _info(found, model, device)
     kernel = str(model.config._attn_implementation)
     return TorchSession(
-        model, found.spec, evolve(info, notes=notes + _non_finite(model)), tokenizer, located,
+        model, found.spec, evolve(info, notes=notes + non_finite(model)), tokenizer, located,
         offers(found.spec, located, device), gaps(found.spec, located, kernel), found.weights, found.stored,
     )  # fmt: skip
 
@@ -142,65 +144,6 @@ def _gguf(source: str, path: Path) -> Source:
     )
 
 
-def _load(found: Source, options: TorchOptions) -> PreTrainedModel:
-    """The model by transformers' own loader, and nothing left at random."""
-    dtype = "float32" if found.gguf and options.dtype == "auto" else options.dtype
-    where: dict[str, Any] = (
-        {"gguf_file": found.path.name, "config": found.gguf} if found.gguf else {"use_safetensors": True}
-    )
-    attention = None if options.attention == "auto" else options.attention
-    trust = options.trust_remote_code and not found.gguf
-    try:
-        with quiet(), gguf_model.alone(found.path) if found.gguf else nullcontext(found.path) as directory:
-            both: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                directory, local_files_only=True, dtype=dtype, attn_implementation=attention, output_loading_info=True,
-                ignore_mismatched_sizes=True, trust_remote_code=trust, **where,
-            )  # fmt: skip
-            loaded: PreTrainedModel = both[0]
-            report: Mapping[str, Any] = both[1]
-    except Exception as error:  # transformers raises whatever it meets
-        if options.attention == "sdpa" and isinstance(error, ValueError) and "scaled_dot_product" in str(error):
-            raise OptionError(
-                f"transformers has no sdpa attention for {found.spec.family} models: leave attention=auto, or ask for eager."
-            ) from error
-        raise ModelOpenError(f"transformers cannot load {found.name}: {type(error).__name__}: {error}") from error
-    _complete(found, report)
-    if loaded.dtype == torch.float64 and choices(found.spec):
-        loaded.set_experts_implementation("eager")  # the grouped product has no float64
-    return loaded
-
-
-def _complete(found: Source, report: Mapping[str, Any]) -> None:
-    """Raise `ModelOpenError` for a tensor that transformers did not find or could not use: it would be filled with random numbers."""
-    fix = (
-        "Its GGUF reader may not know this variant: the backend llamacpp reads the file itself"
-        if found.gguf
-        else "Fetch it again"
-    )
-    for what, why in (
-        ("missing_keys", "did not find"),
-        ("mismatched_keys", "expects another shape of"),
-        ("error_msgs", "cannot use"),
-    ):
-        names = sorted(str(name[0] if isinstance(name, tuple) else name) for name in report.get(what) or ())
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ModelOpenError(
-                f"transformers {why} {names[0]}{more} in {found.name}, and would use random numbers. {fix}."
-            )
-
-
-def _device(wanted: str) -> str:
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        return next(name for name in there if there[name])
-    if not there[wanted]:
-        raise OptionError(
-            f"The option device={wanted!r} names a device that PyTorch does not find here; cpu always works."
-        )
-    return wanted
-
-
 def _info(found: Source, model: PreTrainedModel, device: str) -> ModelInfo:
     experts = {"experts": str(model.get_experts_implementation()[""])} if choices(found.spec) else {}
     used = ("llmtrace-torch", "torch", "transformers", *(("gguf",) if found.gguf else ()))
@@ -212,13 +155,3 @@ def _info(found: Source, model: PreTrainedModel, device: str) -> ModelInfo:
             **experts, "threads": str(torch.get_num_threads()),
         },
     )  # fmt: skip
-
-
-def _non_finite(model: PreTrainedModel) -> tuple[str, ...]:
-    bad = next((name for name, weight in model.named_parameters() if not _finite(weight.detach())), None)
-    return () if bad is None else (f"{bad} holds NaN or infinite values",)
-
-
-def _finite(weight: torch.Tensor) -> bool:
-    """Whether all elements are. A sum is ten times as quick as a look at each, and finite only if they all are; a sum may overflow."""
-    return bool(torch.isfinite(weight.sum())) or bool(torch.isfinite(weight).all())

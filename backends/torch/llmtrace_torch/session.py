@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from attrs import frozen
@@ -14,15 +14,13 @@ from llmtrace.protocol import Gap, Observer, Offer, Request
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import steps
 from llmtrace.selection import Cut
-from llmtrace.spec import DynamicNtk, LongRope, ModelSpec
+from llmtrace.spec import ModelSpec
 from llmtrace.tokens import Tokenizer
 from llmtrace.trace import ModelInfo
-from llmtrace_torch.capture import Row, edit, extract, hooked
+from llmtrace_torch.batches import Row, batches, padded
+from llmtrace_torch.capture import edit, extract, hooked
 from llmtrace_torch.locate import Located, Place, choices
 from llmtrace_torch.rotary import forgetful
-
-BATCH_TOKENS = 4096
-"""Prompts are run together up to so many tokens, padding counted."""
 
 
 @frozen
@@ -75,7 +73,7 @@ class TorchSession:
         measured on the CPU, of the worst site and of the logits of a model of 30 blocks: float32 4e-6 and 1e-6 (tests allow 1e-5),
         float16 7e-3 and 3e-3, bfloat16 4e-2 and 3e-2 (0.17 at special tokens).
         """
-        for batch in self._batches(requests):
+        for batch in batches(self.spec, requests):
             self._forward([requests[place] for place in batch], [observers[place] for place in batch])
 
     def close(self) -> None:
@@ -83,38 +81,13 @@ class TorchSession:
         self.model = None
         self._modules = {}
 
-    def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
-        """Places of the prompts that run together: neighbours in length, up to `BATCH_TOKENS`.
-
-        Where rotary angles depend on how long the prompt is, only prompts of one length run together.
-        """
-        scalings = {
-            type(block.attention.rotary.scaling)
-            for block in self.spec.blocks
-            if block.attention and block.attention.rotary
-        }
-        alike = bool(scalings & {DynamicNtk, LongRope})
-        batch: list[int] = []
-        for place in sorted(range(len(requests)), key=lambda place: len(requests[place].tokens)):
-            length = len(requests[place].tokens)
-            full = length * (len(batch) + 1) > BATCH_TOKENS
-            if batch and (full or (alike and length != len(requests[batch[0]].tokens))):
-                yield batch
-                batch = []
-            batch.append(place)
-        if batch:
-            yield batch
-
     def _forward(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
         if self.model is None:
             raise ModelOpenError(f"The model {self.info.source} is closed: open it again.")
-        padded = max(len(request.tokens) for request in requests)
-        # each with its own last token: another's row of the embedding may hold NaN, and 0 times that is NaN
-        rows = [[*request.tokens, *request.tokens[-1:] * (padded - len(request.tokens))] for request in requests]
-        ids = torch.tensor(rows, device=self.model.device)
+        rows, ids = padded(requests, self.model.device)
         wanted = [
-            _Wanted(Row(index, len(requests), len(request.tokens), padded), request.cuts, request.edits, observer)
-            for index, (request, observer) in enumerate(zip(requests, observers, strict=True))
+            _Wanted(row, request.cuts, request.edits, observer)
+            for row, request, observer in zip(rows, requests, observers, strict=True)
         ]
         asked = {site for request in requests for site in request.cuts}
         edited = {site for request in requests for site in request.edits}

@@ -33,7 +33,7 @@ from llmtrace.dataflow.reading.moe_operator import read_moe_operator
 from llmtrace.dataflow.reading.norms import read_norm
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
 from llmtrace.dataflow.segments import Segment, moved_from
-from llmtrace.errors import UnsupportedModelError
+from llmtrace.errors import BackendError, UnsupportedModelError
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Block, Branch, Mixer, ModelSpec, PreNorm
 
@@ -147,7 +147,7 @@ class _Block:
         if not isinstance(cell, Opaque):
             try:
                 return self._read(cell)
-            except Unreadable as why:
+            except (Unreadable, BackendError) as why:
                 self.places, self.weights, self._norms = kept
                 name = "attn" if isinstance(cell, AttentionCell) else "mlp"
                 cell = Opaque(name, cell.norm.first if cell.norm else cell.reads, cell.tail.ends, str(why))

@@ -15,7 +15,7 @@ from attrs import field, frozen
 from llmtrace.dataflow.constants import Source
 from llmtrace.dataflow.graph import Flow, Vertex
 from llmtrace.dataflow.identify.measured import BFLOAT16, FLOAT16, FLOAT32
-from llmtrace.dataflow.pieces import Pieces
+from llmtrace.dataflow.pieces import RunsParts
 from llmtrace.dataflow.segments import Segment
 from llmtrace.errors import BackendError
 from llmtrace.schema.sites import Array
@@ -36,7 +36,7 @@ class Reader:
     """One graph, and what its probe showed."""
 
     flow: Flow
-    pieces: Pieces
+    pieces: RunsParts
     constants: Mapping[str, Array]
     probe: Mapping[str, Array]
     """Value to what it was for the probe's prompt."""

@@ -112,8 +112,9 @@ def _edits(model: Model, tiny: TinyModel) -> Iterator[tuple[Edit, str]]:
             lambda: add(site, 0.5 * random.normal(size=_shape(step, tiny, cuts)), **cuts),  # noqa: B023
             lambda: scale(site, 1.5, **cuts),  # noqa: B023
         )
-        divides = step.equation.name == "scale"  # nothing can be divided by what would be put there
-        yield make[3 if divides else place % 4](), site
+        # nothing can be divided by what would be put in a norm's scale, and experts that tie are chosen as a runtime likes
+        scaled = step.equation.name in ("scale", "router")
+        yield make[3 if scaled else place % 4](), site
 
 
 def _heads(step: Step) -> list[int]:

@@ -36,14 +36,14 @@ def test_old_and_unusual_attention_does_not_see_padding_either(opened, family):
 
 
 def test_prompts_run_in_one_pass_and_many_tokens_in_several(opened, monkeypatch):
-    from llmtrace_torch import session
+    from llmtrace_torch import batches
 
     model, passes = opened("llama"), []
     model.session.model.register_forward_pre_hook(lambda module, args: passes.append(tuple(args[0].shape)))
     model.trace_many(PROMPTS, capture="logits")
     assert passes == [(5, 12)]
     passes.clear()
-    monkeypatch.setattr(session, "BATCH_TOKENS", 12)
+    monkeypatch.setattr(batches, "BATCH_TOKENS", 12)
     model.trace_many(PROMPTS, capture="logits")
     assert passes == [(2, 2), (1, 5), (1, 7), (1, 12)]
 

@@ -1,0 +1,68 @@
+"""Several prompts in one pass, padded on the right. **Row**: one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from attrs import frozen
+
+from llmtrace.protocol import Request
+from llmtrace.spec import DynamicNtk, LongRope, ModelSpec
+
+BATCH_TOKENS = 4096
+"""Prompts are run together up to so many tokens, padding counted."""
+
+
+@frozen
+class Row:
+    """One prompt of a batch."""
+
+    index: int
+    batch: int
+    length: int
+    padded: int
+
+    def of(self, tensor: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
+        """The prompt's part of a value, without its padding: a view. `axes` are those that grow with a prompt that runs alone; the first
+        axis counts prompts, unless it counts tokens."""
+        if (
+            axes and axes[0] == 0 and tensor.shape[0] == self.batch * self.padded
+        ):  # the tokens of all prompts, one after the other
+            return tensor[self.index * self.padded :][: self.length]
+        mine = tensor[self.index : self.index + 1] if tensor.shape[0] == self.batch else tensor
+        for axis in axes:
+            mine = mine.narrow(axis, 0, self.length)
+        return mine
+
+
+def padded(requests: Sequence[Request], device: torch.device) -> tuple[list[Row], torch.Tensor]:
+    """The rows of a batch, and its token ids [prompt token].
+
+    Padding repeats each prompt's own last token: another's row of the embedding may hold NaN, and 0 times that is NaN.
+    """
+    longest = max(len(request.tokens) for request in requests)
+    ids = [[*request.tokens, *request.tokens[-1:] * (longest - len(request.tokens))] for request in requests]
+    rows = [Row(at, len(requests), len(request.tokens), longest) for at, request in enumerate(requests)]
+    return rows, torch.tensor(ids, device=device)
+
+
+def batches(spec: ModelSpec, requests: Sequence[Request]) -> Iterator[list[int]]:
+    """Places of the prompts that run together: neighbours in length, up to `BATCH_TOKENS`.
+
+    Where rotary angles depend on how long the prompt is, only prompts of one length run together.
+    """
+    scalings = {
+        type(block.attention.rotary.scaling) for block in spec.blocks if block.attention and block.attention.rotary
+    }
+    alike = bool(scalings & {DynamicNtk, LongRope})
+    batch: list[int] = []
+    for place in sorted(range(len(requests)), key=lambda place: len(requests[place].tokens)):
+        length = len(requests[place].tokens)
+        full = length * (len(batch) + 1) > BATCH_TOKENS
+        if batch and (full or (alike and length != len(requests[batch[0]].tokens))):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch

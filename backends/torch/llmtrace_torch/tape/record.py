@@ -1,0 +1,321 @@
+"""Writing a tape: a dispatch mode sees every operator that a forward pass calls, below autograd and decompositions.
+
+Values are told apart by where they lie in memory. What is written in place is a new value, and so is all that shares its memory: a tensor
+that is looked at again after its memory changed is made anew from the **base**, the first tensor seen there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any, TypeAlias
+
+import torch
+from attrs import field, frozen
+from torch._decomp import get_decompositions
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from transformers import PreTrainedModel
+
+TOKENS = "tokens"
+"""The value that is the prompt, [1 token]."""
+LENGTH = "length"
+"""The value that is how many tokens the prompt has; no call makes it, and graphs read it."""
+LARGE = 1 << 22
+"""Numbers of a value that is let go when the module that made it returns: matrices of experts, looked up for each token."""
+SPELLED = get_decompositions(
+    [torch.ops.aten.baddbmm, torch.ops.aten.addcmul, torch.ops.aten.addcdiv, torch.ops.aten.rms_norm]
+)
+"""Operators that do several things, and what does them one by one."""
+Key: TypeAlias = tuple[Any, ...]
+
+
+@frozen
+class Ref:
+    """A value, where a call has it among its arguments."""
+
+    name: str
+
+
+@frozen(eq=False)
+class Call:
+    """One operator that was called."""
+
+    operator: Callable[..., Any]
+    """Of ATen; or one of the two that this module makes up for memory that is shared."""
+    name: str
+    """`add`, without a mark that it works in place."""
+    args: tuple[Any, ...]
+    """With `Ref` for each tensor."""
+    kwargs: Mapping[str, Any]
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+    """One a result; empty for what is no tensor."""
+    module: str
+    """The innermost module whose forward was running."""
+    turn: int
+    """How often that module had been called before."""
+    place: int
+    """How many operators that call of it had called itself before; -1 for what was made up."""
+    writes: bool = False
+    """Whether it writes into its first argument."""
+
+
+@frozen(eq=False)
+class ModuleCall:
+    """One call of a module."""
+
+    module: str
+    turn: int
+    takes: Mapping[int, str]
+    """The place of a tensor among all that it is given, to the value that it is."""
+    gives: Mapping[int, str]
+    """The same of what it returns."""
+
+
+@frozen(eq=False)
+class Tape:
+    """One forward pass."""
+
+    calls: Sequence[Call]
+    modules: Sequence[ModuleCall]
+    """In the order in which they returned."""
+    values: Mapping[str, torch.Tensor] = field(repr=False)
+    """By name, as they were when they were made; without large ones that were let go."""
+    leaves: Mapping[str, torch.Tensor] = field(repr=False)
+    """Parameters and buffers by their names in the model, and other constants."""
+    logits: str
+    """The value that the model returns."""
+    tokens: int
+    """How many the prompt had."""
+
+
+def record(model: PreTrainedModel, tokens: Sequence[int], *, spelled: bool = True) -> Tape:
+    """Run a model on one prompt, and write down what it did. Nothing of the model is changed. Raises what the model raises.
+
+    `spelled`: operators that do several things are run one by one, which rounds otherwise.
+    """
+    recorder = Recorder(model, spelled)
+    ids = torch.tensor([list(tokens)], device=model.device)
+    recorder.know(ids, TOKENS)
+    with torch.no_grad(), _watching(model, recorder), recorder:
+        logits = recorder.name(model(ids, use_cache=False).logits)
+    return Tape(tuple(recorder.calls), tuple(recorder.modules), recorder.values, recorder.leaves, logits, len(tokens))
+
+
+class Recorder(TorchDispatchMode):
+    """The mode that writes."""
+
+    def __init__(self, model: PreTrainedModel, spelled: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._spelled = spelled
+        self.calls: list[Call] = []
+        self.modules: list[ModuleCall] = []
+        self.values: dict[str, torch.Tensor] = {}
+        self.leaves: dict[str, torch.Tensor] = {}
+        self._names: dict[Key, str] = {}
+        self._bases: dict[int, torch.Tensor] = {}
+        self._lasting: set[int] = set()
+        """Memory of leaves."""
+        self._held: list[torch.Tensor] = []
+        """So that no memory is used twice."""
+        self._inside: list[tuple[str, int, Mapping[int, str], list[torch.Tensor]]] = [("", 0, {}, [])]
+        """The modules that are running: name, turn, what they were given, and the large tensors that were made there."""
+        self._turns: dict[str, int] = {}
+        self._places: dict[tuple[str, int], int] = {}
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            self._leaf(tensor.detach(), name)
+
+    def know(self, tensor: torch.Tensor, name: str) -> None:
+        """Call a tensor by a name."""
+        self._names[_key(tensor)] = name
+        self.values[name] = tensor
+        self._bases.setdefault(_memory(tensor), tensor)
+        large = tensor.numel() > LARGE and _memory(tensor) not in self._lasting
+        (self._inside[-1][-1] if large else self._held).append(tensor)
+
+    def name(self, tensor: torch.Tensor) -> str:
+        """What a tensor is called now."""
+        key = _key(tensor)
+        if key not in self._names:
+            base = self._bases.get(_memory(tensor))
+            if base is None or _key(base) not in self._names:
+                self._leaf(tensor, f"constant {len(self.leaves)}")
+            else:
+                at = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset() - base.storage_offset())
+                self._made_up(seen_again, "view", (Ref(self._names[_key(base)]), *at), tensor)
+        return self._names[key]
+
+    def enter(self, module: str, given: object) -> None:
+        """A module begins."""
+        turn = self._turns.get(module, 0)
+        self._turns[module] = turn + 1
+        self._inside.append((module, turn, self._tensors(given), []))
+
+    def leave(self, handed: object) -> None:
+        """The innermost module ends; of the large tensors that it made, those that it does not hand out are let go."""
+        module, turn, takes, large = self._inside.pop()
+        self.modules.append(ModuleCall(module, turn, takes, self._tensors(handed)))
+        out = {_memory(each) for each in tree_leaves(handed) if isinstance(each, torch.Tensor)}
+        for tensor in large:
+            if _memory(tensor) in out:
+                self._inside[-1][-1].append(tensor)
+                continue
+            name = self._names.pop(_key(tensor), None)
+            self._bases.pop(_memory(tensor), None)
+            if name is not None:
+                self.values.pop(name, None)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call an operator, and write it down."""
+        reads: list[str] = []
+
+        def seen(x: Any) -> Any:
+            if not isinstance(x, torch.Tensor):
+                return x
+            reads.append(self.name(x))
+            return Ref(reads[-1])
+
+        if self._spelled and func in SPELLED:
+            with self:
+                return SPELLED[func](*args, **(kwargs or {}))
+        given, named = tree_map(seen, args), tree_map(seen, kwargs or {})
+        written = writes(func)
+        if written:
+            self._keep_as_is(args[0])
+        made = func(*args, **(kwargs or {}))
+        results = list(made) if isinstance(made, tuple | list) else [made]
+        index = len(self.calls)
+        makes = tuple(
+            f"{index}.{place}" if isinstance(each, torch.Tensor) else "" for place, each in enumerate(results)
+        )
+        module, turn, *_ = self._inside[-1]
+        place = self._places.get((module, turn), 0)
+        self._places[module, turn] = place + 1
+        self.calls.append(
+            Call(
+                func,
+                operator_name(func),
+                given,
+                named,
+                tuple(reads),
+                makes,
+                module,
+                turn,
+                place,
+                written,
+            )
+        )
+        if written:
+            self._rewritten(results[0], makes[0])
+        else:
+            for each, called in zip(results, makes, strict=True):
+                if called:
+                    self.know(each, called)
+        return made
+
+    def _tensors(self, values: object) -> dict[int, str]:
+        """The values among some arguments, by place."""
+        leaves = enumerate(tree_leaves(values))
+        return {
+            place: self._names[_key(each)]
+            for place, each in leaves
+            if isinstance(each, torch.Tensor) and _key(each) in self._names
+        }
+
+    def _leaf(self, tensor: torch.Tensor, name: str) -> None:
+        if _key(tensor) not in self._names:
+            self.leaves[name] = tensor
+            self._lasting.add(_memory(tensor))
+            self.know(tensor, name)
+
+    def _keep_as_is(self, tensor: torch.Tensor) -> None:
+        """Copy the values that lie where something is about to be written."""
+        for key, name in self._names.items():
+            if key[0] == _memory(tensor) and name in self.values:
+                self.values[name] = self.values[name].clone()
+
+    def _rewritten(self, tensor: torch.Tensor, name: str) -> None:
+        """All that shares the memory of a tensor that was written into is made anew: the base now, the rest when it is looked at."""
+        memory = _memory(tensor)
+        base = self._bases.get(memory, tensor)
+        whole = self._names.get(_key(base))
+        self._names = {key: each for key, each in self._names.items() if key[0] != memory}
+        self.know(tensor, name)
+        if _key(base) != _key(tensor) and whole is not None:
+            at = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset() - base.storage_offset())
+            self._made_up(written_into, "slice_scatter", (Ref(whole), Ref(name), *at), base)
+
+    def _made_up(self, operator: Callable[..., Any], name: str, args: tuple[Any, ...], tensor: torch.Tensor) -> None:
+        """A call that the model did not make, but might have."""
+        made = f"{len(self.calls)}.0"
+        module, turn, *_ = self._inside[-1]
+        reads = tuple(each.name for each in args if isinstance(each, Ref))
+        self.calls.append(Call(operator, name, args, {}, reads, (made,), module, turn, -1))
+        self.know(tensor, made)
+
+
+@cache
+def operator_name(operator: Any) -> str:
+    """ATen's name of an operator, without a mark that it works in place: `add` of `aten::add_.Tensor`."""
+    name: str = operator.name().partition("::")[2].partition(".")[0]
+    return name.rstrip("_") if writes(operator) else name
+
+
+@cache
+def writes(operator: Any) -> bool:
+    """Whether an operator writes into its first argument."""
+    name: str = operator.name().partition("::")[2].partition(".")[0]
+    return name.endswith("_") and not name.endswith("__")
+
+
+def seen_again(base: torch.Tensor, shape: Sequence[int], stride: Sequence[int], offset: int) -> torch.Tensor:
+    """A part of what lies in a tensor's memory."""
+    return base.as_strided(shape, stride, base.storage_offset() + offset)
+
+
+def written_into(
+    base: torch.Tensor, part: torch.Tensor, shape: Sequence[int], stride: Sequence[int], offset: int
+) -> torch.Tensor:
+    """A tensor with a part of it exchanged."""
+    copy = torch.empty_strided(base.shape, base.stride(), dtype=base.dtype, device=base.device).copy_(base)
+    copy.as_strided(shape, stride, offset).copy_(part)
+    return copy
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage().data_ptr())
+
+
+def _key(tensor: torch.Tensor) -> Key:
+    """Where a tensor lies; one without numbers lies nowhere."""
+    if not tensor.numel():
+        return (0, id(tensor))
+    return _memory(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def _enter(
+    recorder: Recorder, name: str, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    recorder.enter(name, (args, kwargs))
+
+
+def _leave(recorder: Recorder, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    recorder.leave(output)
+
+
+@contextmanager
+def _watching(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
+    """Tell the recorder which module is running."""
+    hooks = []
+    try:
+        for name, module in model.named_modules():
+            hooks.append(module.register_forward_pre_hook(partial(_enter, recorder, name), with_kwargs=True))
+            hooks.append(module.register_forward_hook(partial(_leave, recorder), always_call=True))
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

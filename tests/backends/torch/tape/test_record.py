@@ -1,0 +1,114 @@
+"""Writing down a run, and running it again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn
+
+from llmtrace.dataflow.graph import Flow
+from llmtrace.errors import BackendError, UnsupportedModelError
+from llmtrace_torch.tape.graph import read_graph
+from llmtrace_torch.tape.lengths import Linear, aligned
+from llmtrace_torch.tape.record import TOKENS, Tape, record
+from llmtrace_torch.tape.replay import Replay
+
+FAMILIES = ("llama", "gpt2", "gemma2", "falcon", "bloom", "gptj", "mpt", "olmo2", "phi", "mixtral")
+
+
+def replay(one: Tape, other: Tape) -> Replay:
+    calls = aligned(one, other)
+    graph, numbers = read_graph(one, calls)
+    return Replay(Flow(graph, TOKENS), calls, {**one.leaves, **numbers}, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tape_run_again_on_other_tokens_and_more_of_them_gives_the_models_own_logits(loaded, family, tokens):
+    model = loaded(family)
+    if family == "mixtral":
+        model.set_experts_implementation("batched_mm")
+    one, other = (record(model, list(range(2, 2 + length))) for length in (6, 9))
+    again = replay(one, other).run({TOKENS: tokens.numpy()}, [one.logits], tokens.shape[1])[one.logits]
+    with torch.no_grad():
+        expected = model(tokens, use_cache=False).logits.numpy()
+    np.testing.assert_allclose(again, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "olmo2"])
+def test_what_is_written_down_is_what_was_there(loaded, family, tokens):
+    model, seen = loaded(family), {}
+    with torch.no_grad():
+        states = model(tokens, use_cache=False, output_hidden_states=True).hidden_states
+    tape = record(model, tokens[0].tolist())
+    seen = {ran.module: ran for ran in tape.modules}
+    for layer in range(len(states) - 1):
+        ran = seen[f"model.layers.{layer}"]
+        assert torch.equal(tape.values[ran.takes[0]], states[layer])
+
+
+class Careless(nn.Module):
+    """Writes into what it made, through views of it, and looks at the views again."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.inner = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(x) * 1.0
+        half = y[..., :8]
+        y[..., 4:12] += 1.0
+        half.mul_(2.0)
+        return y + half.sum(-1, keepdim=True)
+
+
+def test_memory_that_is_written_into_through_views_is_followed(loaded, tokens):
+    model = loaded("llama")
+    model.model.norm = Careless(model.model.norm)
+    one, other = (record(model, list(range(2, 2 + length))) for length in (6, 9))
+    again = replay(one, other).run({TOKENS: tokens.numpy()}, [one.logits], tokens.shape[1])[one.logits]
+    with torch.no_grad():
+        assert np.array_equal(again, model(tokens, use_cache=False).logits.numpy())
+
+
+class Minded(nn.Module):
+    """Does something else for long prompts."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape[1] < 8 else x.tanh()
+
+
+def test_a_model_that_does_other_things_for_longer_prompts_is_refused_with_the_place(loaded):
+    model = loaded("llama")
+    model.model.norm = Minded()
+    one, other = (record(model, list(range(2, 2 + length))) for length in (6, 9))
+    with pytest.raises(UnsupportedModelError, match=r"other lengths: mul in model\.norm is tanh in model\.norm"):
+        aligned(one, other)
+
+
+def test_a_number_that_is_none_for_a_length_is_an_error_of_the_part(loaded):
+    from fractions import Fraction
+
+    assert Linear(Fraction(1, 4), Fraction(1)).at(8) == 3
+    with pytest.raises(ValueError, match="25/4"):
+        Linear(Fraction(3, 4), Fraction(1)).at(7)
+    model = loaded("gpt2")
+    one, other = (record(model, list(range(2, 2 + length))) for length in (6, 9))
+    with pytest.raises(BackendError, match="cannot be run again for 5000 tokens"):
+        replay(one, other).run({}, [one.logits], 5000)
+
+
+def test_large_tensors_that_a_module_keeps_to_itself_are_let_go(loaded, monkeypatch):
+    from llmtrace_torch.tape import record as module
+
+    model = loaded("mixtral")
+    model.set_experts_implementation("batched_mm")
+    whole = record(model, list(range(2, 8)))
+    monkeypatch.setattr(module, "LARGE", 2000)
+    less = record(model, list(range(2, 8)))
+    assert len(less.calls) == len(whole.calls)
+    assert set(less.leaves) == set(whole.leaves), "none of them is taken for a constant later"
+    assert max(value.numel() for name, value in whole.values.items() if name not in whole.leaves) > 2000
+    assert torch.equal(less.values[less.logits], whole.values[whole.logits])
