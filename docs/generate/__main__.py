@@ -10,6 +10,7 @@ from pathlib import Path
 
 import backends
 import commands
+import comparison
 import conformance
 import methods
 import names
@@ -24,6 +25,7 @@ PAGES = {
     "methods.md": methods.page,
     "backends.md": backends.page,
     "cli.md": commands.page,
+    "comparison.md": comparison.page,
     "conformance.md": conformance.page,
 }
 

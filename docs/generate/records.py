@@ -35,7 +35,9 @@ def page() -> str:
     """The whole page."""
     kinds = [getattr(llmtrace.spec, name) for name in llmtrace.spec.__all__]
     records = [kind for kind in kinds if isinstance(kind, type) and attrs.has(kind)]
-    return (NOTICE + INTRO + "".join(map(_record, sorted(records, key=_place))) + ACTS + _activations()).rstrip() + "\n"
+    return (
+        NOTICE + INTRO + "".join(map(described, sorted(records, key=_place))) + ACTS + _activations()
+    ).rstrip() + "\n"
 
 
 def _place(kind: type) -> tuple[int, int]:
@@ -44,7 +46,8 @@ def _place(kind: type) -> tuple[int, int]:
     return files.index(kind.__module__.rpartition(".")[2]), inspect.getsourcelines(kind)[1]
 
 
-def _record(kind: type[Any]) -> str:
+def described(kind: type[Any]) -> str:
+    """A record's section: its own words, and its fields."""
     said = dict(_docstrings(kind))
     rows = []
     for field in attrs.fields(kind):

@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
 from llmtrace.cli.exits import BAD_NEWS, DONE
 from llmtrace.cli.options import Command, Out, max_bytes_option, out_options
-from llmtrace.cli.parameters import Indices, pairs
+from llmtrace.cli.parameters import Indices, Share, pairs
+from llmtrace.cli.prompts import asked_for
 
 Preset = Literal["exact", "shipped"]
 PRESETS = click.Choice(["exact", "shipped"])
@@ -60,9 +59,8 @@ PRESETS = click.Choice(["exact", "shipped"])
 )
 @click.option(
     "--least-same-top",
-    type=click.FloatRange(0, 1),
+    type=Share(),
     default=0.0,
-    metavar="SHARE",
     help="Exit with 1, too, where fewer predictions stay the same, of any prompt: 0.95.",
 )
 @max_bytes_option()
@@ -91,70 +89,52 @@ def compare(
     its backend (torch:DIRECTORY, llamacpp:MODEL.gguf). Without prompts, a built-in set is run. Exits 1 if any candidate diverges.
     """
     from llmtrace.cli.output import answer, say
+    from llmtrace.cli.progress import Progress
 
     if node_data is not None and len(candidates) > 1:
         raise click.UsageError("--node-data writes the errors of one candidate: give one.")
     if weights_only and (texts or ids or file or node_data or least_same_top):
         raise click.UsageError("--weights-only runs nothing: give no prompts, no --node-data, no --least-same-top.")
+    wanted = asked_for(texts, ids, file)
     say(out, f"comparing {', '.join(candidates)} with {reference} …")
     if weights_only:
-        from llmtrace.cli.compared import show_weights
+        from llmtrace.cli.compared_weights import show_weights
         from llmtrace.comparison.weights_only import compare_weights_only
 
-        found = compare_weights_only(reference, *candidates, options=[reference_options, *[options] * len(candidates)])
+        with Progress(out) as progress:
+            found = compare_weights_only(
+                reference,
+                *candidates,
+                options=[reference_options, *[options] * len(candidates)],
+                progress=progress,
+            )
         answer(out, found.to_json, lambda: show_weights(found, every))
-        return DONE if found.verdict != "diverges" else BAD_NEWS
+        return DONE if found.passed else BAD_NEWS
     from llmtrace.cli.compared import show
     from llmtrace.comparison.comparing import compare as run
-    from llmtrace.comparison.shortfall import shortfall
+    from llmtrace.comparison.probes import RefusedPromptError
+    from llmtrace.comparison.shortfall import held
 
-    comparison = run(
-        reference,
-        *candidates,
-        prompts=_prompts(texts, ids, file),
-        preset=preset,
-        reference_preset=reference_preset,
-        options=[reference_options, *[options] * len(candidates)],
-        max_bytes=max_bytes,
-    )
+    try:
+        with Progress(out) as progress:
+            found_all = run(
+                reference,
+                *candidates,
+                prompts=[each.prompt for each in wanted] or None,
+                preset=preset,
+                reference_preset=reference_preset,
+                options=[reference_options, *[options] * len(candidates)],
+                max_bytes=max_bytes,
+                progress=progress,
+            )
+    except RefusedPromptError as error:
+        where = wanted[error.number].where if wanted else ""
+        raise click.UsageError(f"{where}: {error.why}" if where else error.why) from error
+    comparison = held(found_all, least_same_top)
     if node_data is not None:
         from llmtrace.comparison.node_data import write
 
         write(comparison.candidates[0], Path(node_data))
         say(out, f"wrote {node_data}")
     answer(out, comparison.to_json, lambda: show(comparison, every))
-    if missed := shortfall(comparison, least_same_top):
-        say(out, missed)
-    return DONE if comparison.verdict != "diverges" and not missed else BAD_NEWS
-
-
-def _prompts(texts: Sequence[str], ids: Sequence[Sequence[int]], file: str | None) -> list[str | list[int]] | None:
-    """What was asked for, in any of its forms; None for nothing."""
-    given: list[str | list[int]] = [*texts, *(list(each) for each in ids)]
-    if file is not None:
-        given += _read(file)
-    return given or None
-
-
-def _read(file: str) -> list[str | list[int]]:
-    """A file of prompts. Raises a usage error that names the line."""
-    try:
-        with click.open_file(file, encoding="utf-8") as lines:
-            found = [_line(text.rstrip("\r\n"), number, file) for number, text in enumerate(lines, 1) if text.strip()]
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"The prompts in {file!r} are not valid UTF-8.") from error
-    if not found:
-        raise click.UsageError(f"There is no prompt in {file!r}.")
-    return found
-
-
-def _line(text: str, number: int, file: str) -> str | list[int]:
-    if text[:1] not in ('"', "["):
-        return text
-    try:
-        value: Any = json.loads(text)
-    except ValueError:
-        return text
-    if isinstance(value, str) or (isinstance(value, list) and all(type(each) is int for each in value)):
-        return value
-    raise click.UsageError(f"Line {number} of {file!r} is neither a text nor a list of token ids.")
+    return DONE if comparison.passed else BAD_NEWS

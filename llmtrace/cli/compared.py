@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from llmtrace.cli.opening import described
+from llmtrace.cli.advice import advice
+from llmtrace.cli.opening import described, is_saved
 from llmtrace.cli.output import line, scientific, table
 from llmtrace.comparison.node_data import times
-from llmtrace.comparison.verdict import told
+from llmtrace.comparison.verdict import coarsest, told
 from llmtrace.schema.steps import any_layer, layer_of
 
 if TYPE_CHECKING:
     from llmtrace.comparison.flips import Flips
     from llmtrace.comparison.formats import Tensor
     from llmtrace.comparison.outputs import Outputs
-    from llmtrace.comparison.record import Candidate, Comparison, Divergence, SiteError
+    from llmtrace.comparison.record import Candidate, Comparison, Difference, Divergence, SiteError
     from llmtrace.comparison.tokens import TokenDifference
-    from llmtrace.comparison.weights_only import WeightComparison
-    from llmtrace.trace import Token
+    from llmtrace.trace import ModelInfo, Token
 
 CARRIES = 1e-3
 """A local error from which a site that holds is one that carries what a coarse type costs."""
@@ -26,31 +26,32 @@ SEEN = 1e-3
 """A resolution from which on it is said what it is."""
 MOST = 6
 """Of those, so many are shown."""
+MOST_READ = 24
+"""Characters that are shown of a text that was read and not run."""
 
 
 def show(comparison: Comparison, every: bool) -> None:
     """Every candidate: its verdict, its tokens, where it diverges and why, its predictions, its weights."""
-    for candidate in comparison.candidates:
-        line(
-            candidate.headline if len(comparison.candidates) == 1 else f"{candidate.model.source}: {candidate.headline}"
-        )
+    names = labels([candidate.model for candidate in comparison.candidates])
+    for name, candidate in zip(names, comparison.candidates, strict=True):
+        line(candidate.headline if len(names) == 1 else f"{name}: {candidate.headline}")
     line()
     line(f"reference  {comparison.reference.source}: {described(comparison.reference)}")
     for note in comparison.notes:
         line(f"note: {note}")
-    for candidate in comparison.candidates:
-        line(f"candidate  {candidate.model.source}: {described(candidate.model)}")
+    for number, (name, candidate) in enumerate(zip(names, comparison.candidates, strict=True)):
+        if number:
+            line()
+        line(f"candidate  {name}: {described(candidate.model)}")
         for note in candidate.notes:
             line(f"note: {note}")
         _evidence(candidate, every)
 
 
-def show_weights(comparison: WeightComparison, every: bool) -> None:
-    """Tensor by tensor, or the worst of each kind."""
-    for each in comparison.candidates:
-        line(f"{each.model.source}: {each.headline}")
-        line()
-        _tensors(each.tensors if every else _worst_tensors(each.tensors))
+def labels(models: Sequence[ModelInfo]) -> list[str]:
+    """What several models are called: by their sources, and where two have the same, with their backends."""
+    sources = [each.source for each in models]
+    return [each.source if sources.count(each.source) == 1 else f"{each.backend}:{each.source}" for each in models]
 
 
 def _evidence(candidate: Candidate, every: bool) -> None:
@@ -67,10 +68,7 @@ def _evidence(candidate: Candidate, every: bool) -> None:
         line(
             f"{near.site}: {side} is nearer to float64 (reference {scientific(near.reference)}, candidate {scientific(near.candidate)})"
         )
-    if candidate.spec:
-        line()
-        fields = [(each.field, each.reference, each.candidate, _blocks(each.blocks)) for each in candidate.spec]
-        table(("its file says", "reference", "candidate", "blocks"), fields)
+    fields(candidate.spec)
     if candidate.outputs:
         line()
         heads = ("prompt", "predictions", "mean KLD", "worst KLD", "same top", "largest shift")
@@ -97,21 +95,34 @@ def _evidence(candidate: Candidate, every: bool) -> None:
         )
     if candidate.resolution > SEEN:
         line(
-            f"Not every fault could be seen here: at {_coarsest(judged).site} a change of less than {candidate.resolution:.1%} is within "
-            "rounding. Compare in float32 (-o dtype=float32, --preset exact) to see more."
+            f"Not every fault could be seen here: at {coarsest(candidate).site} a change of less than {candidate.resolution:.1%} is within "
+            f"rounding. {advice(candidate.model, traced=is_saved(candidate.model.source))}".rstrip()
         )
     if bad := [tensor for tensor in candidate.tensors if every or not tensor.explained]:
         line()
-        _tensors(bad)
+        weights(bad)
 
 
-def _coarsest(sites: Iterable[SiteError]) -> SiteError:
-    return max(sites, key=lambda each: each.tolerance)
+def fields(spec: Sequence[Difference]) -> None:
+    """What a candidate's files say otherwise, after a blank line; nothing where they do not."""
+    if spec:
+        line()
+        rows = [(each.field, each.reference, each.candidate, blocks(each.blocks)) for each in spec]
+        table(("its file says", "reference", "candidate", "blocks"), rows)
+
+
+def weights(tensors: Iterable[Tensor]) -> None:
+    """Tensor by tensor."""
+    head = ("weight", "stored", "error", "its format costs", "median", "what")
+    table(head, [
+        (t.name, t.stored, scientific(t.relative_error), scientific(t.expected), scientific(t.median), t.what) for t in tensors
+    ], right=head[2:5])  # fmt: skip
 
 
 def _token(t: TokenDifference) -> tuple[str, ...]:
     byte = "" if t.byte is None else str(t.byte)
-    return str(t.prompt + 1), str(t.index), byte, _text(t.reference), _text(t.candidate), t.what
+    prompt = f"not run: {t.text[:MOST_READ]!r}" if t.prompt is None else str(t.prompt + 1)
+    return prompt, str(t.index), byte, _text(t.reference), _text(t.candidate), t.what
 
 
 def _text(token: Token | None) -> str:
@@ -131,7 +142,7 @@ def _flip(each: Flips) -> tuple[str, ...]:
 def _divergence(each: Divergence) -> tuple[str, ...]:
     inherited = "" if each.inherited_error is None else scientific(each.inherited_error)
     return (
-        each.site, _blocks(each.layers), scientific(each.local_error), scientific(each.worst_token_error), scientific(each.tolerance),
+        each.site, blocks(each.layers), scientific(each.local_error), scientific(each.worst_token_error), scientific(each.tolerance),
         inherited, told(each),
     )  # fmt: skip
 
@@ -154,13 +165,6 @@ def _status(each: SiteError, faults: Collection[tuple[str, int | None]]) -> str:
     return "explained" if each.status == "violated" and not fault else each.status
 
 
-def _tensors(tensors: Iterable[Tensor]) -> None:
-    head = ("weight", "stored", "error", "its format costs", "median", "what")
-    table(head, [
-        (t.name, t.stored, scientific(t.relative_error), scientific(t.expected), scientific(t.median), t.what) for t in tensors
-    ], right=head[2:5])  # fmt: skip
-
-
 def _worst(sites: Iterable[SiteError]) -> list[SiteError]:
     """Of each kind of site the worst, in dataflow order."""
     worst: dict[str, SiteError] = {}
@@ -171,17 +175,7 @@ def _worst(sites: Iterable[SiteError]) -> list[SiteError]:
     return list(worst.values())
 
 
-def _worst_tensors(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Of each kind of weight the worst, and all that are not explained."""
-    worst: dict[str, Tensor] = {}
-    for each in tensors:
-        kind = any_layer(each.name) if each.explained else each.name
-        if kind not in worst or each.relative_error > worst[kind].relative_error:
-            worst[kind] = each
-    return list(worst.values())
-
-
-def _blocks(layers: Sequence[int]) -> str:
+def blocks(layers: Sequence[int]) -> str:
     """`0 … 29`, `3`, `0, 4, 7 and 3 more`"""
     if len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1)):
         return f"{layers[0]} … {layers[-1]}"

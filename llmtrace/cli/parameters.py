@@ -56,6 +56,22 @@ class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return int(float(match[1]) * unit)
 
 
+class Share(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A number from 0 to 1: `0.95`."""
+
+    name = "SHARE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; NaN is none."""
+        try:
+            found = float(value)
+        except ValueError:
+            found = float("nan")
+        if not 0 <= found <= 1:
+            self.fail(f"{value!r} is not a share: give a number from 0 to 1, as 0.95", param, ctx)
+        return found
+
+
 def pairs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
     """`name=value` words as a dictionary; the last one of a name counts."""
     found: dict[str, str] = {}

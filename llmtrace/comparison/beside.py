@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from llmtrace.checking import Around
 from llmtrace.comparison.flips import Flips, flips
@@ -36,7 +36,7 @@ class Evidence:
     own: LocalError | None
     """Under the candidate's; None where they cannot be read."""
     signals: Signals
-    """The candidate's signals of that block, and the ends."""
+    """The site's, and what an equation can read of the candidate's other signals of that block and the ends."""
 
 
 class Beside:
@@ -56,6 +56,9 @@ class Beside:
         self.owned: dict[str, LocalError] = {}
         self.evidence: dict[str, Evidence] = {}
         self.flips: list[Flips] = []
+        self.reordered: set[str] = set()
+        """Outputs of attention and MLPs whose weights stand in another order, and that are the reference's all the same."""
+        self._unreadable: dict[str, str] = {}
         self._reference = reference
         self._by_theirs = Judge(reference, precision, felt=own is None)  # else the candidate's own weights decide
         self._by_own = None if own is None else Judge(own, precision)
@@ -76,10 +79,14 @@ class Beside:
         captured = self._around(signals)
         wanted = [site for site in signals if site not in self.found and site in self._reference.steps]
         judged = self._by_theirs(captured, wanted)
+        self._unreadable |= {site: error.reason for site, error in judged.items() if error.unreadable}
+        if self._unreadable:
+            judged = {site: self._unless_spoilt(error, captured) for site, error in judged.items()}
         violated = [site for site, error in judged.items() if error.status == "violated"]
         owned = self._owned(captured, violated)
         steps = (self._reference.steps[site] for site in wanted)
         self._weighing.weigh(weight.name for step in steps for weight in step.weights.values())
+        self._see_reordered(captured, owned)
         for site, error in judged.items():
             own = owned.get(site)
             if own is not None and own.status == "holds" and _alike(own, error):
@@ -101,7 +108,44 @@ class Beside:
                 self.flips.append(flipped)
             kind = any_layer(site)
             if error.status == "violated" and kind not in self.evidence and (own is None or own.status == "violated"):
-                self.evidence[kind] = Evidence(error, own, captured)
+                self.evidence[kind] = Evidence(error, own, self._readable(site, captured))
+
+    def _readable(self, site: str, captured: Signals) -> Signals:
+        if not self._unreadable:
+            return captured
+        return {name: array for name, array in captured.items() if name == site or name not in self._unreadable}
+
+    def _unless_spoilt(self, error: LocalError, captured: Signals) -> LocalError:
+        """A judgement, unless the site was made of what no equation could read: its fault is there, and nothing is known of this one."""
+        for name in self._reference.span(error.site, captured).known:
+            if (reason := self._unreadable.get(name)) is not None:
+                what = (
+                    "is not finite" if reason.startswith("holds NaN") else f"{reason}, so that nothing follows from it"
+                )
+                spoilt = f"what it is made of {what}: {name}"
+                return evolve(
+                    error,
+                    status="unchecked",
+                    relative_error=0.0,
+                    worst_token_error=0.0,
+                    reason=spoilt,
+                    worst_token=None,
+                )
+        return error
+
+    def _see_reordered(self, captured: Signals, owned: Mapping[str, LocalError]) -> None:
+        """Whether branches whose weights stand in another order come to what the reference's make of the same input."""
+        named = [
+            site
+            for site, own in owned.items()
+            if own.status == "holds"
+            and any(map(self._weighing.reordered, (w.name for w in self._reference.steps[site].weights.values())))
+        ]
+        for part in dict.fromkeys(site[: site.rindex(".") + 1] for site in named if site.startswith("blocks.")):
+            if (out := f"{part}out") in captured and out in self._reference.steps:
+                around = {name: array for name, array in captured.items() if name == out or not name.startswith(part)}
+                if self._by_theirs(around, [out])[out].status == "holds":
+                    self.reordered.add(out)
 
     def _owned(self, captured: Signals, violated: Collection[str]) -> dict[str, LocalError]:
         """What is violated by the reference's weights, judged by the candidate's."""

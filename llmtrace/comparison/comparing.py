@@ -14,27 +14,25 @@ from llmtrace.comparison.case import Hypothesis
 from llmtrace.comparison.divergences import divergences
 from llmtrace.comparison.nearer import nearer
 from llmtrace.comparison.outputs import Outputs, outputs
-from llmtrace.comparison.probes import PROBES, ids
+from llmtrace.comparison.probes import Asked, asked, readable, recorded
 from llmtrace.comparison.recent import Recent
 from llmtrace.comparison.record import Candidate, Comparison
 from llmtrace.comparison.renumbered import without_renumbered
-from llmtrace.comparison.run import Run
-from llmtrace.comparison.sides import Given, Side, check, opened
+from llmtrace.comparison.run import Progress, Run, nothing_said
+from llmtrace.comparison.sides import Given, Side, check, named, opened
+from llmtrace.comparison.sizes import check_same, check_vocabulary
 from llmtrace.comparison.specs import differences
-from llmtrace.comparison.tokens import TokenDifference, read_by, token_difference
+from llmtrace.comparison.tokens import Read, read_by_both
 from llmtrace.comparison.verdict import judged, unreached
 from llmtrace.comparison.watching import Watched, watch
 from llmtrace.comparison.weights import Weighing
-from llmtrace.errors import OptionError, PromptError, UnsupportedModelError
-from llmtrace.model import Model, Prompt
+from llmtrace.errors import LimitError, OptionError, UnsupportedModelError
+from llmtrace.model import Prompt
 from llmtrace.protocol import Preset, SupportsNames
 from llmtrace.schema.precision import Precision
 from llmtrace.selection import DEFAULT_MAX_BYTES, select
 from llmtrace.settings import Options
 from llmtrace.trace import Trace
-
-VARIED = 4
-"""A text that a tokenizer reads as so few different tokens, or fewer, tells little."""
 
 
 def compare(
@@ -47,18 +45,19 @@ def compare(
     options: Sequence[Options | None] = (),
     hypotheses: Sequence[Hypothesis] | None = None,
     max_bytes: int | None = DEFAULT_MAX_BYTES,
+    progress: Progress = nothing_said,
 ) -> Comparison:
     """Hold candidates to a reference: where does each stop being the same model, and why?
 
     A side is an open model, a saved trace, or the name of either. `prompts` are texts or lists of token ids (None: a built-in set), and
     numbers are compared on the reference's ids. `preset`, `reference_preset` (None: as `preset`), and `backends` and `options`, one a side,
-    the reference's first, are for the sides that are opened here.
+    the reference's first, are for the sides that are opened here. `progress` is called with what is being done, in words, while it takes time.
     A candidate's signals are held to the reference's equations and weights, applied to the candidate's own inputs, so a fault shows where
     it is and nowhere after.
 
     Raises `ModelOpenError` and its kin for a side that cannot be opened, `PromptError`, `OptionError` where a trace's tokens are not those
-    that are asked for, `LimitError` where the reference's signals would be larger than `max_bytes`, `UnsupportedModelError` for models that
-    have no site in common.
+    that are asked for, `LimitError` where the reference's signals would be larger than `max_bytes`, `UnsupportedModelError` for models whose
+    sizes say that they are different ones (`sizes`: another width, other blocks), or that have no site in common.
     """
     if not candidates:
         raise OptionError("A comparison needs a reference and at least one candidate.")
@@ -71,14 +70,20 @@ def compare(
     for given, chosen, setting, backend in zip((reference, *candidates), presets, settings, wanted, strict=True):
         check(given, chosen, setting, backend)
     with ExitStack() as stack:
-        ours, *theirs = (
-            stack.enter_context(opened(given, chosen, setting, backend))
-            for given, chosen, setting, backend in zip((reference, *candidates), presets, settings, wanted, strict=True)
-        )
-        texts = _prompts(ours, theirs, prompts)
-        runs = list(_runs(ours, texts, max_bytes))
-        found = tuple(_candidate(ours, side, texts, runs, hypotheses) for side in theirs)
-        return Comparison(ours.info, tuple(map(_shown, texts)), found, ours.notes)
+        sides: list[Side] = []
+        for given, chosen, setting, backend in zip((reference, *candidates), presets, settings, wanted, strict=True):
+            progress(f"opening {named(given)}")
+            sides.append(stack.enter_context(opened(given, chosen, setting, backend)))
+        ours, *theirs = sides
+        for side in theirs:
+            check_same(ours, side)
+        traced = [side.trace for side in sides if side.trace is not None]
+        wish = recorded(traced, prompts) if traced else asked(ours.model, prompts, ours.spec.vocab, ours.spec.context)
+        runs = list(_runs(ours, wish.prompts, max_bytes, progress))
+        for side in theirs:
+            check_vocabulary(ours, side, runs)
+        found = tuple(_candidate(ours, side, wish, runs, hypotheses, progress) for side in theirs)
+        return Comparison(ours.info, tuple(map(_shown, wish.prompts)), found, ours.notes)
 
 
 def known_hypotheses() -> tuple[Hypothesis, ...]:
@@ -89,37 +94,7 @@ def known_hypotheses() -> tuple[Hypothesis, ...]:
     return (*HYPOTHESES, *plugins().hypotheses.values())
 
 
-def _prompts(reference: Side, candidates: Sequence[Side], given: Sequence[Prompt] | None) -> list[Prompt]:
-    """What to run: the tokens of a saved trace, what was given, or the built-in set."""
-    traced = [side.trace for side in (reference, *candidates) if side.trace is not None]
-    if traced:
-        tokens = [tuple(token.id for token in trace.tokens) for trace in traced]
-        if any(each != tokens[0] for each in tokens):
-            raise OptionError("The saved traces are of different tokens: record both with the same prompt or ids.")
-        if given is not None:
-            raise OptionError("A saved trace has its own prompt: give none.")
-        return [list(tokens[0])]
-    if given is not None:
-        if not given:
-            raise PromptError("There is no prompt to compare on: give at least one.")
-        return list(given)
-    spec = reference.spec
-    if reference.model is None or reference.model.tokenizer is None:
-        return list(ids(spec.vocab, spec.context))
-    texts = [text for text in PROBES if _telling(reference.model, text)]
-    return list(texts or ids(spec.vocab, spec.context))
-
-
-def _telling(model: Model, text: str) -> bool:
-    """Whether a model's tokenizer reads a text as more than one unknown word again and again."""
-    try:
-        tokens = model.tokens(text)
-    except PromptError:
-        return False
-    return len({token.id for token in tokens}) > VARIED
-
-
-def _runs(reference: Side, prompts: Sequence[Prompt], max_bytes: int | None) -> Iterator[Run]:
+def _runs(reference: Side, prompts: Sequence[Prompt], max_bytes: int | None, progress: Progress) -> Iterator[Run]:
     """The reference's signals, prompt by prompt."""
     if reference.trace is not None:
         trace = reference.trace
@@ -129,11 +104,18 @@ def _runs(reference: Side, prompts: Sequence[Prompt], max_bytes: int | None) -> 
     if (model := reference.model) is None:
         return
     sites = offered(model.session, reference.equations)
-    for number, prompt in enumerate(prompts):
-        tokens = model.tokens(prompt)
-        trace = model.trace([token.id for token in tokens], capture=select(*sites), max_bytes=max_bytes)
+    every = readable(model, prompts)
+    for number, ids in enumerate(every):
+        progress(f"{reference.name}: prompt {number + 1} of {len(every)}")
+        try:
+            trace = model.trace(ids, capture=select(*sites), max_bytes=max_bytes)
+        except LimitError as error:
+            raise LimitError(
+                f"On prompt {number + 1}, of {len(ids):,} tokens, the reference's signals are larger than the limit of {max_bytes:,} "
+                "bytes. Compare on shorter prompts, or raise the limit (max_bytes=, --max-bytes)."
+            ) from error
         signals = {site: signal.array for site, signal in trace.signals.items()}
-        yield Run(number, tuple(token.id for token in tokens), signals, _precision(trace))
+        yield Run(number, tuple(ids), signals, _precision(trace))
 
 
 def _precision(trace: Trace) -> dict[str, Precision]:
@@ -142,7 +124,12 @@ def _precision(trace: Trace) -> dict[str, Precision]:
 
 
 def _candidate(
-    reference: Side, candidate: Side, prompts: Sequence[Prompt], runs: Sequence[Run], hypotheses: Sequence[Hypothesis]
+    reference: Side,
+    candidate: Side,
+    wish: Asked,
+    runs: Sequence[Run],
+    hypotheses: Sequence[Hypothesis],
+    progress: Progress,
 ) -> Candidate:
     reference, candidate = (
         evolve(side, equations=evolve(side.equations, weights=Recent(weights)))
@@ -151,7 +138,11 @@ def _candidate(
     )
     ours = reference.equations
     weighing = Weighing(reference, candidate)
-    watched = [watch(reference, candidate, run, weighing) for run in runs]
+    watched: list[Watched] = []
+    for run in runs:
+        progress(f"{candidate.name}: prompt {run.number + 1} of {len(runs)}")
+        watched.append(watch(reference, candidate, run, weighing))
+    progress(f"{candidate.name}: the weights, and why")
     sites = merged(each.beside.found for each in watched)
     ordered = tuple(sites[site] for site in reference.equations.steps if site in sites)
     if not any(each.status in ("holds", "violated") for each in ordered):
@@ -164,12 +155,13 @@ def _candidate(
     found = tuple(divergences(reference, candidate, [each.beside for each in watched], tensors, hypotheses))
     suspect = () if found else [each.run for each in watched if _moved(each)]
     found = found or tuple(own_faults.alone(ours, suspect[0]) if suspect else ())
+    read = _read(reference, candidate, wish)
     draft = Candidate(
         candidate.info,
         "agrees",
         "",
-        tuple(_token_differences(reference, candidate, prompts)),
-        tuple(differences(reference.spec, candidate.spec)),
+        read.differences,
+        tuple(differences(reference.spec, candidate.spec, (reference.info.weights, candidate.info.weights))),
         found,
         ordered,
         tensors,
@@ -188,6 +180,7 @@ def _candidate(
                 )
             )
         ),
+        tokens_not_compared=read.not_compared,
     )
     return judged(draft, len(runs), tuple(dict.fromkeys(name for each in watched for name in each.coarse)))
 
@@ -205,23 +198,12 @@ def _names(candidate: Side) -> Mapping[str, str]:
     return {}
 
 
-def _token_differences(reference: Side, candidate: Side, prompts: Sequence[Prompt]) -> Iterator[TokenDifference]:
-    """Of each text that both sides' tokenizers can be asked for."""
-    if reference.model is None or candidate.model is None:
-        return
-    ours, theirs = reference.model.tokenizer, candidate.model.tokenizer
-    if ours is None or theirs is None:
-        return
-    for number, prompt in enumerate(prompts):
-        if not isinstance(prompt, str):
-            continue
-        r, c = read_by(ours, prompt), read_by(theirs, prompt)
-        if isinstance(r, str):
-            continue
-        if isinstance(c, str):
-            yield TokenDifference(number, 0, None, r[0] if r else None, None, f"it cannot read the prompt: {c}")
-        elif (found := token_difference(number, prompt, r, c)) is not None:
-            yield found
+def _read(reference: Side, candidate: Side, wish: Asked) -> Read:
+    """What both sides' tokenizers make of the texts."""
+    if wish.untold:
+        return Read(not_compared=wish.untold)
+    ours, theirs = (None if side.model is None else side.model.tokenizer for side in (reference, candidate))
+    return read_by_both(ours, theirs, wish.texts)
 
 
 def _outputs(watched: Watched) -> Outputs | None:

@@ -35,7 +35,12 @@ class Diagnosis:
 
 def diagnose(case: Case, hypotheses: Iterable[Hypothesis]) -> Diagnosis:
     """Try every hypothesis about the site. An explanation holds if what it leaves is within rounding, or a tenth of the error at most."""
-    before, _ = case.error(case.expected)
+    try:
+        before, worst_before = case.error(case.expected)
+    except LLMTraceError:  # what it is made of was not captured, and cannot be derived
+        return Diagnosis(None, 0)
+    if before <= case.tolerance and worst_before <= 2 * case.tolerance:
+        return Diagnosis(None, 0)  # nothing is left to explain: any explanation that changes little would do
     best: Cause | None = None
     tried = 0
     floor = FLOOR * case.tolerance

@@ -14,15 +14,16 @@ from llmtrace.comparison.case import Case, Hypothesis
 from llmtrace.comparison.diagnosis import diagnose
 from llmtrace.comparison.formats import MORE, Tensor, coarse, cost
 from llmtrace.comparison.record import Cause, Divergence, Kind, SiteError
+from llmtrace.comparison.shapes import said_by_its_file
 from llmtrace.comparison.sides import Side
 from llmtrace.comparison.weights import rows, with_own_weights
-from llmtrace.schema.steps import Weight, any_layer, layer_of
+from llmtrace.schema.steps import Weight, any_layer, layer_of, steps
 from llmtrace.schema.verify import LocalError
 
-SHAPELESS = ("has shape", "holds")
-"""How the reasons begin of signals that no equation could read: there is nothing to explain them by."""
 OUTLIER, ENOUGH = 3.0, 6
 """How many times the median of its kind a site may be off whose weights cannot be read, and how many of its kind tell a median."""
+OWN = "its-own-settings"
+"""The hypothesis that takes the candidate's file at its word."""
 TOLD = 2
 """Weights of one site that are told of."""
 
@@ -38,6 +39,7 @@ def divergences(
     by_name = {tensor.name: tensor for tensor in tensors}
     found: dict[str, Divergence] = {}
     layers: dict[str, set[int]] = {}
+    harmful: set[str] = set()
     for site in reference.equations.steps:
         for number, beside in enumerate(watched):
             error = beside.errors.get(site)
@@ -47,11 +49,15 @@ def divergences(
             if kind == "format":
                 continue
             alike = any_layer(site)
+            if kind != "weights" or f"{site.rpartition('.')[0]}.out" not in beside.reordered:
+                harmful.add(alike)
             layers.setdefault(alike, set()).update(() if (layer := layer_of(site)) is None else (layer,))
             if alike not in found:
                 found[alike] = _divergence(error, beside.found[site], kind, number)
                 found[alike] = _explained(found[alike], reference, candidate, beside, by_name, hypotheses)
     for alike, divergence in found.items():
+        if alike not in harmful and divergence.cause is not None:  # what stands in another order meets again
+            divergence = evolve(divergence, cause=evolve(divergence.cause, harmless=True))  # noqa: PLW2901
         yield evolve(divergence, layers=tuple(sorted(layers[alike])))
 
 
@@ -75,8 +81,13 @@ def _explained(
         read = [tensors[name] for name in _weights(reference, divergence.span) if name in tensors]
         return evolve(divergence, cause=_of_tensors([each for each in read if not each.explained], divergence))
     evidence = beside.evidence.get(any_layer(divergence.site))
-    if evidence is None or divergence.site not in evidence.signals or divergence.reason.startswith(SHAPELESS):
+    if evidence is None or divergence.site not in evidence.signals:
         return divergence
+    if evidence.error.unreadable:  # there is nothing to try explanations on
+        theirs = steps(candidate.spec).get(divergence.site)
+        words = said_by_its_file(reference.equations.steps[divergence.site], theirs, evidence.signals[divergence.site])
+        cause = Cause(OWN, words, divergence.local_error, 0.0) if words else None
+        return evolve(divergence, cause=cause)
     own = None if evidence.own is None else with_own_weights(reference.equations, candidate.equations)
     tolerance = divergence.tolerance
     case = Case(divergence.site, evidence.signals, reference.equations, own, candidate.spec, tolerance)
@@ -88,7 +99,8 @@ def _of_tensors(tensors: Sequence[Tensor], divergence: Divergence) -> Cause:
     """What was done to the weights that the site reads, the one that is furthest off first."""
     worst = sorted(tensors, key=lambda each: -each.relative_error)
     words = "; ".join(map(_done, worst[:TOLD])) + (f"; and {len(worst) - TOLD} more" if len(worst) > TOLD else "")
-    return Cause("tensor", words, divergence.local_error, divergence.own_error or 0.0)
+    after = divergence.own_error or 0.0
+    return Cause("tensor", words, divergence.local_error, after if math.isfinite(after) else 0.0)
 
 
 def _done(tensor: Tensor) -> str:
@@ -113,8 +125,14 @@ def _kind(reference: Side, error: LocalError, beside: Beside, candidate: Side, t
         explained = error.relative_error <= min(_allowed(reference, candidate, names), _usual(error, beside))
         return "format" if explained else "unknown"
     if own.status == "violated":
-        return "code"
+        return "weights" if _not_finite(error, names, tensors) else "code"
     return "format" if all(tensors[name].explained for name in names if name in tensors) else "weights"
+
+
+def _not_finite(error: LocalError, names: Mapping[str, Weight], tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a site holds NaN because a weight does."""
+    read = [tensors[name] for name in names if name in tensors]
+    return error.reason.startswith("holds NaN") and any(not math.isfinite(each.relative_error) for each in read)
 
 
 def _allowed(reference: Side, candidate: Side, names: Mapping[str, Weight]) -> float:

@@ -20,6 +20,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "verdict": comparison.verdict,
+        "passed": comparison.passed,
         "reference": _model(comparison.reference),
         "prompts": list(comparison.prompts),
         "candidates": [_candidate(each) for each in comparison.candidates],
@@ -32,17 +33,20 @@ def tensors_document(comparison: WeightComparison) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "verdict": comparison.verdict,
+        "passed": comparison.passed,
         "reference": _model(comparison.reference),
         "prompts": [],
-        "notes": [],
+        "notes": list(comparison.notes),
         "candidates": [
             {
                 **_model(each.model),
                 "verdict": each.verdict,
+                "passed": each.passed,
                 "headline": each.headline,
                 "missing": list(each.missing),
                 "spec": [_plain(one) for one in each.spec],
                 "tensors": [_plain(one) for one in each.tensors],
+                "notes": list(each.notes),
             }
             for each in comparison.candidates
         ],
@@ -54,8 +58,11 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
     return {
         **_model(candidate.model),
         "verdict": candidate.verdict,
+        "passed": candidate.passed,
+        "shortfall": candidate.shortfall,
         "headline": candidate.headline,
         "tokens": [_plain(each) for each in candidate.tokens],
+        "tokens_not_compared": candidate.tokens_not_compared,
         "spec": [_plain(each) for each in candidate.spec],
         "first_divergence": None if first is None else _plain(first),
         "divergences": [_plain(each) for each in candidate.divergences],

@@ -1,53 +1,39 @@
-"""What was done to a tensor, told from the tensor and the reference's: transposed, permuted, shifted, scaled, another one. **Change**: one
-such thing; it is named where undoing it leaves what the format explains.
+"""What was done to a tensor, told from the tensor and the reference's: transposed, permuted, shifted, scaled, another one. A change is
+named where undoing it leaves what the format explains.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from attrs import frozen
 
+from llmtrace.comparison.orders import ROWS, copied, cosines, permuted, rows_permuted
+from llmtrace.comparison.pair import Change, Pair
 from llmtrace.schema.sites import Array
 
 SHIFTS = (1, -1, 2, -2, 3, -3, 4, -4)
 """Rows by which tables are looked for."""
-ROWS = 4096
-"""Rows of an axis that are matched with each other at most: a table of products is made."""
 SOLE, MOST, HALF = 0.999, 0.9, 0.5
 """Shares of the squared error from which on it is one place's, mostly one number's, or one place's where the rest is explained."""
 BITS, BLOCKS = (8, 6, 5, 4, 3, 2), (32, 64, 128, 0)
 """Roundings that are looked for, the finest first; a block of 0 numbers is a whole row."""
 SOME, NOISE = 64, 4
 """Rows that are looked at before all are; times the root mean square that a number may be off by for its format."""
-
-
 PIECE = 1 << 16
 """Numbers that are squared and summed at once."""
 
 
 @frozen
-class Pair:
-    """One weight of both sides."""
+class Done:
+    """What was done to a tensor."""
 
-    name: str
-    """By schema name."""
-    axes: tuple[str, ...]
-    """Of both."""
-    reference: Array
-    """The reference's."""
-    candidate: Array
-    """The candidate's, which may have another shape."""
-    others: Mapping[str, Callable[[], Array]]
-    """The reference's other weights of the same shape, read when they are asked for, by name."""
-    rows: tuple[int, ...] = ()
-    """The axes that a format's blocks run along; empty: the last."""
-
-
-Change = Callable[[Pair], Iterator[tuple[str, Array]]]
-"""Yields what may have been done, in words, and the reference's tensor after that."""
+    words: str
+    """Empty where nothing is recognised."""
+    reordered: bool = False
+    """Whether it holds the reference's numbers in another order along its axes."""
 
 
 def off(found: Array, expected: Array) -> float:
@@ -74,19 +60,29 @@ def _single(x: Array) -> Array:
     return x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
 
 
-def recognise(pair: Pair, limit: float) -> str:
-    """What was done to the candidate's tensor, in words; empty where nothing is recognised. `limit` is what its format explains."""
+def recognise(pair: Pair, limit: float) -> Done:
+    """What was done to the candidate's tensor. `limit` is what its format explains."""
     if not np.isfinite(pair.candidate).all():
-        return f"{int((~np.isfinite(pair.candidate)).sum()):,} numbers are NaN or infinite"
+        return Done(_not_finite(pair.candidate))
     if not pair.candidate.any():
-        return "all zero"
+        return Done("all zero")
     if pair.candidate.size > 1 and (pair.candidate == pair.candidate.flat[0]).all():
-        return f"all {pair.candidate.flat[0]:.4g}"
+        return Done(f"all {pair.candidate.flat[0]:.4g}")
     for change in CHANGES:
         for words, changed in change(pair):
             if off(pair.candidate, changed) <= limit:
-                return words
-    return _place(pair, limit) or _rounding(pair, limit)
+                return Done(words, change in REORDERING)
+    return Done(_place(pair, limit) or _rounding(pair, limit))
+
+
+def _not_finite(found: Array) -> str:
+    """`1 number is NaN: [3, 5]`"""
+    nan, infinite = np.isnan(found), np.isinf(found)
+    count = int(nan.sum() + infinite.sum())
+    what = " or ".join(name for name, there in (("NaN", nan), ("infinite", infinite)) if there.any())
+    if count > 1:
+        return f"{count:,} numbers are {what}"
+    return f"1 number is {what}: [{', '.join(map(str, np.argwhere(nan | infinite)[0].tolist()))}]"
 
 
 def _transposed(pair: Pair) -> Iterator[tuple[str, Array]]:
@@ -152,55 +148,17 @@ def _shifted(pair: Pair) -> Iterator[tuple[str, Array]]:
                 yield f"rows of {name} shifted {way} by {abs(shift)}", np.roll(pair.reference, shift, axis)
 
 
-def _permuted(pair: Pair) -> Iterator[tuple[str, Array]]:
-    """Each slice along an axis as the reference's that it is most like, if that is another order of the same; and each row of all heads."""
-    if pair.reference.shape != pair.candidate.shape or pair.reference.ndim < 2:
-        return
-    for axis, name in enumerate(pair.axes):
-        if (order := _order(*(np.moveaxis(x, axis, 0) for x in (pair.reference, pair.candidate)))) is not None:
-            yield _several(name, order), pair.reference.take(order, axis)
-    if (
-        "d_model" in pair.axes and pair.reference.ndim == 3
-    ):  # rows of a matrix as it is stored, whichever head they are of
-        at = pair.axes.index("d_model")
-        ours, theirs = (np.moveaxis(x, at, -1) for x in (pair.reference, pair.candidate))
-        if (order := _order(*(x.reshape(-1, x.shape[-1]) for x in (ours, theirs)))) is not None:
-            moved = ours.reshape(-1, ours.shape[-1])[order].reshape(ours.shape)
-            rows = " ".join(name for name in pair.axes if name != "d_model")
-            yield _several(f"({rows})", order), np.moveaxis(moved, -1, at)
-
-
-def _order(reference: Array, candidate: Array) -> Array | None:
-    """Which row of the reference each row of the candidate is, if they are the same in another order."""
-    count = len(reference)
-    if not 1 < count <= ROWS:
-        return None
-    ours, theirs = (x.reshape(count, -1).astype(np.float32) for x in (reference, candidate))
-    ours, theirs = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30) for x in (ours, theirs))
-    alike = theirs @ ours.T
-    order = alike.argmax(1)
-    taken = np.zeros(count, bool)
-    for row in np.argsort(-alike.max(1)):  # rows that are like several, zeros for one, take what is left
-        if taken[order[row]]:
-            order[row] = np.where(taken, -np.inf, alike[row]).argmax()
-        taken[order[row]] = True
-    return order if (order != np.arange(count)).any() else None
-
-
-def _several(axis: str, order: Array) -> str:
-    moved = np.nonzero(order != np.arange(len(order)))[0]
-    if len(moved) == 2:
-        return f"{axis} {moved[0]} and {moved[1]} swapped"
-    return f"{len(moved)} of {len(order)} along {axis} permuted"
-
-
 def _other(pair: Pair) -> Iterator[tuple[str, Array]]:
     for name, read in pair.others.items():
         yield f"holds {name}", read()
 
 
-CHANGES: Sequence[Change] = (_cast, _plus_one, _scaled, _transposed, _halves, _shifted, _permuted, _other)
+CHANGES: Sequence[Change] = (
+    _cast, _plus_one, _scaled, _transposed, _halves, _shifted, permuted, rows_permuted, copied, _other
+)  # fmt: skip
 """What is tried, cheapest first."""
+REORDERING = (_halves, permuted, rows_permuted)
+"""Those that leave every number and its row as they are, in other places."""
 
 
 def _place(pair: Pair, limit: float) -> str:
@@ -224,11 +182,22 @@ def _place(pair: Pair, limit: float) -> str:
         where = ", ".join(map(str, map(int, at)))
         mostly = "" if alone(one) else "mostly, "
         return f"{mostly}one number differs: [{where}] is {pair.candidate[at]:.4g} instead of {pair.reference[at]:.4g}"
-    for axis, name in enumerate(pair.axes):
+    for axis in range(squares.ndim):
         each = squares.sum(tuple(other for other in range(squares.ndim) if other != axis))
         if len(each) > 1 and alone(float(each.max())):
-            return f"only {name} {int(each.argmax())} differs"
+            return _slice(pair, limit, axis, int(each.argmax()))
     return ""
+
+
+def _slice(pair: Pair, limit: float, axis: int, at: int) -> str:
+    """One slice of an axis that differs: a copy of another, or what it may be."""
+    name, ours = pair.axes[axis], np.moveaxis(pair.reference, axis, 0)
+    found = pair.candidate.take(at, axis)
+    if len(ours) > ROWS:  # fewer are matched with each other
+        like = int(cosines(ours, found[None]).argmax())
+        if like != at and off(found, ours[like]) <= limit:
+            return f"{name} {at} holds {name} {like}"
+    return f"only {name} {at} differs"
 
 
 def _rounding(pair: Pair, limit: float) -> str:

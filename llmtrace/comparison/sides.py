@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from llmtrace.model import Model
 from llmtrace.opening import choose
@@ -64,6 +64,7 @@ def opened(
     given: Given, preset: Preset, options: Options | None = None, backend: str | None = None, *, check: bool = True
 ) -> Iterator[Side]:
     """A side, ready to be run or read; what is opened here is closed. `check` as in `llmtrace.open`. Raises `ModelOpenError` and its kin."""
+    file = str(given) if isinstance(given, str | Path) and is_trace(given) else ""
     with ExitStack() as stack:
         if isinstance(given, str | Path):
             given = (
@@ -81,8 +82,17 @@ def opened(
             yield Side(given.model, given.equations, {}, trace=given)
         else:
             origin = stack.enter_context(open_origin(given))
-            notes = (*origin.notes, *filter(None, [origin.missing]))
-            yield Side(given.model, origin.trace.equations, origin.stored, trace=origin.trace, notes=notes)
+            recorded = f"{file} was recorded of {given.model.source}." if file else ""
+            notes = (*filter(None, [recorded]), *origin.notes, *filter(None, [origin.missing]))
+            info = evolve(given.model, source=file or given.model.source)
+            yield Side(info, origin.trace.equations, origin.stored, trace=origin.trace, notes=notes)
+
+
+def named(given: Given) -> str:
+    """What a side is called in messages before it is open."""
+    if isinstance(given, Model):
+        return given.info.source
+    return given.model.source if isinstance(given, Trace) else str(given)
 
 
 def is_trace(source: str | Path) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
+from llmtrace.comparison.alike import Alike, rounded_alike, same
 from llmtrace.comparison.record import Difference
 from llmtrace.spec import Block, Mixer, ModelSpec
 
@@ -15,17 +16,22 @@ UNIMPORTANT = ("family", "context", "unembed.tied")
 """Fields that no equation reads."""
 
 
-def differences(reference: ModelSpec, candidate: ModelSpec) -> list[Difference]:
-    """Fields that differ, with the blocks in which they do."""
+def differences(reference: ModelSpec, candidate: ModelSpec, weights: tuple[str, str] = ("", "")) -> list[Difference]:
+    """Fields that differ, with the blocks in which they do.
+
+    `weights` are the types in which both sides' files hold numbers: a graph in float16 may hold a number of its config so, too, and then
+    says the same as what it rounds to.
+    """
     found: dict[tuple[str, str, str], list[int]] = {}
     ends = [(spec, attrs.evolve(spec, blocks=())) for spec in (reference, candidate)]
-    for name, r, c in _unlike("", ends[0][1], ends[1][1]):
+    alike = rounded_alike(*weights)
+    for name, r, c in _unlike("", ends[0][1], ends[1][1], alike):
         if name not in UNIMPORTANT:
             found[name, r, c] = []
     if len(reference.blocks) != len(candidate.blocks):
         found["blocks", str(len(reference.blocks)), str(len(candidate.blocks))] = []
     for layer, (mine, theirs) in enumerate(zip(reference.blocks, candidate.blocks, strict=False)):
-        for name, r, c in _in_block(mine, theirs):
+        for name, r, c in _in_block(mine, theirs, alike):
             found.setdefault((_short(name), r, c), []).append(layer)
     return [Difference(name, r, c, tuple(layers)) for (name, r, c), layers in found.items()]
 
@@ -36,15 +42,15 @@ def unread(reference: Block, candidate: Block) -> bool:
     return theirs > ours
 
 
-def _in_block(reference: Block, candidate: Block) -> Iterator[tuple[str, str, str]]:
+def _in_block(reference: Block, candidate: Block, alike: Alike) -> Iterator[tuple[str, str, str]]:
     """Of one block; where a branch could not be read, of the others alone."""
     if not unread(reference, candidate):
-        yield from _unlike("blocks.*", reference, candidate)
+        yield from _unlike("blocks.*", reference, candidate, alike)
         return
     ours, theirs = ({b.name: b.module for b in block.branches} for block in (reference, candidate))
     for name in ours:
         if name in theirs and not isinstance(theirs[name], Mixer):
-            yield from _unlike(f"blocks.*.{name}", ours[name], theirs[name])
+            yield from _unlike(f"blocks.*.{name}", ours[name], theirs[name], alike)
 
 
 def _short(name: str) -> str:
@@ -61,7 +67,7 @@ def leaves(reference: Any, candidate: Any) -> list[tuple[str, str, str]]:
     >>> leaves(Norm(1e-5), Norm(1e-6, centred=True))
     [('eps', '1e-05', '1e-06'), ('centred', 'no', 'yes')]
     """
-    return list(_unlike("", reference, candidate))
+    return list(_unlike("", reference, candidate, same))
 
 
 def unlike(reference: Any, candidate: Any) -> list[str]:
@@ -94,23 +100,26 @@ def _swapped(tree: Any, old: object, new: object) -> Any:
     return attrs.evolve(tree, **changed) if changed else tree
 
 
-def _unlike(at: str, reference: Any, candidate: Any) -> Iterator[tuple[str, str, str]]:
+def _unlike(at: str, reference: Any, candidate: Any, alike: Alike) -> Iterator[tuple[str, str, str]]:
     """Leaves that differ below a place, with what both say."""
     if type(reference) is type(candidate) and attrs.has(type(reference)):
         for field in attrs.fields(type(reference)):
             ours, theirs = getattr(reference, field.name), getattr(candidate, field.name)
-            yield from _unlike(f"{at}.{field.name}".lstrip("."), ours, theirs)
+            yield from _unlike(f"{at}.{field.name}".lstrip("."), ours, theirs, alike)
     elif isinstance(reference, tuple) and isinstance(candidate, tuple) and len(reference) == len(candidate):
         for place, (ours, theirs) in enumerate(zip(reference, candidate, strict=True)):
             named = getattr(ours, "name", None) or str(place)
-            yield from _unlike(f"{at}.{named}", ours, theirs)
+            yield from _unlike(f"{at}.{named}", ours, theirs, alike)
+    elif isinstance(reference, float) and isinstance(candidate, float):
+        if not alike(reference, candidate):
+            yield at, said(reference), said(candidate)
     elif _other(reference, candidate):
         yield at, said(reference), said(candidate)
 
 
 def _other(a: Any, b: Any) -> bool:
     if isinstance(a, float) and isinstance(b, float):
-        return abs(a - b) > 1e-6 * max(abs(a), abs(b))
+        return not same(a, b)
     return bool(a != b)
 
 

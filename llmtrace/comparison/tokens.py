@@ -1,4 +1,7 @@
-"""Whether both sides read a text as the same tokens: the commonest fault, and told before any number."""
+"""Whether both sides read a text as the same tokens: the commonest fault, and told before any number.
+
+**Read**: what became of that question.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ from llmtrace.trace import Token
 class TokenDifference:
     """A prompt that the candidate's tokenizer reads otherwise."""
 
-    prompt: int
-    """Which one, from 0."""
+    prompt: int | None
+    """Which one, from 0; None for a built-in text that was not run, as its ids tell little."""
+    text: str
+    """The text that was read."""
     index: int
     """The first token that differs, from 0."""
     byte: int | None
@@ -31,7 +36,7 @@ class TokenDifference:
 
 
 def token_difference(
-    number: int, text: str, reference: Sequence[Token], candidate: Sequence[Token]
+    number: int | None, text: str, reference: Sequence[Token], candidate: Sequence[Token]
 ) -> TokenDifference | None:
     """The first difference of two readings of one text, by id; None where there is none."""
     ours, theirs = ([token.id for token in tokens] for tokens in (reference, candidate))
@@ -42,7 +47,46 @@ def token_difference(
     )
     r = reference[index] if index < len(ours) else None
     c = candidate[index] if index < len(theirs) else None
-    return TokenDifference(number, index, _byte(reference, text, index), r, c, _what(reference, candidate, index))
+    return TokenDifference(number, text, index, _byte(reference, text, index), r, c, _what(reference, candidate, index))
+
+
+@frozen
+class Read:
+    """How both tokenizers read the texts."""
+
+    differences: tuple[TokenDifference, ...] = ()
+    """Texts that they read otherwise."""
+    not_compared: str = ""
+    """Why no text was compared; empty where one was."""
+
+
+def read_by_both(
+    reference: Tokenizer | None, candidate: Tokenizer | None, texts: Sequence[tuple[int | None, str]]
+) -> Read:
+    """Compare the readings of texts, each with the number of its prompt (None: it is not run).
+
+    What the reference's tokenizer cannot read is left out.
+    """
+    if reference is None or candidate is None:
+        lacking = " and ".join(
+            name
+            for name, tokenizer in (("the reference", reference), ("the candidate", candidate))
+            if tokenizer is None
+        )
+        return Read(not_compared=f"{lacking} ha{'ve' if ' and ' in lacking else 's'} no tokenizer")
+    found: list[TokenDifference] = []
+    readable = 0
+    for number, text in texts:
+        r, c = read_by(reference, text), read_by(candidate, text)
+        if isinstance(r, str):
+            continue
+        readable += 1
+        if isinstance(c, str):
+            first = r[0] if r else None
+            found.append(TokenDifference(number, text, 0, None, first, None, f"it cannot read the prompt: {c}"))
+        elif (difference := token_difference(number, text, r, c)) is not None:
+            found.append(difference)
+    return Read(tuple(found), "" if readable else "the reference's tokenizer can read none of the built-in texts")
 
 
 def read_by(tokenizer: Tokenizer, text: str) -> tuple[Token, ...] | str:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from attrs import evolve
 
 from llmtrace.comparison.formats import Tensor, coarse, plain
+from llmtrace.comparison.probes import GIVEN, TRACED
 from llmtrace.comparison.record import Candidate, Divergence, SiteError, Verdict
+from llmtrace.comparison.words import differing, explaining, occurring, saying
 from llmtrace.schema.blocks import ROUNDED
 from llmtrace.spec import DynamicNtk, LongRope, ModelSpec
+
+BLIND = 0.1
+"""A resolution above which the verdict's line says what could not have been seen."""
 
 
 def judged(candidate: Candidate, prompts: int, coarser: Sequence[str]) -> Candidate:
     """A candidate with its verdict and headline; `coarser` are the types less than float32 in which it computes."""
     verdict = _verdict(candidate, bool(coarser))
-    return evolve(candidate, verdict=verdict, headline=_headline(candidate, verdict, prompts, coarser))
+    headline, why = _headline(candidate, verdict, prompts, coarser), candidate.tokens_not_compared
+    untold = (f"Tokens were not compared: {why}.",) if why and why not in headline else ()
+    return evolve(candidate, verdict=verdict, headline=headline, notes=(*untold, *candidate.notes))
 
 
 def _verdict(candidate: Candidate, coarser: bool) -> Verdict:
@@ -39,11 +45,11 @@ def _headline(candidate: Candidate, verdict: Verdict, prompts: int, coarser: Seq
         return f"diverges at {first_site.site}: {told(first_site)}" + (
             f" (and at {_count(more, 'other kind')} of site)" if more else ""
         )
-    beyond = _changed(candidate) + _unshown(candidate)
+    beyond = _changed(candidate) + _unshown(candidate) + _unseen(candidate) + _untold(candidate)
     if verdict == "agrees":
         return f"agrees: {over}, none beyond what rounding explains{beyond}"
     types = _formats(candidate, coarser)
-    return f"within what {' and '.join(types)} explain{'s' * (len(types) == 1)}: {over}{beyond}"
+    return f"within what {explaining(types)}: {over}{beyond}"
 
 
 def told(divergence: Divergence) -> str:
@@ -110,18 +116,34 @@ def _off(tensor: Tensor) -> bool:
 
 
 def _unshown(candidate: Candidate) -> str:
-    """Differences of the specs that no site showed."""
-    if not candidate.spec:
+    """Differences of the specs, and of the weights, that no site showed."""
+    said = [saying(candidate.spec)] if candidate.spec else []
+    if bad := [tensor for tensor in candidate.tensors if not tensor.explained]:
+        said.append(differing(bad[0]) + (f" and {_count(len(bad) - 1, 'more weight')}" if len(bad) > 1 else ""))
+    return f"; but {', and '.join(said)}, which nothing here showed" if said else ""
+
+
+def _unseen(candidate: Candidate) -> str:
+    """What could not have been seen, where that is much."""
+    if candidate.resolution <= BLIND:
         return ""
-    first = candidate.spec[0]
-    more = f" and {_count(len(candidate.spec) - 1, 'more field')}" if len(candidate.spec) > 1 else ""
-    return f"; but its file says {first.field} {first.candidate} instead of {first.reference}{more}, which nothing here showed"
+    return f"; at {coarsest(candidate).site} a change of less than {candidate.resolution:.0%} would not be seen"
+
+
+def coarsest(candidate: Candidate) -> SiteError:
+    """The site at which least would have been seen."""
+    return max(_compared(candidate), key=lambda each: each.tolerance)
+
+
+def _untold(candidate: Candidate) -> str:
+    """That no text was read, where that was not asked for."""
+    why = candidate.tokens_not_compared
+    return f"; tokens not compared: {why}" if why and why not in (GIVEN, TRACED) else ""
 
 
 def _formats(candidate: Candidate, coarser: Sequence[str]) -> list[str]:
     """The coarse types of its weights, the commonest first; else those of its signals."""
-    kinds = Counter(tensor.stored for tensor in candidate.tensors if _off(tensor))
-    named = [kind for kind, _ in kinds.most_common(2)]
+    named = occurring(tensor.stored for tensor in candidate.tensors if _off(tensor))
     named = named or [f"rounding activations to 8 bits ({kind})" if kind in ROUNDED else kind for kind in coarser[:2]]
     return named or [plain(candidate.model.weights) or "its precision"]
 

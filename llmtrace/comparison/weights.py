@@ -9,9 +9,11 @@ from functools import partial
 import numpy as np
 from attrs import evolve
 
-from llmtrace.comparison.formats import MORE, ROUNDED, Tensor, coarse, cost
+from llmtrace.comparison.blocks import beyond_blocks
+from llmtrace.comparison.formats import LEVELS, MORE, ROUNDED, Tensor, coarse, cost, plain
 from llmtrace.comparison.overlaid import Over, Without
-from llmtrace.comparison.recognised import Pair, off, recognise
+from llmtrace.comparison.pair import Pair
+from llmtrace.comparison.recognised import off, recognise
 from llmtrace.comparison.sides import Side
 from llmtrace.schema.evaluate import Equations, Weights
 from llmtrace.schema.precision import ROUNDOFF
@@ -33,6 +35,7 @@ class Weighing:
         self._ours, self._theirs = reference.stored, candidate.stored
         self._tied = reference.spec.unembed.tied and candidate.spec.unembed.tied
         self._found: dict[str, Tensor] = {}
+        self._reordered: set[str] = set()
 
     def weigh(self, names: Iterable[str]) -> None:
         """Compare some now, while they are at hand."""
@@ -43,7 +46,15 @@ class Weighing:
                 self._found[name] = evolve(self._found["embed.W_E"], name=name)
                 continue
             kinds = self._ours.get(name, ""), self._theirs.get(name, "")
-            self._found[name] = _tensor(self._needed[name], self._needed, self._reference, self._candidate, *kinds)
+            self._found[name], reordered = _tensor(
+                self._needed[name], self._needed, self._reference, self._candidate, *kinds
+            )
+            if reordered:
+                self._reordered.add(name)
+
+    def reordered(self, name: str) -> bool:
+        """Whether a weight that was compared is the reference's in another order."""
+        return name in self._reordered
 
     def tensors(self) -> list[Tensor]:
         """Each weight that the reference's equations read, in dataflow order."""
@@ -80,21 +91,25 @@ def _needed(spec: ModelSpec) -> dict[str, Weight]:
 
 def _tensor(
     weight: Weight, among: Mapping[str, Weight], reference: Weights, candidate: Weights, ours: str, theirs: str
-) -> Tensor:
+) -> tuple[Tensor, bool]:
+    """How far a weight is off and why; and whether it is the reference's in another order."""
     r, c = np.asarray(reference[weight.name]), np.asarray(candidate[weight.name])
     error = off(c, r)
     if not error:
-        return Tensor(weight.name, theirs, 0.0, 0.0, 0.0, True)
+        return Tensor(weight.name, theirs, 0.0, 0.0, 0.0, True), False
     parts = [cost(kind, r, rows(weight)) for kind in {ours, theirs} if kind and coarse(kind)]
     expected = float(np.sqrt(sum(part * part for part in parts)))
     limit = EXACT if np.isnan(expected) else max(EXACT, MORE * expected)
     if error <= limit:
-        return Tensor(weight.name, theirs, error, expected, error, True)
-    what = recognise(
+        alone = not ours or plain(ours) not in LEVELS  # blocks of both sides are no one's
+        pair = Pair(weight.name, weight.axes, r, c, {}, rows(weight))
+        broken = beyond_blocks(theirs, pair, expected) if alone else ""
+        return Tensor(weight.name, theirs, error, expected, error, not broken, broken), False
+    done = recognise(
         Pair(weight.name, weight.axes, r, c, _others(weight, among.values(), reference), rows(weight)),
         max(limit, 1e-3 * ROUNDED),
     )
-    return Tensor(weight.name, theirs, error, expected, error, False, what)
+    return Tensor(weight.name, theirs, error, expected, error, False, done.words), done.reordered
 
 
 def others(equations: Equations, weight: Weight) -> dict[str, Callable[[], Array]]:

@@ -104,8 +104,22 @@ def weights_from(
     read = {name for place in places.values() for name in place.names}
     for native, name in known.items():
         if name not in read and not _excused(spec, family, native):
-            raise ModelOpenError(f"{shown(name)} is in {where}, and no equation of a {spec.family} model reads it.")
+            raise ModelOpenError(
+                f"{shown(name)} is in {where}, and no equation of a {spec.family} model reads it."
+                f"{_beyond(native, len(spec.blocks), said_by)}"
+            )
     return Weights(places, tensors)
+
+
+def _beyond(native: str, blocks: int, said_by: str) -> str:
+    """What is likely the cause where a tensor is of a block that the spec does not have."""
+    number = re.search(r"(?:^|\.)(\d+)\.", native)
+    if number is None or int(number[1]) < blocks:
+        return ""
+    return (
+        f" It is of block {number[1]}, and {said_by} says that there are {blocks} (from 0 to {blocks - 1}): "
+        "its number of layers, num_hidden_layers or the like, is likely wrong."
+    )
 
 
 def stored_as(spec: ModelSpec, weight: str) -> str:

@@ -23,6 +23,8 @@ from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step
 
 Status = Literal["holds", "violated", "unchecked", "unavailable"]
+UNREADABLE = ("has shape", "holds", "names experts")
+"""How the reasons begin of signals that no equation could read."""
 SMALL, LARGE = 1e-30, 1e37
 """Sums of squares between which float32 loses nothing: below, some may have vanished; above, some are infinite."""
 
@@ -47,6 +49,11 @@ class LocalError:
     """What a number does not say: unlike masks, a wrong shape, what is missing."""
     worst_token: int | None = None
     """Index of the token where the error is largest; None where nothing was compared."""
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether no equation could read the signal: a wrong shape, experts that do not exist, NaN."""
+        return self.status == "violated" and self.reason.startswith(UNREADABLE)
 
 
 def verify(

@@ -30,15 +30,15 @@ def assert_same_model(
     share of predictions that must stay the same at least, on every prompt.
     """
     from llmtrace.comparison.comparing import compare
-    from llmtrace.comparison.shortfall import shortfall
+    from llmtrace.comparison.shortfall import held
     from llmtrace.comparison.verdict import told
 
     __tracebackhide__ = True
-    found = compare(reference, candidate, prompts=prompts, preset=preset)
+    found = held(compare(reference, candidate, prompts=prompts, preset=preset), least_same_top)
     (one,) = found.candidates
     if one.verdict == "diverges":
         lines = [f"{each.site}: {told(each)}" for each in one.divergences[:SHOWN]]
         raise AssertionError("\n  ".join([f"{one.model.source} {one.headline}", *lines]))
-    if missed := shortfall(found, least_same_top):
-        raise AssertionError(missed)
+    if not one.passed:
+        raise AssertionError(str(one))
     return found

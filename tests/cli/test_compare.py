@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from attrs import evolve
 from safetensors.numpy import load_file, save_file
 
 import llmtrace
@@ -110,7 +111,39 @@ def test_predictions_that_must_stay_can_be_asked_for(cli, other):
     assert cli("compare", SAME, SAME, "--tokens", TOKENS, "--least-same-top", "1").code == 0
     run = cli("compare", SAME, changed, "--tokens", TOKENS, "--least-same-top", "1")
     assert run.code == 1
-    assert "and 100.0% was asked for" in run.err
+    assert "; besides, " in run.out.splitlines()[0] and "and 100.0% was asked for" in run.out.splitlines()[0]
+    assert not run.err.count("asked for")
+
+
+@pytest.mark.parametrize("share", ["nan", "-0.5", "95", "most"])
+def test_a_share_that_is_none_is_refused(cli, share):
+    assert "give a number from 0 to 1" in cli("compare", SAME, SAME, "--least-same-top", share).error
+
+
+def test_a_gate_that_fails_is_in_the_first_line_and_is_no_pass_in_json(cli, monkeypatch, validate):
+    from llmtrace.comparison import comparing
+
+    def dropping(*sides, **settings):
+        found = compare(*sides, **settings)
+        return evolve(
+            found,
+            candidates=[evolve(each, outputs=(evolve(each.outputs[0], same_top=0.5),)) for each in found.candidates],
+        )
+
+    compare = comparing.compare
+    monkeypatch.setattr(comparing, "compare", dropping)
+    run = cli("compare", SAME, SAME, "--tokens", TOKENS, "--least-same-top", "0.9")
+    assert run.code == 1
+    assert run.out.startswith(
+        "falls short: 50.0% of the predictions of prompt 1 stay the same, and 90.0% was asked for; agrees: "
+    )
+    document = cli("compare", SAME, SAME, "--tokens", TOKENS, "--least-same-top", "0.9", "--json").document
+    validate("compare", document)
+    assert document["passed"] is document["candidates"][0]["passed"] is False
+    assert document["candidates"][0]["shortfall"].startswith("50.0%")
+    assert (
+        cli("compare", SAME, SAME, "--tokens", TOKENS, "--least-same-top", "0.4", "--json").document["passed"] is True
+    )
 
 
 def test_prompts_come_from_a_file(cli, tmp_path):
@@ -118,7 +151,73 @@ def test_prompts_come_from_a_file(cli, tmp_path):
     run = cli("compare", SAME, SAME, "--prompts", "prompts", "--json")
     assert run.document["prompts"] == ["a f e b", "a b", "0 1 6"]
     (tmp_path / "prompts").write_text("[0, true]\n")
-    assert "Line 1" in cli("compare", SAME, SAME, "--prompts", "prompts").error
+    assert "prompts:1: '[0, true]' is neither" in cli("compare", SAME, SAME, "--prompts", "prompts").error
+
+
+def test_a_prompt_that_cannot_be_run_is_told_by_where_it_stands(cli, tmp_path):
+    (tmp_path / "prompts").write_text("a f\n\n[0, 99]\n")
+    run = cli("compare", SAME, SAME, "--prompts", "prompts")
+    assert run.error.startswith("error: prompts:3: Token id 99 is outside")
+    assert "Prompt" not in run.error
+    assert "error: --tokens: Token id 99" in cli("compare", SAME, SAME, "--prompt", "a f", "--tokens", "99").error
+
+
+def test_a_text_that_was_read_and_not_run_is_shown_and_is_what_the_schema_says(cli, other, tmp_path, validate):
+    changed = other()
+    words = json.loads((tmp_path / "other" / "tokenizer.json").read_text())
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(words | {"post_processor": None}))
+    run = cli("compare", SAME, changed)
+    assert run.code == 1
+    assert run.out.startswith("diverges at the tokens: '<bos>' is not put in front (token 0, byte 0 of the text)")
+    assert any(line.startswith("not run: '") for line in run.out.splitlines())
+    document = cli("compare", SAME, changed, "--json").document
+    validate("compare", document)
+    assert document["candidates"][0]["tokens"][0]["prompt"] is None
+    (tmp_path / "other" / "tokenizer.json").unlink()
+    document = cli("compare", SAME, changed, "--json").document
+    validate("compare", document)
+    assert document["candidates"][0]["tokens_not_compared"] == "the candidate has no tokenizer"
+
+
+def test_a_limit_is_refused_by_what_this_command_has(cli):
+    error = cli("compare", SAME, SAME, "--tokens", TOKENS, "--max-bytes", "0").error
+    assert "Compare on shorter prompts, or raise the limit" in error and "heads=" not in error
+
+
+def test_a_wrong_epsilon_is_shown_by_weights_alone_as_what_the_file_says(cli, other):
+    changed = other(config=lambda c: c.update(rms_norm_eps=0.3))
+    run = cli("compare", SAME, changed, "--weights-only")
+    assert run.code == 0
+    assert "agrees: 21 tensors; but its file says " in run.out.splitlines()[0]
+    assert any(line.split()[:3] == ["ln_final.eps", "1e-05", "0.3"] for line in run.out.splitlines())
+
+
+def test_weights_alone_list_what_is_not_explained_and_each_kind_once(cli, other):
+    def transpose(tensors):
+        name = next(name for name in tensors if "layers.0" in name and "o_proj" in name)
+        tensors[name] = np.ascontiguousarray(tensors[name].T)
+
+    changed = other(weights=transpose)
+    lines = [
+        line.split()[0] for line in cli("compare", SAME, changed, "--weights-only").out.splitlines() if line.strip()
+    ]
+    assert lines.count("blocks.0.attn.W_O") == 1 and lines.count("blocks.L.attn.W_O") == 1
+    assert not any(line.startswith("blocks.1.") for line in lines)
+    every = cli("compare", SAME, changed, "--weights-only", "--all").out
+    assert all(f"blocks.{layer}.attn.W_{name}" in every for layer in range(2) for name in "QKVO")
+
+
+def test_two_candidates_of_one_name_are_told_apart_and_stand_apart(cli):
+    pytest.importorskip("llmtrace_onnxruntime")
+    pytest.importorskip("llmtrace_llamacpp")
+    run = cli("compare", SAME, "onnxruntime:builtin:induction", "llamacpp:builtin:induction", "--tokens", TOKENS)
+    lines = run.out.splitlines()
+    assert lines[0].startswith("onnxruntime:builtin:induction: ") and lines[1].startswith(
+        "llamacpp:builtin:induction: "
+    )
+    (second,) = [at for at, line in enumerate(lines) if line.startswith("candidate  llamacpp:")]
+    assert lines[second - 1] == ""
+    assert "--preset exact (" in run.out and "dtype" not in run.out
 
 
 def test_node_data_is_what_model_explorer_reads(cli, other, tmp_path):

@@ -15,7 +15,7 @@ from llmtrace.comparison.comparing import compare, known_hypotheses
 from llmtrace.comparison.hypotheses import HYPOTHESES
 from llmtrace.comparison.recent import Recent
 from llmtrace.data import embedded
-from llmtrace.errors import OptionError, PromptError, UnsupportedModelError
+from llmtrace.errors import LimitError, OptionError, PromptError, UnsupportedModelError
 from llmtrace.plugins import plugins
 
 SAME = "reference:builtin:induction"
@@ -86,6 +86,41 @@ def test_without_prompts_models_that_no_text_tells_anything_are_asked_ids(model)
     assert all(part.isdigit() for prompt in prompts for part in prompt.split())
 
 
+def test_tokenizers_are_compared_though_the_built_in_prompts_are_ids(tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(embedded("induction"), other)
+    words = json.loads((other / "tokenizer.json").read_text())
+    (other / "tokenizer.json").write_text(json.dumps(words | {"post_processor": None}))
+    found = compare(SAME, f"reference:{other}")
+    assert found.verdict == "diverges"
+    (one,) = found.candidates[0].tokens
+    assert (one.prompt, one.what) == (None, "'<bos>' is not put in front")
+    (other / "tokenizer.json").unlink()
+    (lacking,) = compare(SAME, f"reference:{other}").candidates
+    assert lacking.tokens_not_compared == "the candidate has no tokenizer"
+    assert lacking.headline.endswith("; tokens not compared: the candidate has no tokenizer")
+
+
+def test_it_is_told_what_is_being_done_and_by_default_nobody_is(model, capfd):
+    doing = []
+    compare(model, SAME, prompts=[IDS, IDS[:3]], progress=doing.append)
+    assert doing == [
+        "opening builtin:induction", "opening reference:builtin:induction",
+        "builtin:induction: prompt 1 of 2", "builtin:induction: prompt 2 of 2",
+        "builtin:induction: prompt 1 of 2", "builtin:induction: prompt 2 of 2",
+        "builtin:induction: the weights, and why",
+    ]  # fmt: skip
+    compare(model, SAME, prompts=[IDS])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_saved_trace_is_called_by_its_file(model, tmp_path):
+    model.trace(IDS).save(tmp_path / "phone.trace")
+    (found,) = compare(model, tmp_path / "phone.trace").candidates
+    assert found.model.source == str(tmp_path / "phone.trace")
+    assert any(note.endswith("phone.trace was recorded of builtin:induction.") for note in found.notes)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
@@ -93,6 +128,8 @@ def test_without_prompts_models_that_no_text_tells_anything_are_asked_ids(model)
         ({"prompts": []}, PromptError, "no prompt"),
         ({"prompts": [[]]}, PromptError, "empty"),
         ({"prompts": [[99]]}, PromptError, "99"),
+        ({"prompts": "a f e"}, PromptError, "is one text"),
+        ({"max_bytes": 0}, LimitError, "Compare on shorter prompts"),
     ],
 )
 def test_what_cannot_be_compared_is_said(arguments, error, says):
@@ -112,6 +149,8 @@ def test_the_same_model_passes_and_another_fails_with_its_cause(converted):
     assert assert_same_model(SAME, SAME, prompts=[IDS]).verdict == "agrees"
     with pytest.raises(AssertionError, match=r"blocks\.0\.attn\.rot_q: rotary theta 50,000,000"):
         assert_same_model(SAME, converted, prompts=[IDS])
+    with pytest.raises(OptionError, match="from 0 to 1"):
+        assert_same_model(SAME, SAME, prompts=[IDS], least_same_top=float("nan"))
 
 
 def test_weights_are_read_once_for_each_block():

@@ -8,7 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from llmtrace.comparison.recognised import Pair, off, recognise
+from llmtrace.comparison.orders import copied
+from llmtrace.comparison.pair import Pair
+from llmtrace.comparison.recognised import off, recognise
 
 LIMIT = 1e-6
 RANDOM = np.random.default_rng(0)
@@ -22,7 +24,7 @@ TABLE = RANDOM.normal(size=(40, 64)).astype(np.float32)
 
 def told(reference, candidate, axes, limit=LIMIT, others=None, rows=()):
     names = {name: partial(np.asarray, array) for name, array in (others or {}).items()}
-    return recognise(Pair("w", axes, reference, candidate, names, rows), limit)
+    return recognise(Pair("w", axes, reference, candidate, names, rows), limit).words
 
 
 def stored(w):
@@ -72,10 +74,35 @@ def test_rows_of_a_table_are_shifted_either_way():
 
 def test_what_is_swapped_or_permuted_along_an_axis():
     assert told(Q, Q[[0, 2, 1, 3]], HEADS) == "head 1 and 2 swapped"
+    assert told(Q, Q[[2, 3, 0, 1]], HEADS) == "head permuted: 0 … 3 hold 2, 3, 0, 1"
+    assert told(OUT, OUT[::-1], ("d_mlp", "d_model")) == "d_mlp permuted: in reverse"
     order = np.r_[1:96, 0]
-    assert told(OUT, OUT[order], ("d_mlp", "d_model")) == "96 of 96 along d_mlp permuted"
+    assert told(OUT, OUT[order], ("d_mlp", "d_model")) == "d_mlp permuted: all 96 stand elsewhere"
     mixed = stored(Q)[RANDOM.permutation(64)]
-    assert told(Q, loaded(mixed), HEADS).endswith("along (head d_head) permuted")
+    assert told(Q, loaded(mixed), HEADS).startswith("(head d_head) permuted: ")
+
+
+def test_slices_that_hold_others_which_stay_where_they_are():
+    assert told(Q, Q[[0, 0, 2, 2]], HEADS) == "head 1 holds head 0, head 3 holds head 2"
+    assert told(OUT, OUT[[0, 0, 0, 0, 0, *range(5, 96)]], ("d_mlp", "d_model")).endswith(", and 1 more are copies")
+    large = RANDOM.normal(size=(5000, 8)).astype(np.float32)
+    assert told(large, large[[*range(4999), 17]], ("vocab", "d_model")) == "vocab 4999 holds vocab 17"
+
+
+def test_a_lost_slice_is_no_copy_of_one_that_is_small_beside_what_the_format_explains():
+    lost = OUT.copy()
+    lost[9] = 0
+    assert list(copied(Pair("w", ("d_mlp", "d_model"), OUT, lost, {}))) == []
+
+
+def test_what_only_stands_elsewhere_is_said_to():
+    for found, reordered in (
+        (Q[[1, 0, 2, 3]], True),
+        (loaded(stored(Q)[::-1]), True),
+        (Q[[0, 0, 2, 3]], False),
+        (2 * Q, False),
+    ):
+        assert recognise(Pair("w", HEADS, Q, found, {}), LIMIT).reordered == reordered
 
 
 def test_another_weight_of_the_model():
@@ -86,7 +113,12 @@ def test_another_weight_of_the_model():
 def test_zeros_constants_and_what_is_no_number():
     assert told(NORM, 0 * NORM, ("d_model",)) == "all zero"
     assert told(NORM, np.ones_like(NORM), ("d_model",)) == "all 1"
-    assert told(NORM, np.where(np.arange(64) < 3, np.nan, NORM), ("d_model",)) == "3 numbers are NaN or infinite"
+    assert told(NORM, np.where(np.arange(64) < 3, np.nan, NORM), ("d_model",)) == "3 numbers are NaN"
+    both = OUT.copy()
+    both[5, 7] = np.inf
+    assert told(OUT, both, ("d_mlp", "d_model")) == "1 number is infinite: [5, 7]"
+    both[6, 7] = np.nan
+    assert told(OUT, both, ("d_mlp", "d_model")) == "2 numbers are NaN or infinite"
 
 
 def test_one_number_and_one_slice():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from llmtrace.comparison.tokens import read_by, token_difference
+import pytest
+
+from llmtrace.comparison.tokens import read_by, read_by_both, token_difference
 from llmtrace.errors import PromptError
 from llmtrace.trace import Token
 
@@ -64,3 +66,34 @@ class Letters:
 def test_a_text_is_read_or_it_is_said_why_not():
     assert read_by(Letters(), "ab") == (Token(97, "a"), Token(98, "b"))
     assert read_by(Letters(), TEXT) == "é is not in the vocabulary."
+
+
+class Begun(Letters):
+    """The same, with a token in front."""
+
+    def encode(self, text, *, special=True):
+        return [ord("^"), *super().encode(text)]
+
+
+def test_both_tokenizers_read_each_text_that_the_reference_can_read():
+    found = read_by_both(Begun(), Letters(), [(0, "ab"), (1, TEXT), (None, "c")])
+    assert [(each.prompt, each.text, each.what) for each in found.differences] == [
+        (0, "ab", "'^' is not put in front"),
+        (None, "c", "'^' is not put in front"),
+    ]
+    assert found.not_compared == ""
+    assert read_by_both(Letters(), Letters(), [(0, "ab")]).differences == ()
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate", "why"),
+    [
+        (None, Letters(), "the reference has no tokenizer"),
+        (Letters(), None, "the candidate has no tokenizer"),
+        (None, None, "the reference and the candidate have no tokenizer"),
+        (Letters(), Letters(), "the reference's tokenizer can read none of the built-in texts"),
+    ],
+)
+def test_where_no_text_is_read_by_both_it_is_said_why(reference, candidate, why):
+    found = read_by_both(reference, candidate, [(None, TEXT)])
+    assert (found.differences, found.not_compared) == ((), why)

@@ -202,6 +202,17 @@ def test_a_lost_tensor_is_named(family, written):
         open_checkpoint(written(family, without(LOST[family])))
 
 
+def test_a_tensor_beyond_the_last_block_tells_how_many_the_config_says_there_are(written):
+    def further(tensors):
+        named = next(name for name in tensors if ".layers.1." in name)
+        return tensors | {named.replace(".layers.1.", ".layers.7."): tensors[named]}
+
+    with pytest.raises(
+        ModelOpenError, match=r"It is of block 7, and config\.json says that there are \d \(from 0 to \d\)"
+    ):
+        open_checkpoint(written(change=further))
+
+
 HOSTILE = "x\x1b[2J\n\u202e" + "y" * 3000
 
 

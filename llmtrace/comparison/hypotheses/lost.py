@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,8 @@ from llmtrace.schema.sites import Array
 
 RUNNING = ("token", "query", "key")
 """Axes that are as long as the prompt."""
+SEVERAL, NEAR = 3, 4
+"""Numbers that stand at a bound at least, where there is one; times what rounding explains that they may be from it."""
 
 
 def _zero(case: Case) -> Iterator[tuple[str, Array]]:
@@ -24,11 +27,18 @@ def _zero(case: Case) -> Iterator[tuple[str, Array]]:
         yield f"{name} {', '.join(map(str, gone.tolist()[:8]))} is all zero", without
 
 
+def bounded(case: Case, x: Array, bound: float) -> bool:
+    """Whether several numbers are as far from zero as any may be: the largest of a signal alone is no bound."""
+    size = math.sqrt(float((case.found.astype(np.float64)[np.isfinite(case.found)] ** 2).mean()))
+    return int((np.abs(x) >= bound - NEAR * case.tolerance * size).sum()) >= SEVERAL
+
+
 def _clipped(case: Case) -> Iterator[tuple[str, Array]]:
     seen = case.found[np.isfinite(case.found)]
     if seen.size and "key" not in case.step.axes:
         bound = float(np.abs(seen).max())
-        yield f"clipped at ±{bound:.4g}", np.clip(case.expected, -bound, bound)
+        if bounded(case, case.found, bound):
+            yield f"clipped at ±{bound:.4g}", np.clip(case.expected, -bound, bound)
 
 
 ROWS = (Hypothesis("zero-part", (), _zero), Hypothesis("bound", (), _clipped))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from llmtrace.comparison.case import Case, Hypothesis, scalar_fit
+from llmtrace.comparison.hypotheses.lost import bounded
 from llmtrace.comparison.specs import said
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Branch, Sum
@@ -27,7 +28,8 @@ def _terms(case: Case) -> Iterator[tuple[str, Array]]:
         yield f"{term} is added twice", expected + added
         there = case.found.astype(np.float64) - (expected - added)
         bound = float(np.abs(there).max())
-        yield f"{term} is clipped at ±{bound:.4g}", expected - added + np.clip(added, -bound, bound)
+        if bounded(case, there, bound):
+            yield f"{term} is clipped at ±{bound:.4g}", expected - added + np.clip(added, -bound, bound)
 
 
 def _factor(case: Case) -> Iterator[tuple[str, Array]]:

@@ -12,12 +12,11 @@ import onnx
 import onnxruntime
 
 from tests.comparison.faults.bases import PROMPT
-from tests.comparison.golden.massive import set_accuracy, write_massive
+from tests.comparison.golden.writing import accuracy_level
 
 
 def test_activations_of_8_bits_change_predictions_within_what_they_cost(tmp_path, answers):
-    path = write_massive(tmp_path, "fused")
-    set_accuracy(path, 4)
+    path = accuracy_level(tmp_path)
     shipped, without = answers("1. Activations rounded to 8 bits")
     assert (shipped.code, shipped.document["verdict"]) == (0, "within_precision")
     assert shipped.headline.startswith("within what rounding activations to 8 bits (q8_0) explains")

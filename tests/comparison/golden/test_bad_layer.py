@@ -8,20 +8,11 @@ import pytest
 for module in ("torch", "transformers", "llmtrace_torch", "llmtrace_llamacpp"):
     pytest.importorskip(module)
 
-from attrs import evolve
-
-from tests.comparison.golden.models import read, write_checkpoint
-
-BAD = "blocks.1.mlp.W_out"
+from tests.comparison.golden.writing import BAD, bad_layer
 
 
 def test_the_tensor_is_named_by_how_much_worse_it_is_than_its_format(tmp_path, answers):
-    from llmtrace_llamacpp.writing import write_gguf
-
-    model = read(write_checkpoint("llama", tmp_path))
-    step = np.abs(model.weights[BAD]).max() / 3.5
-    squeezed = (np.rint(model.weights[BAD] / step) * step).astype(np.float32)
-    write_gguf(evolve(model, weights={**model.weights, BAD: squeezed}), tmp_path / "model.gguf", "Q8_0")
+    model, squeezed = bad_layer(tmp_path)
     (found,) = answers("8. One badly quantised layer")
     assert found.code == 1
     first = found.candidate["first_divergence"]

@@ -7,13 +7,11 @@ import pytest
 for module in ("torch", "transformers", "llmtrace_torch", "llmtrace_onnxruntime"):
     pytest.importorskip(module)
 
-from tests.comparison.golden.models import read, write_checkpoint
+from tests.comparison.golden.writing import long_prompts
 
 
 def test_short_prompts_agree_and_say_what_they_could_not_show(tmp_path, answers):
-    from llmtrace_onnxruntime.writing import write_onnx
-
-    write_onnx(read(write_checkpoint("mistral", tmp_path), window=None), tmp_path / "model.onnx")
+    long_prompts(tmp_path)
     short, long = answers("9. A window that only long prompts reach")
     assert (short.code, short.document["verdict"], short.candidate["divergences"]) == (0, "agrees", [])
     assert "but its file says blocks.*.attn.window none instead of 5, which nothing here showed" in short.headline

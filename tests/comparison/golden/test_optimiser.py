@@ -7,11 +7,11 @@ import pytest
 for module in ("torch", "transformers", "llmtrace_onnxruntime"):
     pytest.importorskip(module)
 
-from tests.comparison.golden.massive import widen, write_massive
+from tests.comparison.golden.writing import optimiser
 
 
 def test_a_fusion_that_rounds_is_named_and_the_level_below_it_agrees(tmp_path, answers):
-    widen(write_massive(tmp_path, "onnx23"))
+    optimiser(tmp_path)
     shipped, basic = answers("2. An optimiser that changes int4")
     assert (shipped.code, shipped.document["verdict"]) == (0, "within_precision")
     assert "rounding activations to 8 bits" in shipped.headline and "predictions are changed" in shipped.headline

@@ -7,15 +7,11 @@ import pytest
 for module in ("torch", "transformers", "llmtrace_torch", "llmtrace_llamacpp"):
     pytest.importorskip(module)
 
-from tests.comparison.golden.models import read, write_checkpoint
+from tests.comparison.golden.writing import permutation
 
 
-def test_the_matrices_are_named_with_what_was_done_to_their_rows(tmp_path, answers, monkeypatch):
-    from llmtrace_llamacpp import writing
-
-    checkpoint = write_checkpoint("llama", tmp_path)
-    monkeypatch.setattr(writing, "turned", lambda array, heads, order: array)
-    writing.write_gguf(read(checkpoint), tmp_path / "model.gguf", "F16")
+def test_the_matrices_are_named_with_what_was_done_to_their_rows(tmp_path, answers):
+    permutation(tmp_path)
     (found,) = answers("6. Rows of q and k that were not permuted")
     assert found.code == 1
     first = found.candidate["first_divergence"]

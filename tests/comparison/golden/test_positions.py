@@ -10,15 +10,12 @@ for module in ("torch", "transformers", "llmtrace_torch"):
 
 import llmtrace
 from tests.comparison.faults.bases import PROMPT
-from tests.comparison.faults.patching import instead
 from tests.comparison.golden.models import read, write_checkpoint
+from tests.comparison.golden.writing import positions
 
 
 def test_an_offset_is_named_and_called_harmless_where_scores_and_logits_agree(tmp_path, answers):
-    with llmtrace.open(write_checkpoint("llama", tmp_path), backend="torch") as model:
-        rotary = model.session.model.base_model.rotary_emb
-        instead(rotary, lambda run, x, position_ids: run(x, position_ids + 1))
-        model.trace(PROMPT).save(tmp_path / "phone.trace")
+    positions(tmp_path)
     (found,) = answers("10. Positions off by one")
     assert found.code == 1
     first = found.candidate["first_divergence"]

@@ -7,17 +7,11 @@ import pytest
 for module in ("torch", "transformers", "llmtrace_torch", "llmtrace_llamacpp"):
     pytest.importorskip(module)
 
-from tests.comparison.golden.models import copy_with, read, write_checkpoint
+from tests.comparison.golden.writing import rotary_base
 
 
 def test_the_base_is_read_off_the_file_and_the_fault_is_where_q_and_k_are_turned(tmp_path, answers):
-    from llmtrace_llamacpp.writing import write_gguf
-
-    def edit(config):
-        config["rope_parameters"]["rope_theta"] = 500_000.0
-
-    copy = copy_with(write_checkpoint("llama", tmp_path), "copy", edit)
-    write_gguf(read(copy), tmp_path / "model.gguf", "F16")
+    rotary_base(tmp_path)
     (found,) = answers("3. A wrong rotary base")
     assert found.code == 1
     assert found.candidate["first_divergence"]["site"] == "blocks.0.attn.rot_q"

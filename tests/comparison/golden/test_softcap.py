@@ -7,13 +7,11 @@ import pytest
 for module in ("torch", "transformers", "llmtrace_torch", "llmtrace_onnxruntime"):
     pytest.importorskip(module)
 
-from tests.comparison.golden.models import read, write_checkpoint
+from tests.comparison.golden.writing import softcap
 
 
 def test_scores_are_named_with_the_cap_that_is_missing(tmp_path, answers):
-    from llmtrace_onnxruntime.writing import write_onnx
-
-    write_onnx(read(write_checkpoint("gemma2", tmp_path), softcap=None), tmp_path / "model.onnx")
+    softcap(tmp_path)
     (found,) = answers("4. A softcap that is dropped")
     assert found.code == 1
     first = found.candidate["first_divergence"]

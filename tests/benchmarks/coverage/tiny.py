@@ -1,0 +1,25 @@
+"""A tiny seeded model of a type, in which no weight is trivially zero or one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from tests.benchmarks.coverage.shrink import small
+
+JITTER, FACTOR = 0.1, 3.0
+"""What is added to vectors, as a standard deviation; what matrices are multiplied by."""
+
+
+def tiny(kind: str, attention: str | None = None, seed: int = 0) -> PreTrainedModel:
+    """A model of a type with a kernel of attention, or with transformers' own choice. Raises what transformers raises where it cannot."""
+    torch.manual_seed(seed)
+    chosen: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(small(kind), dtype=torch.float32, **chosen).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.is_floating_point():
+                _ = weight.add_(JITTER * torch.randn(weight.shape)) if weight.ndim == 1 else weight.mul_(FACTOR)
+    return model
