@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from attrs import evolve
 
-from llmtrace.dataflow.reading.model import MIXER, ReadModel
+from llmtrace.dataflow.reading.model import ReadModel
 from llmtrace.dataflow.weights import SourcedWeights
 from llmtrace.errors import UnsupportedModelError
 from llmtrace.schema.evaluate import Equations
@@ -31,9 +31,6 @@ def proven(read: ReadModel, signals: Mapping[str, Array], precision: Mapping[str
                 "computes something else there."
             )
         read = _without(read, *found, _said(worst))
-        old, new = (f"blocks.{found[0]}.{name}_out" for name in (found[1], MIXER))
-        signals = {_renamed(site, old, new): array for site, array in signals.items()}
-        precision = {_renamed(site, old, new): each for site, each in precision.items()}
     return read
 
 
@@ -66,10 +63,6 @@ def _without(read: ReadModel, layer: int, name: str, why: str) -> ReadModel:
     """One branch made opaque; norms that nothing reads any more go with it."""
     at = f"blocks.{layer}."
     block = read.spec.blocks[layer]
-    if any(branch.name == MIXER for branch in block.branches):
-        raise UnsupportedModelError(
-            f"Of two branches of blocks.{layer} only the sums are known: {why}. Then nothing can be said of it."
-        )
     branches = tuple(_opaque(block, branch) if branch.name == name else branch for branch in block.branches)
     norms = tuple(norm for norm in block.norms if any(branch.reads == f"{norm.name}.out" for branch in branches))
     gone = {f"{at}{name}.", f"{at}{name}_post."} | {f"{at}{norm.name}." for norm in block.norms if norm not in norms}
@@ -83,20 +76,12 @@ def _without(read: ReadModel, layer: int, name: str, why: str) -> ReadModel:
     return evolve(
         read,
         spec=evolve(read.spec, blocks=tuple(blocks)),
-        places={
-            _renamed(site, f"{at}{name}_out", f"{at}{MIXER}_out"): read.places[site]
-            for site in read.places
-            if site in places
-        },
+        places={site: read.places[site] for site in read.places if site in places},
         weights={each: read.weights[each] for each in read.weights if each in weights},
-        why=read.why | {at + MIXER: f"{name}: {why}"},
+        why=read.why | {at + name: why},
     )
 
 
 def _opaque(block: Block, branch: Branch) -> Branch:
     norm = next((norm for norm in block.norms if branch.reads == f"{norm.name}.out"), None)
-    return Branch(MIXER, norm.reads if norm else branch.reads, Mixer("unread"))
-
-
-def _renamed(site: str, old: str, new: str) -> str:
-    return new if site == old else site
+    return Branch(branch.name, norm.reads if norm else branch.reads, Mixer("unread"))

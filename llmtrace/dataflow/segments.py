@@ -41,6 +41,8 @@ PRODUCTS = frozenset(["MatMul", "Gemm", "MatMulNBits", "FusedMatMul", "Transpose
 NORMS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization"})
 REDUCTIONS = frozenset(["ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "GlobalAveragePool"])
 SUMS = frozenset({"Add", "Sum"})
+WHOLE = "Module"
+"""What a vertex is called that is a part of a model which was not looked into."""
 FACTORS = frozenset({"Mul", "Div"})
 BIAS = {"Gemm": 2, "MatMulNBits": 5}
 """Where a product reads its own bias."""
@@ -110,7 +112,7 @@ def _kind(flow: Flow, vertices: tuple[Vertex, ...]) -> str:
     ops = {vertex.op for vertex in vertices}
     if len(vertices) == 1:
         return _single(flow, vertices[0])
-    if any(line(flow, vertex) for vertex in vertices):
+    if WHOLE in ops or any(line(flow, vertex) for vertex in vertices):
         return "other"
     if ops & (REDUCTIONS | NORMS):
         return "norm"
@@ -128,6 +130,8 @@ def _single(flow: Flow, vertex: Vertex) -> str:
         return "norm"
     if op == "RotaryEmbedding":
         return "rotary"
+    if op == WHOLE:
+        return "other"
     if op in SUMS:
         return "join" if len(content) > 1 else "add"
     if op in PRODUCTS:

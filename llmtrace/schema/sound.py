@@ -50,8 +50,8 @@ POSITIVE: dict[type, tuple[str, ...]] = {
 """Numbers that an equation divides by, or takes the logarithm or the root of."""
 AXES = ("d_model", "d_head", "d_value", "head", "kv_head", "d_mlp")
 """What a norm may run over, or have a weight of its own for each of."""
-MODULES = {"attn": Attention, "mlp": Mlp | GatedMlp | Moe, "mixer": Mixer}
-"""What a branch of each name holds."""
+MODULES = {"attn": Attention | Mixer, "mlp": Mlp | GatedMlp | Moe | Mixer, "mixer": Mixer}
+"""What a branch of each name holds; one that could not be read is a mixer, whatever its name."""
 STREAM = ("resid_pre", "resid_mid")
 NORM = re.compile(r"ln[1-9]\d?")
 LARGEST = 2**62

@@ -258,3 +258,5 @@ class Anatomy:
     logits: str
     sliced: bool
     """Whether the graph keeps the last position only."""
+    entering: tuple[Segment, ...] = ()
+    """Scales between the last norm and the unembedding."""

@@ -6,7 +6,7 @@ What is no decoder of this kind is an `UnsupportedModelError`, with the place wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from attrs import evolve, frozen
 
@@ -37,8 +37,12 @@ class Diamond:
     """In the order in which they are added."""
 
 
-def locate(graph: Graph, tokens: str, logits: str, shapes: Mapping[str, tuple[int, ...]]) -> Anatomy:
-    """The parts of the decoder that makes `logits` from `tokens`; `shapes` are those of initialisers."""
+def locate(
+    graph: Graph, tokens: str, logits: str, shapes: Mapping[str, tuple[int, ...]], ends: Collection[str] = ()
+) -> Anatomy:
+    """The parts of the decoder that makes `logits` from `tokens`; `shapes` are those of initialisers, and `ends` values that are known to
+    end a block: without them a block ends where the next attention begins.
+    """
     if rounding := sorted({vertex.op for vertex in graph.vertices if vertex.op in INTEGERS}):
         raise UnsupportedModelError(
             f"The graph multiplies integers ({', '.join(rounding)}) in a way that is not read: of what its matrices read, rounded as it comes "
@@ -59,9 +63,10 @@ def locate(graph: Graph, tokens: str, logits: str, shapes: Mapping[str, tuple[in
         )
     begin, end = min(diamonds), _end(way, max(diamonds))
     embed, pos_embed, before = _beginning(flow, way[:begin], row)
-    blocks = _blocks(flow, way[begin : end + 1], list(diamonds.values()))
-    norm, head, after, sliced = _ending(flow, way[end + 1 :])
-    return Anatomy(look_up, row, before, embed, pos_embed, blocks, norm, head, after, logits, sliced)
+    known = {moved_from(flow, name) for name in ends}
+    blocks = _blocks(flow, way[begin : end + 1], list(diamonds.values()), known)
+    norm, entering, head, after, sliced = _ending(flow, way[end + 1 :])
+    return Anatomy(look_up, row, before, embed, pos_embed, blocks, norm, head, after, logits, sliced, entering)
 
 
 def _end(way: Sequence[Segment], last: int) -> int:
@@ -139,33 +144,37 @@ def _beginning(flow: Flow, way: Sequence[Segment], row: str) -> tuple[str, str, 
     return embed, pos_embed, tuple(one for one in before if one.kind != "move")
 
 
-def _blocks(flow: Flow, way: Sequence[Segment], diamonds: list[Diamond]) -> tuple[BlockCell, ...]:
+def _blocks(
+    flow: Flow, way: Sequence[Segment], diamonds: list[Diamond], ends: Collection[str]
+) -> tuple[BlockCell, ...]:
     blocks: list[BlockCell] = []
     waiting = iter(diamonds)
     for one in way:
         if one.kind == "scale" and blocks:
             blocks[-1] = evolve(blocks[-1], scales=(*blocks[-1].scales, one), post=one.last)
         elif _diamond(flow, one) is not None:
-            _add(blocks, one, [_cell(flow, one.first, branch) for branch in next(waiting).branches])
+            cells = [_cell(flow, one.first, branch) for branch in next(waiting).branches]
+            goes_on = blocks and (
+                moved_from(flow, blocks[-1].post) not in ends if ends else _follows(blocks[-1], cells)
+            )
+            if goes_on and not blocks[-1].mid:
+                before = blocks[-1]
+                blocks[-1] = evolve(before, mid=before.post, post=one.last, cells=(*before.cells, *cells))
+            else:
+                blocks.append(BlockCell(one.first, "", one.last, tuple(cells)))
         elif one.kind != "move":
             raise _unknown("on the residual stream", one)
     return tuple(blocks)
 
 
-def _add(blocks: list[BlockCell], one: Segment, cells: list[Cell]) -> None:
-    """A diamond is a block of its own, or the MLP of the block before."""
-    before = blocks[-1] if blocks else None
-    if (
-        before
-        and not any(_looks(cell) for cell in cells)
-        and not before.mid
+def _follows(before: BlockCell, cells: Sequence[Cell]) -> bool:
+    """Whether what a diamond adds is the MLP of the block before, and no block of its own, as far as that can be seen."""
+    return (
+        not any(_looks(cell) for cell in cells)
         and not before.scales
         and all(_looks(cell) for cell in before.cells)
         and not all(isinstance(cell, Opaque) for cell in (*before.cells, *cells))
-    ):
-        blocks[-1] = evolve(before, mid=before.post, post=one.last, cells=(*before.cells, *cells))
-    else:
-        blocks.append(BlockCell(one.first, "", one.last, tuple(cells)))
+    )
 
 
 def _looks(cell: Cell) -> bool:
@@ -180,22 +189,27 @@ def _cell(flow: Flow, point: str, branch: str) -> Cell:
     return moe_cell(flow, point, branch) or mlp_cell(flow, point, branch)
 
 
-def _ending(flow: Flow, way: Sequence[Segment]) -> tuple[Segment | None, Line, tuple[Segment, ...], bool]:
-    """The last norm, the unembedding, what stands after it, and whether positions are cut off."""
+def _ending(
+    flow: Flow, way: Sequence[Segment]
+) -> tuple[Segment | None, tuple[Segment, ...], Line, tuple[Segment, ...], bool]:
+    """The last norm, factors after it, the unembedding, what stands after that, and whether positions are cut off."""
     lines = [place for place, one in enumerate(way) if one.kind == "line"]
     if len(lines) != 1:
         raise UnsupportedModelError(f"{len(lines)} matrices stand between the last block and the logits, and not one.")
     before, after = way[: lines[0]], way[lines[0] + 1 :]
     norms = [one for one in before if one.kind == "norm"]
+    entering: list[Segment] = []
     for one in before:
-        if one.kind not in ("norm", "move") or len(norms) > 1:
+        if one.kind == "scale" and norms and one.first != norms[0].first:
+            entering.append(one)
+        elif one.kind not in ("norm", "move") or len(norms) > 1:
             raise _unknown("between the last block and the unembedding", one)
     sliced = any(vertex.op in CUTS for one in way if one.kind == "move" for vertex in one.vertices)
     kept = tuple(one for one in after if one.kind != "move")
     for one in kept:
         if one.kind not in ("scale", "point"):
             raise _unknown("between the unembedding and the logits", one)
-    return (norms[0] if norms else None), line_of(flow, way[lines[0]]), kept, sliced
+    return (norms[0] if norms else None), tuple(entering), line_of(flow, way[lines[0]]), kept, sliced
 
 
 def _unknown(where: str, one: Segment) -> UnsupportedModelError:

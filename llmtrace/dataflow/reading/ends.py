@@ -56,8 +56,23 @@ def _read(reader: Reader, anatomy: Anatomy, width: int) -> ReadEnds:
     if isinstance(found, Unfit):
         raise Unreadable(f"what stands after the unembedding is neither a scale nor a cap, because {found.why}")
     scale, cap = (found.scale, found.softcap) if found else (1.0, None)
+    scale *= _entering(reader, anatomy, width)
     unembed = Unembedding(scale, cap, bool(head.bias), _tied(reader, anatomy))
     return ReadEnds(embed, positions, final.norm, unembed, vocab, weights)
+
+
+def _entering(reader: Reader, anatomy: Anatomy, width: int) -> float:
+    """The factor of what the unembedding reads: one of the logits, where nothing is added to them."""
+    if not anatomy.entering:
+        return 1.0
+    first, last = anatomy.entering[0].first, anatomy.entering[-1].last
+    vertices = [vertex for one in anatomy.entering for vertex in one.vertices]
+    found = find_factor(reader.rows(first, last), width, candidates=reader.numbers(vertices), unit=reader.unit(first))
+    if isinstance(found, Unfit):
+        raise Unreadable(f"what the unembedding reads is not multiplied by one number, because {found.why}")
+    if anatomy.head.bias:
+        raise Unreadable("what the unembedding reads is multiplied by a number, and a bias is added after it")
+    return found
 
 
 def _embedding(reader: Reader, anatomy: Anatomy, width: int, weights: dict[str, Source]) -> Embedding:

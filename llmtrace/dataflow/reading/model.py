@@ -1,6 +1,7 @@
 """From the parts of a graph to the spec of the model that runs, the values that hold its signals, and what reads its weights.
 
-A branch that the spec has no words for is a `Mixer`: what it adds to the stream is captured, and no equation is claimed.
+A branch that the spec has no words for is a `Mixer` by the name of what it looks like: what it adds to the stream is captured, and no
+equation is claimed.
 """
 
 from __future__ import annotations
@@ -38,8 +39,6 @@ from llmtrace.schema.sites import Array
 from llmtrace.spec import Block, Branch, Mixer, ModelSpec, PreNorm
 
 Known: TypeAlias = AttentionCell | MlpCell | MoeCell | MoeOperatorCell
-MIXER = "mixer"
-"""What an opaque branch is called."""
 
 
 @frozen(eq=False)
@@ -136,32 +135,35 @@ class _Block:
         if cell.mid:
             self.places[self._at + "resid_mid"] = (cell.mid, Rows())
         self.places[self._at + "resid_post"] = (cell.post, Rows())
-        ordered = sorted(cell.cells, key=lambda each: not isinstance(each, AttentionCell))
-        branches = tuple(self._branch(each) for each in ordered)
+        ordered = sorted(cell.cells, key=lambda each: _kind(each) != "attn")
+        kinds = [_kind(each) for each in ordered]
+        names = ["mixer" if kind in kinds[at + 1 :] else kind for at, kind in enumerate(kinds)]
+        if len(set(names)) < len(names):
+            raise UnsupportedModelError(
+                f"{self._at.rstrip('.')} has more branches than an attention, a mixer and an MLP."
+            )
+        branches = tuple(self._branch(name, each) for name, each in zip(names, ordered, strict=True))
         scale = self._factor(cell.scales, "the stream") if cell.scales else 1.0
         return Block(tuple(self._norms.values()), branches, scale)
 
-    def _branch(self, cell: Cell) -> Branch:
-        """A branch; an opaque one where it cannot be read."""
+    def _branch(self, name: str, cell: Cell) -> Branch:
+        """A branch; an opaque one where it cannot be read, or is one of two of its kind."""
         kept = dict(self.places), dict(self.weights), dict(self._norms)
-        if not isinstance(cell, Opaque):
-            try:
-                return self._read(cell)
-            except (Unreadable, BackendError) as why:
-                self.places, self.weights, self._norms = kept
-                name = "attn" if isinstance(cell, AttentionCell) else "mlp"
-                cell = Opaque(name, cell.norm.first if cell.norm else cell.reads, cell.tail.ends, str(why))
-        if self._at + MIXER in self.why:
-            raise UnsupportedModelError(
-                f"Of two branches of {self._at.rstrip('.')} only the sums are known: {self.why[self._at + MIXER]}; {cell.why}. Then "
-                "nothing can be said of it."
-            )
-        self.places[f"{self._at}{MIXER}_out"] = (cell.ends, Rows())
-        self.why[self._at + MIXER] = f"{cell.name}: {cell.why}"
-        return Branch(MIXER, self._stream(cell.reads), Mixer("unread"))
+        if isinstance(cell, Opaque):
+            reads, ends, why = cell.reads, cell.ends, cell.why
+        else:
+            reads, ends, why = cell.norm.first if cell.norm else cell.reads, cell.tail.ends, "another branch is its MLP"
+            if name != "mixer":
+                try:
+                    return self._read(name, cell)
+                except (Unreadable, BackendError) as error:
+                    self.places, self.weights, self._norms = kept
+                    why = str(error)
+        self.places[f"{self._at}{name}_out"] = (ends, Rows())
+        self.why[self._at + name] = why
+        return Branch(name, self._stream(reads), Mixer("unread"))
 
-    def _read(self, cell: Known) -> Branch:
-        name = "attn" if isinstance(cell, AttentionCell) else "mlp"
+    def _read(self, name: str, cell: Known) -> Branch:
         reads = self._reads(cell)
         found = _module(self._reader, cell)
         for part, place in found.places.items():
@@ -213,3 +215,10 @@ class _Block:
                 f"{what} is not multiplied by one number, because {found.why}"
             )
         return found
+
+
+def _kind(cell: Cell) -> str:
+    """`attn` or `mlp`: what a branch is, or looks like."""
+    if isinstance(cell, Opaque):
+        return cell.name
+    return "attn" if isinstance(cell, AttentionCell) else "mlp"

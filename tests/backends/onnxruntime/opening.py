@@ -13,7 +13,7 @@ import onnx
 import llmtrace
 from llmtrace.model import Model
 from llmtrace.schema.sites import Array
-from llmtrace.spec import ModelSpec
+from llmtrace.spec import Mixer, ModelSpec
 from llmtrace_onnxruntime.inputs import inputs_of
 from llmtrace_onnxruntime.options import PRESETS, OnnxRuntimeOptions
 from llmtrace_onnxruntime.proto import load
@@ -90,5 +90,5 @@ def opaque(spec: ModelSpec) -> list[str]:
         f"blocks.{layer}.{branch.name}"
         for layer, block in enumerate(spec.blocks)
         for branch in block.branches
-        if branch.name == "mixer"
+        if isinstance(branch.module, Mixer)
     ]

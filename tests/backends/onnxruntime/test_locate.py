@@ -267,21 +267,21 @@ def test_of_a_branch_that_no_spec_has_words_for_nothing_is_claimed(change, branc
     path = write(source, tmp_path, change=lambda graph: change(Hand(graph)))
     assert np.abs(computed(path) - plainly).max() > 1e-7, "the change changes nothing"
     with open_graph(path) as model:
-        assert "blocks.0.mixer" in opaque(model.spec)
-        assert all(isinstance(each.module, Mixer) == (each.name == "mixer") for each in model.spec.blocks[0].branches)
-        (note,) = (note for note in model.info.notes if note.startswith("blocks.0.mixer"))
-        assert f"no equation is claimed: {branch}: " in note
+        assert f"blocks.0.{branch}" in opaque(model.spec)
+        assert all(isinstance(each.module, Mixer) == (each.name == branch) for each in model.spec.blocks[0].branches)
+        (note,) = (note for note in model.info.notes if note.startswith("blocks.0."))
+        assert note.startswith(f"blocks.0.{branch} is captured as a whole and no equation is claimed: ")
         assert re.search(why, note), note
         known = {"attn": "mlp", "mlp": "attn"}[branch]
         assert f"blocks.0.{known}_out" in model.session.offers
         assert not [each for each in model.verify(list(TOKENS)) if each.status == "violated"]
         assert not [each for each in model.verify([3, 1]) if each.status == "violated"]
         found = signals(
-            model, TOKENS, capture=["blocks.0.mixer_out", "blocks.0.resid_pre", "blocks.0.resid_mid", "logits"]
+            model, TOKENS, capture=[f"blocks.0.{branch}_out", "blocks.0.resid_pre", "blocks.0.resid_mid", "logits"]
         )
         assert np.allclose(found["logits"], computed(path), atol=1e-5)
         if branch == "attn":
-            total = found["blocks.0.resid_pre"] + found["blocks.0.mixer_out"]
+            total = found["blocks.0.resid_pre"] + found["blocks.0.attn_out"]
             assert np.allclose(total, found["blocks.0.resid_mid"], atol=1e-5)
 
 

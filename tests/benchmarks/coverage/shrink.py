@@ -58,6 +58,7 @@ def _layers(known: Fields, made: Fields) -> Fields:
     own = known.get("per_layer_config") or {}
     if depth is None or not (lists or own):
         return {}
+    numbers = {name: lists.pop(name) for name in list(lists) if _numbers(name, known[name])}
     kinds: dict[str, int] = {}
     for layer in range(depth):
         kinds.setdefault(repr([[each[layer] for each in lists.values()], _of(own, layer)]), layer)
@@ -66,17 +67,23 @@ def _layers(known: Fields, made: Fields) -> Fields:
     kept.sort()
     found: Fields = {name: len(kept) for name in DEPTHS if name in made}
     found |= {name: [_size(name, each[layer]) for layer in kept] for name, each in lists.items()}
+    found |= {name: [place for place, layer in enumerate(kept) if layer in said] for name, said in numbers.items()}
     if own:
         found["per_layer_config"] = {
-            place: {name: _size(name, value) for name, value in said.items()}
+            place: {name: made.get(name, value) for name, value in said.items()}
             for place, layer in enumerate(kept) if (said := _of(own, layer))
         }  # fmt: skip
     return found
 
 
 def _of(own: Mapping[Any, Fields], layer: int) -> Fields:
-    said: Fields = own.get(layer, own.get(str(layer), {}))
+    said: Fields = next((each for name, each in own.items() if int(name) == layer), {})
     return said
+
+
+def _numbers(name: str, value: Any) -> bool:
+    """Whether a list holds numbers of layers, and not something of each layer."""
+    return name.endswith(("_layers", "_idxs")) and value == sorted({each for each in value if type(each) is int})
 
 
 def _size(name: str, value: Any) -> Any:

@@ -68,10 +68,19 @@ class ModuleCall:
 
     module: str
     turn: int
-    takes: Mapping[int, str]
-    """The place of a tensor among all that it is given, to the value that it is."""
+    given: tuple[tuple[Any, ...], Mapping[str, Any]]
+    """Its arguments, with `Ref` for each tensor."""
     gives: Mapping[int, str]
-    """The same of what it returns."""
+    """The place of a tensor among all that it returns, to the value that it is."""
+    first: int
+    """How many calls stood on the tape when it began."""
+    end: int
+    """How many stood there when it returned."""
+
+    @property
+    def takes(self) -> Mapping[int, str]:
+        """The place of a tensor among all that it is given, to the value that it is."""
+        return {at: each.name for at, each in enumerate(tree_leaves(self.given)) if isinstance(each, Ref)}
 
 
 @frozen(eq=False)
@@ -118,10 +127,13 @@ class Recorder(TorchDispatchMode):
         self._bases: dict[int, torch.Tensor] = {}
         self._lasting: set[int] = set()
         """Memory of leaves."""
+        self._stale: dict[int, tuple[str, list[tuple[str, tuple[Any, ...]]]]] = {}
+        """Memory of which parts were written into: what the base was, and each part with where it lies."""
         self._held: list[torch.Tensor] = []
         """So that no memory is used twice."""
-        self._inside: list[tuple[str, int, Mapping[int, str], list[torch.Tensor]]] = [("", 0, {}, [])]
-        """The modules that are running: name, turn, what they were given, and the large tensors that were made there."""
+        self._inside: list[tuple[str, int, Any, int, list[torch.Tensor]]] = [("", 0, ((), {}), 0, [])]
+        """The modules that are running: name, turn, what they were given, how many calls there were, and the large tensors that were made
+        since."""
         self._turns: dict[str, int] = {}
         self._places: dict[tuple[str, int], int] = {}
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -137,26 +149,30 @@ class Recorder(TorchDispatchMode):
 
     def name(self, tensor: torch.Tensor) -> str:
         """What a tensor is called now."""
-        key = _key(tensor)
+        key, memory = _key(tensor), _memory(tensor)
         if key not in self._names:
-            base = self._bases.get(_memory(tensor))
+            base = self._bases.get(memory)
+            if base is not None and memory in self._stale:
+                self._renew(memory, base)
             if base is None or _key(base) not in self._names:
                 self._leaf(tensor, f"constant {len(self.leaves)}")
-            else:
-                at = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset() - base.storage_offset())
+            elif key not in self._names:
+                at = _within(tensor, base)
                 self._made_up(seen_again, "view", (Ref(self._names[_key(base)]), *at), tensor)
         return self._names[key]
 
-    def enter(self, module: str, given: object) -> None:
+    def enter(self, module: str, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         """A module begins."""
         turn = self._turns.get(module, 0)
         self._turns[module] = turn + 1
-        self._inside.append((module, turn, self._tensors(given), []))
+        named = tree_map(lambda x: Ref(self.name(x)) if isinstance(x, torch.Tensor) else x, given)
+        self._inside.append((module, turn, named, len(self.calls), []))
 
     def leave(self, handed: object) -> None:
         """The innermost module ends; of the large tensors that it made, those that it does not hand out are let go."""
-        module, turn, takes, large = self._inside.pop()
-        self.modules.append(ModuleCall(module, turn, takes, self._tensors(handed)))
+        module, turn, given, first, large = self._inside.pop()
+        gives = {at: self.name(x) for at, x in enumerate(tree_leaves(handed)) if isinstance(x, torch.Tensor)}
+        self.modules.append(ModuleCall(module, turn, given, gives, first, len(self.calls)))
         out = {_memory(each) for each in tree_leaves(handed) if isinstance(each, torch.Tensor)}
         for tensor in large:
             if _memory(tensor) in out:
@@ -217,15 +233,6 @@ class Recorder(TorchDispatchMode):
                     self.know(each, called)
         return made
 
-    def _tensors(self, values: object) -> dict[int, str]:
-        """The values among some arguments, by place."""
-        leaves = enumerate(tree_leaves(values))
-        return {
-            place: self._names[_key(each)]
-            for place, each in leaves
-            if isinstance(each, torch.Tensor) and _key(each) in self._names
-        }
-
     def _leaf(self, tensor: torch.Tensor, name: str) -> None:
         if _key(tensor) not in self._names:
             self.leaves[name] = tensor
@@ -239,15 +246,21 @@ class Recorder(TorchDispatchMode):
                 self.values[name] = self.values[name].clone()
 
     def _rewritten(self, tensor: torch.Tensor, name: str) -> None:
-        """All that shares the memory of a tensor that was written into is made anew: the base now, the rest when it is looked at."""
+        """All that shares the memory of a tensor that was written into is made anew when it is looked at."""
         memory = _memory(tensor)
         base = self._bases.get(memory, tensor)
-        whole = self._names.get(_key(base))
+        whole, writes = self._stale.pop(memory, (self._names.get(_key(base)), []))
         self._names = {key: each for key, each in self._names.items() if key[0] != memory}
         self.know(tensor, name)
         if _key(base) != _key(tensor) and whole is not None:
-            at = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset() - base.storage_offset())
-            self._made_up(written_into, "slice_scatter", (Ref(whole), Ref(name), *at), base)
+            self._stale[memory] = (whole, [*writes, (name, _within(tensor, base))])
+
+    def _renew(self, memory: int, base: torch.Tensor) -> None:
+        """Make the base anew of what was written into parts of it."""
+        whole, writes = self._stale.pop(memory)
+        for part, at in writes:
+            self._made_up(written_into, "slice_scatter", (Ref(whole), Ref(part), *at), base)
+            whole = self._names[_key(base)]
 
     def _made_up(self, operator: Callable[..., Any], name: str, args: tuple[Any, ...], tensor: torch.Tensor) -> None:
         """A call that the model did not make, but might have."""
@@ -284,6 +297,11 @@ def written_into(
     copy = torch.empty_strided(base.shape, base.stride(), dtype=base.dtype, device=base.device).copy_(base)
     copy.as_strided(shape, stride, offset).copy_(part)
     return copy
+
+
+def _within(tensor: torch.Tensor, base: torch.Tensor) -> tuple[Any, ...]:
+    """Shape, stride and offset of a tensor in the memory of another."""
+    return tuple(tensor.shape), tensor.stride(), tensor.storage_offset() - base.storage_offset()
 
 
 def _memory(tensor: torch.Tensor) -> int:

@@ -61,10 +61,11 @@ def read(model: PreTrainedModel, family: str, vocab: int) -> Reading:
     prompt = _prompt(vocab, short)
     with plain(model):
         tape, longer = (record(model, prompt[:length]) for length in (short, short + LONGER))
-    calls = aligned(tape, longer)
+    calls = aligned(tape, longer, dict(model.named_modules()))
     graph, numbers = read_graph(tape, calls)
     leaves = {**tape.leaves, **numbers}
-    anatomy = locate(graph, TOKENS, tape.logits, {name: tuple(leaf.shape) for name, leaf in leaves.items()})
+    shapes = {name: tuple(leaf.shape) for name, leaf in leaves.items()}
+    anatomy = locate(graph, TOKENS, tape.logits, shapes, _ends(model, tape))
     pieces = Replay(graph.flow(anatomy.row), calls, leaves, model.device)
     constants = Constants(graph, Arrays(leaves), lambda names: pieces.run({}, names, short))
     probe = Arrays(tape.values)
@@ -114,6 +115,12 @@ def plain(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for key, config in configs.items():
             config._attn_implementation_internal, config._experts_implementation_internal = own[key]
+
+
+def _ends(model: PreTrainedModel, tape: Tape) -> set[str]:
+    """What the modules hand out that stand in a list: the blocks do."""
+    lists = {name for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)}
+    return {name for ran in tape.modules if ran.module.rpartition(".")[0] in lists for name in ran.gives.values()}
 
 
 def _length(model: PreTrainedModel) -> int:

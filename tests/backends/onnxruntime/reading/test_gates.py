@@ -101,7 +101,7 @@ def _of_the_embedding(graph):
 )
 def test_a_gate_of_another_kind_is_opaque_and_says_why(change, why, tmp_path):
     one = opened(attending(gate=Gate()), tmp_path, change=change)
-    assert isinstance(one.module["mixer"], Mixer)
+    assert isinstance(one.module["attn"], Mixer)
     assert any(why in note for note in one.model.info.notes)
     assert not violated(one.model)
 
@@ -115,5 +115,5 @@ def test_a_norm_of_values_with_weights_is_opaque(tmp_path):
                         each.CopyFrom(numpy_helper.from_array(array * 2, each.name))
 
     one = opened(FEATURES["a norm of v"], tmp_path, "multihead", weighed)
-    assert isinstance(one.module["mixer"], Mixer)
+    assert isinstance(one.module["attn"], Mixer)
     assert any("the norm of its values has weights" in note for note in one.model.info.notes)

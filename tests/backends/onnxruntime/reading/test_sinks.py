@@ -62,6 +62,6 @@ def _multiplied(graph):
 def test_sinks_that_stand_nowhere_as_they_work_are_opaque(tmp_path):
     """Changed by a number before they take part: their constant is not the logit."""
     one = opened(FEATURES["sinks"], tmp_path, change=_multiplied)
-    assert isinstance(one.module["mixer"], Mixer)
+    assert isinstance(one.module["attn"], Mixer)
     assert any("the logits of its sinks stand nowhere" in note for note in one.model.info.notes)
     assert not violated(one.model)

@@ -19,8 +19,8 @@ from llmtrace_torch.tape.replay import Replay
 FAMILIES = ("llama", "gpt2", "gemma2", "falcon", "bloom", "gptj", "mpt", "olmo2", "phi", "mixtral")
 
 
-def replay(one: Tape, other: Tape) -> Replay:
-    calls = aligned(one, other)
+def replay(one: Tape, other: Tape, model: nn.Module) -> Replay:
+    calls = aligned(one, other, dict(model.named_modules()))
     graph, numbers = read_graph(one, calls)
     return Replay(Flow(graph, TOKENS), calls, {**one.leaves, **numbers}, torch.device("cpu"))
 
@@ -31,7 +31,7 @@ def test_a_tape_run_again_on_other_tokens_and_more_of_them_gives_the_models_own_
     if family == "mixtral":
         model.set_experts_implementation("batched_mm")
     one, other = (record(model, list(range(2, 2 + length))) for length in (6, 9))
-    again = replay(one, other).run({TOKENS: tokens.numpy()}, [one.logits], tokens.shape[1])[one.logits]
+    again = replay(one, other, model).run({TOKENS: tokens.numpy()}, [one.logits], tokens.shape[1])[one.logits]
     with torch.no_grad():
         expected = model(tokens, use_cache=False).logits.numpy()
     np.testing.assert_allclose(again, expected, rtol=1e-5, atol=1e-5)
@@ -68,7 +68,7 @@ def test_memory_that_is_written_into_through_views_is_followed(loaded, tokens):
     model = loaded("llama")
     model.model.norm = Careless(model.model.norm)
     one, other = (record(model, list(range(2, 2 + length))) for length in (6, 9))
-    again = replay(one, other).run({TOKENS: tokens.numpy()}, [one.logits], tokens.shape[1])[one.logits]
+    again = replay(one, other, model).run({TOKENS: tokens.numpy()}, [one.logits], tokens.shape[1])[one.logits]
     with torch.no_grad():
         assert np.array_equal(again, model(tokens, use_cache=False).logits.numpy())
 
@@ -80,12 +80,28 @@ class Minded(nn.Module):
         return x * 2 if x.shape[1] < 8 else x.tanh()
 
 
-def test_a_model_that_does_other_things_for_longer_prompts_is_refused_with_the_place(loaded):
+def test_a_module_that_does_other_things_for_longer_prompts_is_one_call(loaded, tokens):
     model = loaded("llama")
     model.model.norm = Minded()
     one, other = (record(model, list(range(2, 2 + length))) for length in (6, 9))
-    with pytest.raises(UnsupportedModelError, match=r"other lengths: mul in model\.norm is tanh in model\.norm"):
-        aligned(one, other)
+    (whole,) = (call for call in aligned(one, other, dict(model.named_modules())) if call.module == "model.norm")
+    assert whole.name == "Module"
+    again = replay(one, other, model).run({TOKENS: tokens.numpy()}, [one.logits], tokens.shape[1])[one.logits]
+    with torch.no_grad():
+        assert np.array_equal(again, model(tokens, use_cache=False).logits.numpy())
+
+
+def test_a_model_that_does_other_things_outside_its_modules_is_refused(loaded, monkeypatch):
+    model = loaded("llama")
+    forward = type(model).forward
+
+    def minded(self, ids, **kwargs):
+        return forward(self, ids if ids.shape[1] < 8 else ids + 1, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", minded)
+    one, other = (record(model, list(range(2, 2 + length))) for length in (6, 9))
+    with pytest.raises(UnsupportedModelError, match="other lengths"):
+        aligned(one, other, dict(model.named_modules()))
 
 
 def test_a_number_that_is_none_for_a_length_is_an_error_of_the_part(loaded):
@@ -97,7 +113,7 @@ def test_a_number_that_is_none_for_a_length_is_an_error_of_the_part(loaded):
     model = loaded("gpt2")
     one, other = (record(model, list(range(2, 2 + length))) for length in (6, 9))
     with pytest.raises(BackendError, match="cannot be run again for 5000 tokens"):
-        replay(one, other).run({}, [one.logits], 5000)
+        replay(one, other, model).run({}, [one.logits], 5000)
 
 
 def test_large_tensors_that_a_module_keeps_to_itself_are_let_go(loaded, monkeypatch):

@@ -1,0 +1,130 @@
+"""The table as a page of the documentation, and what it states."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.benchmarks.coverage.counted import NAMED
+from tests.benchmarks.coverage.outcome import Outcome
+
+PAGE = Path(__file__).parents[3] / "docs" / "torch-coverage.md"
+HEAD = """# Decoders in PyTorch
+
+How much the PyTorch backend finds of each type of causal language model that transformers has. A checkpoint whose type has a row in
+LLMTrace's own table of families is opened by that row; any other is loaded, run on two short prompts, and its spec is read off the operators
+that ran. Here *every* type is opened the second way, also those that have a row. The page is written by
+`python -m tests.benchmarks.coverage --write docs/torch-coverage.md`, and a test holds what it states.
+
+Each model is tiny and seeded: transformers' default config of the type with small sizes, and a layer of each kind that the config's lists
+name. Matrices are enlarged and vectors jittered, so that no weight is trivially zero or one. It is opened with transformers' own choice of
+attention kernel and with `eager`, in float32, and run on 19 tokens, a length that was not seen when it was opened.
+
+A type is **structural** where embed, the residual stream, what each branch adds to it, the final norm and the logits, and in each layer with
+attention the pattern, `z` and `z_post`, are handed out or derived, and equal what the model computes:
+
+* the logits are those of a run without capture, bit for bit;
+* `resid_pre` of each block, `resid_post` of the block before, and the final norm are transformers' `output_hidden_states`;
+* under both kernels the patterns are those that transformers' eager attention puts out (`output_attentions`, or where a type returns none
+  the softmaxes that ran), and there are as many as softmaxes over the prompt ran: an attention that is opaque is counted as missing;
+* `z_post` is what one of the model's own matrices reads.
+
+Equal is a relative error of the whole signal within 1e-5; 1e-4 for what is derived, and for patterns. It is **full** where besides no branch is opaque, no site is missing, and every equation holds
+(`verify`). State-space and linear-attention layers are opaque by design: such a type can be structural, not full.
+"""
+RULE = """## What counts
+
+Decoders count: {counted} of the {all} types in transformers' mapping of causal language models. Of the others, {encoders} are encoder-decoders,
+as their config says (`is_encoder_decoder`); {bidirectional} are bidirectional, since another last token changes the logits before it, as in
+an encoder that is asked for logits; and {named} are named by hand:
+"""
+
+
+KEY = """✓ is yes; – is a type that was not opened. *Kernels*: of attention, transformers' own choice first; of experts. *Layers*: all, and
+softmaxes over the prompt. *Sites*: handed out, and derived from them, under the first kernel."""
+
+
+def page(outcomes: Sequence[Outcome]) -> str:
+    """The whole page."""
+    rows = sorted(outcomes, key=lambda each: each.kind)
+    counted = [each for each in rows if each.counts]
+    lines = [HEAD, _versions(), "", "## Totals", "", "| | types | share |", "| --- | ---: | ---: |"]
+    for name, number in totals(counted).items():
+        lines.append(f"| {name} | {number} | {100 * number / max(1, len(counted)):.0f} % |")
+    rest = [each for each in rows if not each.counts]
+    named = {each.kind: each.why[0] for each in rest if each.kind in NAMED}
+    bidirectional = [each.kind for each in rest if each.why == ("bidirectional",)]
+    encoders = [each.kind for each in rest if each.kind not in named and each.kind not in bidirectional]
+    rule = RULE.format(
+        counted=len(counted), all=len(rows), encoders=len(encoders), bidirectional=len(bidirectional), named=len(named)
+    )
+    lines += ["", rule, *(f"* `{kind}`: {why}" for kind, why in named.items()), ""]
+    lines += [
+        f"Encoder-decoders: {_listed(encoders)}.",
+        "",
+        f"Bidirectional: {_listed(bidirectional)}.",
+        "",
+        "## Types",
+        "",
+    ]
+    lines += [KEY, ""]
+    lines += [
+        "| type | kernels | layers | sites | structural | full | what is not, and why |",
+        "| --- | --- | ---: | ---: | --- | --- | --- |",
+    ]
+    lines += [row(each) for each in counted]
+    return "\n".join([*lines, ""])
+
+
+def totals(counted: Iterable[Outcome]) -> dict[str, int]:
+    """What holds of the types that count."""
+    rows = list(counted)
+    return {
+        "count": len(rows),
+        "structural": sum(each.structural for each in rows),
+        "full": sum(each.full for each in rows),
+        "opened, and not structural": sum(each.status == "measured" and not each.structural for each in rows),
+        "refused": sum(each.status == "refused" for each in rows),
+        "no tiny model, or stopped": sum(each.status in ("not built", "stopped") for each in rows),
+    }
+
+
+def row(one: Outcome) -> str:
+    """A type as a row of the table."""
+    opened = one.status == "measured"
+    marks = ["✓" if each else "" if opened else "–" for each in (one.structural, one.full)]
+    said = "; ".join(alike(one.why))
+    if not opened:
+        said = f"{one.status}: {said}"
+    sites = f"{one.captured} + {one.derived}" if opened else ""
+    cells = [f"`{one.kind}`", "; ".join(filter(None, [", ".join(one.kernels), one.experts])), _count(one), sites, *marks, _escaped(said)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _count(one: Outcome) -> str:
+    """Layers, and with attention of them."""
+    return f"{one.layers}, {one.attentions}" if one.layers or one.attentions else ""
+
+
+def alike(reasons: Iterable[str]) -> list[str]:
+    """Reasons that are the same but for the layer are one, and numbers of values and errors say nothing to a reader."""
+    found = (re.sub(r"blocks\.\d+\.", "blocks.L.", each) for each in reasons)
+    found = (re.sub(r" by [\d.e+]+ times", " by far more than", each) for each in found)
+    return list(dict.fromkeys(re.sub(r", from [\d.]+ to [\d.]+", "", each) for each in found))
+
+
+def _versions() -> str:
+    names = ("torch", "transformers", "llmtrace-torch")
+    said = ", ".join(f"{name} {version(name)}" for name in names)
+    return f"Measured on {datetime.now(UTC).date().isoformat()} with {said}."
+
+
+def _listed(kinds: Iterable[str]) -> str:
+    return ", ".join(f"`{each}`" for each in kinds) or "none"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("<", "‹").replace(">", "›").replace("|", "¦")
