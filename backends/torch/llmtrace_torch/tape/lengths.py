@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 from attrs import evolve, frozen
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from llmtrace.dataflow.segments import WHOLE
 from llmtrace.errors import UnsupportedModelError
@@ -131,9 +131,12 @@ class _Aligner:
         if places != tuple(theirs.gives):
             raise _Unlike(f"{ours.module} returns other things for a longer prompt")
 
+        own = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
+
         def operator(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+            args, kwargs = tree_map(lambda x: _cast(x, own), (args, kwargs))
             made = tree_leaves(module(*args, **kwargs))
-            return tuple(made[at] for at in places)
+            return tuple(_cast(made[at], torch.promote_types(own, torch.float32)) for at in places)
 
         reads = tuple(dict.fromkeys(each.name for each in tree_leaves((args, kwargs)) if isinstance(each, Ref)))
         return Call(operator, WHOLE, args, kwargs, reads, tuple(ours.gives.values()), ours.module, ours.turn, -1)
@@ -154,6 +157,10 @@ class _Aligner:
         if not isinstance(x, float | str | bool | torch.dtype | torch.device):
             return x  # an object that is made for each run: a cache, a config
         raise _Unlike(f"{where} reads {x!r}, and {y!r} for a longer prompt")
+
+
+def _cast(x: Any, kind: torch.dtype) -> Any:
+    return x.to(kind) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
 
 
 def _same(x: Any, y: Any) -> bool:

@@ -1,4 +1,6 @@
-"""Parts of a tape, run again on what is given."""
+"""Parts of a tape, run again on what is given: in float32 at least, whatever the model computes in. What a part does is seen more sharply so than
+it is done; numbers that are stored in half precision stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,8 @@ from llmtrace.schema.sites import Array
 from llmtrace_torch.arrays import as_numpy, as_tensor
 from llmtrace_torch.tape.lengths import Linear
 from llmtrace_torch.tape.record import LENGTH, TOKENS, Call, Ref
+
+HALF = (torch.float16, torch.bfloat16)
 
 
 class Replay:
@@ -35,12 +39,14 @@ class Replay:
 
         Raises `BackendError` where an operator does not take what it is given, as a table that ends before the prompt.
         """
-        known: dict[str, torch.Tensor] = {name: as_tensor(array).to(self._device) for name, array in given.items()}
+        known = {name: _wide(as_tensor(array).to(self._device)) for name, array in given.items()}
 
         def look(x: Any) -> Any:
             if isinstance(x, Linear):
                 return x.at(tokens)
-            return self._leaf(x.name, known, tokens) if isinstance(x, Ref) else x
+            if isinstance(x, Ref):
+                return self._leaf(x.name, known, tokens)
+            return torch.float32 if x in HALF and isinstance(x, torch.dtype) else x
 
         with torch.no_grad():
             for call in self._plan(tuple(given), tuple(wanted)):
@@ -64,7 +70,7 @@ class Replay:
             return known[name]
         if name == TOKENS:
             return torch.zeros(1, tokens, dtype=torch.long, device=self._device)
-        return torch.tensor(tokens) if name == LENGTH else self._leaves[name]
+        return torch.tensor(tokens) if name == LENGTH else _wide(self._leaves[name])
 
     def _plan(self, given: tuple[str, ...], wanted: tuple[str, ...]) -> list[Call]:
         """The calls that the wanted values need, back to what is given."""
@@ -82,3 +88,7 @@ class Replay:
                     waiting += self._calls[place].reads
             self._plans[key] = [self._calls[place] for place in sorted(needed)]
         return self._plans[key]
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype in HALF else tensor

@@ -17,14 +17,16 @@ from transformers import PreTrainedModel
 
 from llmtrace.dataflow.constants import Constants
 from llmtrace.dataflow.forms import shown
-from llmtrace.dataflow.graph import Graph
+from llmtrace.dataflow.graph import Flow, Graph
 from llmtrace.dataflow.locating.locate import locate
 from llmtrace.dataflow.proof import proven
 from llmtrace.dataflow.reading.model import ReadModel, read_model
 from llmtrace.dataflow.reading.reader import Reader
-from llmtrace.dataflow.showing import storage
+from llmtrace.dataflow.showing import COARSER, storage
+from llmtrace.dataflow.values import values
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
+from llmtrace.schema.steps import steps
 from llmtrace_torch.arrays import as_numpy
 from llmtrace_torch.rotary import forgetful
 from llmtrace_torch.tape.graph import read_graph
@@ -68,14 +70,16 @@ def read(model: PreTrainedModel, family: str, vocab: int) -> Reading:
     anatomy = locate(graph, TOKENS, tape.logits, shapes, _ends(model, tape))
     pieces = Replay(graph.flow(anatomy.row), calls, leaves, model.device)
     constants = Constants(graph, Arrays(leaves), lambda names: pieces.run({}, names, short))
-    probe = Arrays(tape.values)
+    wanted = values(anatomy, graph)
+    probe = pieces.run({TOKENS: np.asarray([prompt[:short]])}, wanted, short)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     context = context if isinstance(context, int) and context > 0 else None
     reader = Reader(pieces.flow, pieces, constants, probe, short, context or UNSAID)
     found = read_model(reader, anatomy, family, context)
-    signals = {site: shown(form, value, probe, short) for site, (value, form) in found.places.items()}
+    seen = Arrays(tape.values)
+    signals = {site: shown(form, value, seen, short) for site, (value, form) in found.places.items()}
     signals |= {"tokens": np.asarray(prompt[:short]), "positions": np.arange(short)}
-    precision = {site: Precision(storage(value, probe, graph)) for site, (value, _) in found.places.items()}
+    precision = {site: Precision(_coarsest(site, found, seen, pieces.flow)) for site in found.places}
     return Reading(proven(found, signals, precision), tape, graph, precision, tuple(prompt[:short]))
 
 
@@ -115,6 +119,21 @@ def plain(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for key, config in configs.items():
             config._attn_implementation_internal, config._experts_implementation_internal = own[key]
+
+
+def _coarsest(site: str, found: ReadModel, seen: Mapping[str, Array], flow: Flow) -> str:
+    """The coarsest type that a site's value has been in since the sites that it is computed from, or that tables of angles have."""
+    value, _ = found.places[site]
+    kinds = {storage(value, seen, flow.graph)}
+    step = steps(found.spec)[site]
+    for read in step.inputs:
+        if read in found.places:
+            between = list(flow.between(found.places[read][0], value))
+            names = {name for vertex in between for name in vertex.makes}
+            if step.equation.name in ("rot_q", "rot_k"):
+                names |= {name for vertex in between for name in vertex.reads if name not in flow}
+            kinds |= {seen[name].dtype.name for name in names if name in seen}
+    return min((kind for kind in kinds if kind in COARSER), key=COARSER.index)
 
 
 def _ends(model: PreTrainedModel, tape: Tape) -> set[str]:
