@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 DATA: dict[str, dict[str, Any]] = {
-    "bamba": {"layers_block_type": ["linear_attention", "full_attention"], "attn_layer_indices": [1]},
+    "bamba": {"attn_layer_indices": [1]},
     "blt": {
         "encoder_hash_byte_group_vocab": 64,
         "encoder_config": {"hidden_size_global": 64, "head_dim": 16},
@@ -23,12 +23,15 @@ DATA: dict[str, dict[str, Any]] = {
     },
     "deepseek_v2": {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_group": 1, "topk_group": 1},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "num_key_value_heads": 2},
-    "dots3_note": {"vision_config": {"adapter_in_dim": 64, "adapter_out_dim": 64}, "audio_config": {"adapter_input_size": 64, "adapter_out_dim": 64}},
+    "dots3_note": {
+        "vision_config": {"adapter_in_dim": 64, "adapter_out_dim": 64},
+        "audio_config": {"adapter_input_size": 64, "adapter_out_dim": 64},
+    },
     "dots3_note_text": {"head_dim": 24},
     "gemma3n_text": {"num_kv_shared_layers": 2},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 4},
     "gptj": {"rotary_dim": 8},
-    "granitemoehybrid": {"layers_block_type": ["linear_attention", "full_attention"]},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
     "hunyuan_v1_dense": {"head_dim": 16},
     "hunyuan_v1_moe": {"head_dim": 16, "num_experts": 4, "moe_topk": 2},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
@@ -61,10 +64,14 @@ DATA: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 4,
     },
     "zamba2": {
-        "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"], "num_hidden_layers": 4, "num_mem_blocks": 1,
+        "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
+        "num_hidden_layers": 4,
+        "num_mem_blocks": 1,
     },
     "zaya": {"num_experts_per_tok": 1},
 }
 """Type to fields that go before the rules'."""
-UNBUILT: dict[str, str] = {"gemma3n": "its vision tower is a model of the library timm; its language model is `gemma3n_text`"}
+UNBUILT: dict[str, str] = {
+    "gemma3n": "its vision tower is a model of the library timm; its language model is `gemma3n_text`"
+}
 """Type to why no tiny model of it can be made."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from attrs import evolve
@@ -57,6 +58,11 @@ def measure(kind: str) -> Outcome:
     return found
 
 
+def _rows(model: Any) -> int:
+    """Of the embedding, as the backend counts the vocabulary."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
 class _NotFoundError(Exception):
     """What reading a model must not raise."""
 
@@ -75,7 +81,7 @@ def _opened(so_far: Outcome, kernel: str, plain: Computed) -> Outcome:
     bare = run(model, PROMPT)
     seen = watched(model, PROMPT)
     try:
-        found = find(model, so_far.kind, model.get_input_embeddings().weight.shape[0])
+        found = find(model, so_far.kind, _rows(model))
     except LLMTraceError:
         raise
     except Exception as error:
@@ -93,14 +99,14 @@ def _opened(so_far: Outcome, kernel: str, plain: Computed) -> Outcome:
     with Model(TapedSession(model, found, info, None)) as opened:
         trace = opened.trace(PROMPT, max_bytes=None)
         lacking = [*_ends(trace, bare, seen, so_far.layers), *_attention(trace, found, seen, plain)]
-        violated = [
-            f"`{each.site}` does not follow from its equation" for each in trace.verify() if each.status == "violated"
-        ]
+        wrong = [each.site for each in trace.verify() if each.status == "violated"]
         missing = list(_missing(trace, opened))
         captured = len(found.offers)
         table = [site for site in trace if site not in found.offers]
+    violated = [f"`{site}` does not follow from its equation" for site in wrong]
+    lacking += [said for site, said in zip(wrong, violated, strict=True) if _skeleton(site)]
     notes = [_plain(note) for note in found.notes]
-    why = [f"{said}" for said in (*notes, *lacking, *violated, *missing)]
+    why = [*notes, *lacking, *violated, *missing]
     if not first:
         why = [f"{said} (with {kernel})" for said in why if said not in so_far.why]
     return evolve(
@@ -111,6 +117,11 @@ def _opened(so_far: Outcome, kernel: str, plain: Computed) -> Outcome:
         derived=len(table) if first else so_far.derived,
         why=(*so_far.why, *dict.fromkeys(why)),
     )
+
+
+def _skeleton(site: str) -> bool:
+    """Whether a site is of the stream or its ends, and not inside a branch."""
+    return site.count(".") < 3 and ("resid_" in site or site in ("embed", "pos_embed", "ln_final.out", "logits"))
 
 
 def _ends(trace: Trace, bare: Computed, seen: Computed, layers: int) -> Iterator[str]:
@@ -127,13 +138,18 @@ def _ends(trace: Trace, bare: Computed, seen: Computed, layers: int) -> Iterator
     if len(seen.hidden) != layers + 1:
         yield f"transformers returns {len(seen.hidden)} hidden states for {layers} layers"
         return
-    for layer in range(blocks):
-        yield from _same(trace, (f"blocks.{layer}.resid_pre",), seen.hidden[layer])
-        for branch in trace.spec.blocks[layer].branches:
+    for layer, block in enumerate(trace.spec.blocks):
+        for branch in block.branches:
             if f"blocks.{layer}.{branch.name}_out" not in trace:
                 yield f"`blocks.{layer}.{branch.name}_out` is not there"
-    for layer in range(1, blocks):
-        yield from _same(trace, (f"blocks.{layer - 1}.resid_post",), seen.hidden[layer])
+    first = "blocks.0.resid_post"
+    after = first in trace and _apart(trace[first].array, seen.hidden[0]) <= EQUAL
+    for layer in range(blocks):
+        yield from _same(
+            trace, (f"blocks.{layer}.resid_post" if after else f"blocks.{layer}.resid_pre",), seen.hidden[layer]
+        )
+        if layer and not after:
+            yield from _same(trace, (f"blocks.{layer - 1}.resid_post",), seen.hidden[layer])
     yield from _same(trace, ("ln_final.out", f"blocks.{blocks - 1}.resid_post"), seen.hidden[layers])
 
 

@@ -27,13 +27,16 @@ A type is **structural** where embed, the residual stream, what each branch adds
 attention the pattern, `z` and `z_post`, are handed out or derived, and equal what the model computes:
 
 * the logits are those of a run without capture, bit for bit;
-* `resid_pre` of each block, `resid_post` of the block before, and the final norm are transformers' `output_hidden_states`;
+* `resid_pre` of each block, `resid_post` of the block before, and the final norm are transformers' `output_hidden_states`, or `resid_post` of
+  each block where those are taken after a layer (Mamba);
 * under both kernels the patterns are those that transformers' eager attention puts out (`output_attentions`, or where a type returns none
   the softmaxes that ran), and there are as many as softmaxes over the prompt ran: an attention that is opaque is counted as missing;
 * `z_post` is what one of the model's own matrices reads.
 
-Equal is a relative error of the whole signal within 1e-5; 1e-4 for what is derived, and for patterns. It is **full** where besides no branch is opaque, no site is missing, and every equation holds
-(`verify`). State-space and linear-attention layers are opaque by design: such a type can be structural, not full.
+Equal is a relative error of the whole signal within 1e-5; 1e-4 for what is derived, and for patterns. What adds up to the stream is held by the
+equations of the stream. A type is **full** where besides no branch is opaque, no site is missing, and every equation holds (`verify`).
+State-space and linear-attention layers are opaque by design: such a type can be structural, not full. The default config is what was
+measured: a checkpoint of the same type whose config turns on something else may fare otherwise.
 """
 RULE = """## What counts
 
@@ -76,7 +79,31 @@ def page(outcomes: Sequence[Outcome]) -> str:
         "| --- | --- | ---: | ---: | --- | --- | --- |",
     ]
     lines += [row(each) for each in counted]
+    lines += [
+        "",
+        "## Why not",
+        "",
+        "The same reasons, with the types of each; those of most types first.",
+        "",
+        *_reasons(counted),
+    ]
     return "\n".join([*lines, ""])
+
+
+def _reasons(counted: Iterable[Outcome]) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for each in counted:
+        for said in dict.fromkeys(_cause(reason) for reason in each.why):
+            found.setdefault(said, []).append(each.kind)
+    ordered = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [f"* {_escaped(said)}: {_listed(kinds)}" for said, kinds in ordered]
+
+
+def _cause(reason: str) -> str:
+    """A reason without its numbers and places, so that what is alike falls together."""
+    said = alike([reason])[0].removesuffix(" (with eager)")
+    said = re.sub(r" in [\w.]*\.layers\.[\w.]*| for \d+ tokens: .*|: relative error .*", "", said)
+    return re.sub(r"\b\d+(\.\d+)?(e[-+]\d+)?( of \d+)?\b", "n", said)
 
 
 def totals(counted: Iterable[Outcome]) -> dict[str, int]:
@@ -100,13 +127,38 @@ def row(one: Outcome) -> str:
     if not opened:
         said = f"{one.status}: {said}"
     sites = f"{one.captured} + {one.derived}" if opened else ""
-    cells = [f"`{one.kind}`", "; ".join(filter(None, [", ".join(one.kernels), one.experts])), _count(one), sites, *marks, _escaped(said)]
+    cells = [
+        f"`{one.kind}`",
+        "; ".join(filter(None, [", ".join(one.kernels), one.experts])),
+        _count(one),
+        sites,
+        *marks,
+        _escaped(said),
+    ]
     return f"| {' | '.join(cells)} |"
 
 
 def _count(one: Outcome) -> str:
     """Layers, and with attention of them."""
     return f"{one.layers}, {one.attentions}" if one.layers or one.attentions else ""
+
+
+def stated_rows(text: str | None = None) -> dict[str, dict[str, str]]:
+    """The rows of the page, by type and column."""
+    names = ("kernels", "layers", "sites", "structural", "full", "why")
+    table = _text(text).partition("## Types")[2]
+    found = (line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `"))
+    return {cells[0].strip("`"): dict(zip(names, [*cells[1:], *[""] * 6], strict=False)) for cells in found}
+
+
+def stated_totals(text: str | None = None) -> dict[str, int]:
+    """The totals of the page."""
+    table = _text(text).partition("## Totals")[2].partition("## What counts")[0]
+    return {name: int(number) for name, number in re.findall(r"^\| (\w[^|]*) \| (\d+) \|", table, flags=re.MULTILINE)}
+
+
+def _text(text: str | None) -> str:
+    return PAGE.read_text(encoding="utf-8") if text is None else text
 
 
 def alike(reasons: Iterable[str]) -> list[str]:

@@ -55,13 +55,15 @@ def _layers(known: Fields, made: Fields) -> Fields:
     lists = {
         name: list(value) for name, value in known.items() if isinstance(value, list | tuple) and len(value) == depth
     }
+    numbers = {name: value for name, value in known.items() if _numbers(name, value)}
+    lists = {name: each for name, each in lists.items() if name not in numbers}
     own = known.get("per_layer_config") or {}
-    if depth is None or not (lists or own):
+    if depth is None or not (lists or numbers or own):
         return {}
-    numbers = {name: lists.pop(name) for name in list(lists) if _numbers(name, known[name])}
     kinds: dict[str, int] = {}
     for layer in range(depth):
-        kinds.setdefault(repr([[each[layer] for each in lists.values()], _of(own, layer)]), layer)
+        kind = [each[layer] for each in lists.values()], [layer in said for said in numbers.values()], _of(own, layer)
+        kinds.setdefault(repr(kind), layer)
     kept = sorted(kinds.values())[:MOST]
     kept += [layer for layer in range(depth) if layer not in kept][: max(0, LAYERS - len(kept))]
     kept.sort()
@@ -83,7 +85,8 @@ def _of(own: Mapping[Any, Fields], layer: int) -> Fields:
 
 def _numbers(name: str, value: Any) -> bool:
     """Whether a list holds numbers of layers, and not something of each layer."""
-    return name.endswith(("_layers", "_idxs")) and value == sorted({each for each in value if type(each) is int})
+    named = name.endswith(("_layers", "_idxs", "_indices")) and isinstance(value, list | tuple)
+    return named and list(value) == sorted({each for each in value if type(each) is int})
 
 
 def _size(name: str, value: Any) -> Any:

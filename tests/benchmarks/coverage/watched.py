@@ -28,7 +28,7 @@ class Computed:
 
     logits: Array
     hidden: tuple[Array, ...] = ()
-    """Of each layer what it reads, and last what the final norm makes."""
+    """Of each layer what it reads, or of some types what it leaves, and last what the final norm makes."""
     softmaxes: list[Array] = field(factory=list)
     """`[head, query, key]`, in the order in which they were computed."""
     attentions: tuple[Array, ...] = ()

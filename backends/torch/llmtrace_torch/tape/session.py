@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -106,6 +106,9 @@ class _Run:
             if site in asked:
                 for name in held_by(found.places[site]):
                     self._sites.setdefault(name, []).append(site)
+        together = [held_by(found.places[site]) for site in asked]
+        self._shared = {name for names in together if len(names) > 1 for name in names}
+        """Values of sites that are put together of several: what came of them is kept."""
         self.taps: dict[Tap, list[str]] = {}
         """Where to look, for which values."""
         for name in self._sites:
@@ -148,12 +151,8 @@ class _Run:
         array = one.request.cuts[site].apply(shown(place[1], place[0], one.values, one.row.length)).view()
         array.flags.writeable = False
         one.observer.signal(site, array)
-        if not any(name in held_by(self._found.places[each]) for each in self._waiting(one, site)):
+        if name not in self._shared:
             one.values.pop(name, None)
-
-    def _waiting(self, one: _Wanted, site: str) -> Iterator[str]:
-        """Sites that are put together of several values: what came of them is kept."""
-        yield from (each for each in one.request.cuts if len(held_by(self._found.places[each])) > 1)
 
     def _close(self, stage: int) -> None:
         while self._done < min(stage, self._blocks):

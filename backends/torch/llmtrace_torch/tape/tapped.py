@@ -29,8 +29,11 @@ def tapped(modules: Mapping[str, torch.nn.Module], taps: Sequence[Tap], hand: Ha
     inside = {name for name in modules for each in watched if not each or name == each or name.startswith(each + ".")}
     watch = Watch(taps, hand, watched)
     with ExitStack() as stack:
-        for name in dict.fromkeys((*(tap.module for tap in taps), *inside)):
-            here = Here(name, taps, watch.unheard)
+        ports: dict[str, list[Tap]] = {}
+        for tap in taps:
+            ports.setdefault(tap.module, []).extend([tap] if tap.port != "made" else [])
+        for name in dict.fromkeys((*ports, *inside)):
+            here = Here(ports.get(name, ()), watch.unheard)
             module = modules[name]
             if name in inside:
                 stack.callback(module.register_forward_pre_hook(partial(_enter, watch, name)).remove)
@@ -45,13 +48,12 @@ def tapped(modules: Mapping[str, torch.nn.Module], taps: Sequence[Tap], hand: Ha
 class Here:
     """The taps of one module's input and output."""
 
-    def __init__(self, module: str, taps: Sequence[Tap], hand: Hand) -> None:
+    def __init__(self, taps: Sequence[Tap], hand: Hand) -> None:
         self._hand = hand
         self._turn = 0
         self._ports: dict[tuple[str, int], list[Tap]] = {}
         for tap in taps:
-            if tap.module == module and tap.port != "made":
-                self._ports.setdefault((tap.port, tap.turn), []).append(tap)
+            self._ports.setdefault((tap.port, tap.turn), []).append(tap)
 
     def before(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Look at what the module is given."""
