@@ -101,7 +101,9 @@ def _reasons(counted: Iterable[Outcome]) -> list[str]:
 
 def _cause(reason: str) -> str:
     """A reason without its numbers and places, so that what is alike falls together."""
-    said = alike([reason])[0].removesuffix(" (with eager)")
+    said = alike([reason])[0].removesuffix(" (with eager)").rstrip(".")
+    if said.endswith("attentions are known"):
+        return "Not every attention is known"
     said = re.sub(r" in [\w.]*\.layers\.[\w.]*| for \d+ tokens: .*|: relative error .*", "", said)
     return re.sub(r"\b\d+(\.\d+)?(e[-+]\d+)?( of \d+)?\b", "n", said)
 
