@@ -83,8 +83,9 @@ def _compared(exporter: str, architecture: str, model: Model, trace: Trace, by_t
         errors = _apart(
             trace, wanted, _computed(trace, {**by_torch.weights, **neutral}) if differs else by_torch.signals
         )
+    # of an opaque whole nothing tells whether it follows from the graph's own weights
     whole = {site for site, step in steps(model.spec).items() if isinstance(step.record, Mixer) and coarse(exporter)}
-    found = [site for site in wanted if site in trace and site not in whole]  # of a whole nothing tells whether it follows
+    found = [site for site in wanted if site in trace and site not in whole]
     for site in found:
         error = errors.get(site, np.inf)
         if error <= EQUAL or (coarse(exporter) and error == 0):
