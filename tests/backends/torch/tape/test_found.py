@@ -6,7 +6,9 @@ import attrs
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from llmtrace.families import spec_of
 from llmtrace.model import Model

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from llmtrace_torch.tape.found import find
 from llmtrace_torch.tape.tapped import tapped
