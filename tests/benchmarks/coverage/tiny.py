@@ -19,7 +19,9 @@ def tiny(kind: str, attention: str | None = None, seed: int = 0) -> PreTrainedMo
     chosen: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     model: PreTrainedModel = AutoModelForCausalLM.from_config(small(kind), dtype=torch.float32, **chosen).eval()
     with torch.no_grad():
-        for weight in model.parameters():
+        stored = model.state_dict()  # of buffers too: a correction of a router's choice, a scale of a layer
+        buffers = [buffer for name, buffer in model.named_buffers() if name in stored]
+        for weight in (*model.parameters(), *buffers):
             if weight.is_floating_point():
-                _ = weight.add_(JITTER * torch.randn(weight.shape)) if weight.ndim == 1 else weight.mul_(FACTOR)
+                _ = weight.add_(JITTER * torch.randn(weight.shape)) if weight.ndim < 2 else weight.mul_(FACTOR)
     return model
