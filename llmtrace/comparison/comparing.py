@@ -15,7 +15,7 @@ from llmtrace.comparison.divergences import divergences
 from llmtrace.comparison.nearer import nearer
 from llmtrace.comparison.outputs import Outputs, outputs
 from llmtrace.comparison.probes import Asked, asked, readable, recorded
-from llmtrace.comparison.recent import Recent
+from llmtrace.comparison.recent import ROOM, Recent
 from llmtrace.comparison.record import Candidate, Comparison
 from llmtrace.comparison.renumbered import without_renumbered
 from llmtrace.comparison.run import Progress, Run, nothing_said
@@ -132,7 +132,7 @@ def _candidate(
     progress: Progress,
 ) -> Candidate:
     reference, candidate = (
-        evolve(side, equations=evolve(side.equations, weights=Recent(weights)))
+        evolve(side, equations=evolve(side.equations, weights=Recent(weights, ROOM if len(runs) > 1 else 0)))
         for side in (reference, candidate)
         for weights in [without_renumbered(reference.spec, side.spec, side.equations.weights)]
     )

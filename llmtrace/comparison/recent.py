@@ -15,13 +15,13 @@ from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import layer_of
 
 ROOM = 1 << 30
-"""Bytes of weights that are kept for good."""
+"""Bytes of weights that are kept for good, where several prompts run: fresh memory costs as much as reading again once."""
 
 
 class Recent(Mapping[str, Array]):
     """Other weights, remembered."""
 
-    def __init__(self, weights: Weights, room: int = ROOM) -> None:
+    def __init__(self, weights: Weights, room: int) -> None:
         self._weights = weights
         self._room = room
         self._layer: int | None = None
