@@ -54,7 +54,7 @@ def find(model: PreTrainedModel, family: str, vocab: int) -> Found:
     places = {
         site: place for site, place in reading.model.places.items() if all(name in seen for name in held_by(place))
     }
-    _neutral(model, reading.prompt, seen, own.values[own.logits])
+    _neutral(model, reading.prompt, seen)
     table = steps(reading.model.spec)
     whole = [site for site, place in places.items() if len(held_by(place)) == 1 and not table[site].equation.integer]
     return Found(
@@ -66,9 +66,7 @@ def find(model: PreTrainedModel, family: str, vocab: int) -> Found:
     )  # fmt: skip
 
 
-def _neutral(
-    model: PreTrainedModel, prompt: tuple[int, ...], seen: Mapping[str, Passing], logits: torch.Tensor
-) -> None:
+def _neutral(model: PreTrainedModel, prompt: tuple[int, ...], seen: Mapping[str, Passing]) -> None:
     """Raise where the logits are not the same bit for bit when everything is looked at."""
     ids = torch.tensor([prompt], device=model.device)
     modules = dict(model.named_modules())

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from llmtrace.dataflow.forms import Form, held_by, shown
 from llmtrace.dataflow.weights import SourcedWeights
-from llmtrace.errors import ModelOpenError
+from llmtrace.errors import BackendError, ModelOpenError
 from llmtrace.protocol import Gap, Observer, Offer, Request
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import stage_of, steps
@@ -100,6 +100,8 @@ class _Run:
         asked = {site for each in wanted for site in (*each.request.cuts, *each.request.edits)}
         edited = {site for each in wanted for site in each.request.edits}
         changed = {found.places[site][0] for site in edited}
+        self._unchanged = edited
+        """Sites whose edits have not been made yet."""
         self._sites: dict[str, list[str]] = {}
         """Value to the sites that wait for it, in dataflow order."""
         for site in table:
@@ -141,6 +143,7 @@ class _Run:
             change.apply(natural)
         form.put(array, natural)
         mine.copy_(as_tensor(array).to(mine.device))
+        self._unchanged.discard(site)
 
     def _show(self, one: _Wanted, site: str, name: str, tensor: torch.Tensor) -> None:
         place = self._found.places[site]
@@ -161,8 +164,12 @@ class _Run:
             self._done += 1
 
     def finish(self) -> None:
-        """Close the blocks that are left."""
+        """Close the blocks that are left. Raises `BackendError` for an edit of what did not pass in this run."""
         self._close(self._blocks)
+        if missing := sorted(self._unchanged):
+            raise BackendError(
+                f"{missing[0]} was to be edited, and the model did not compute it as it does for other prompts: edit another site."
+            )
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from llmtrace.errors import BackendError
 from llmtrace.families import spec_of
 from llmtrace.model import Model
 from llmtrace.spec import Mixer
@@ -129,6 +130,17 @@ def test_a_part_that_goes_from_token_to_token_is_a_whole(loaded, tokens):
     assert isinstance(found.spec.blocks[0].branch("mlp").module, Mixer)
     assert len(found.spec.blocks) == len(model.model.layers)
     assert {error.status for error in opened.verify(tokens[0].tolist())} == {"holds", "unchecked"}
+
+
+def test_an_edit_of_what_does_not_pass_is_an_error_and_not_silent(loaded, tokens):
+    from llmtrace import ablate
+
+    opened, found = session(loaded("llama"), "llama")
+    name, _ = found.places["blocks.0.attn.rot_q"]
+    elsewhere = attrs.evolve(found.passing[name].editable, place=99)
+    found.passing[name] = attrs.evolve(found.passing[name], editable=elsewhere)
+    with pytest.raises(BackendError, match=r"blocks\.0\.attn\.rot_q was to be edited"):
+        opened.trace(tokens[0].tolist(), capture="logits", edits=[ablate("blocks.0.attn.rot_q")])
 
 
 def test_tiny_models_are_known():
