@@ -159,6 +159,8 @@ class _Block:
                 except (Unreadable, BackendError) as error:
                     self.places, self.weights, self._norms = kept
                     why = str(error)
+        if len(self._cell.cells) == 1 and name == "mlp":  # what alone makes a block, and is no MLP that is known
+            name = "mixer"
         self.places[f"{self._at}{name}_out"] = (ends, Rows())
         self.why[self._at + name] = why
         return Branch(name, self._stream(reads), Mixer("unread"))

@@ -132,6 +132,29 @@ def test_a_part_that_goes_from_token_to_token_is_a_whole(loaded, tokens):
     assert {error.status for error in opened.verify(tokens[0].tolist())} == {"holds", "unchecked"}
 
 
+class Only(torch.nn.Module):
+    """A block of one branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = Loop()
+
+    def forward(self, x: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
+        return x + self.loop(x)
+
+
+def test_what_alone_makes_a_block_and_is_no_mlp_is_a_mixer(loaded, tokens):
+    model = loaded("llama")
+    model.model.layers[0] = Only()
+    opened, found = session(model, "llama")
+    assert [branch.name for branch in found.spec.blocks[0].branches] == ["mixer"]
+    assert [branch.name for branch in found.spec.blocks[1].branches] == ["attn", "mlp"]
+    trace = opened.trace(tokens[0].tolist(), capture="blocks.0.*")
+    assert np.array_equal(
+        trace["blocks.0.resid_post"].array, trace["blocks.0.resid_pre"].array + trace["blocks.0.mixer_out"].array
+    )
+
+
 def test_an_edit_of_what_does_not_pass_is_an_error_and_not_silent(loaded, tokens):
     from llmtrace import ablate
 
