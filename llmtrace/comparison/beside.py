@@ -20,7 +20,7 @@ from llmtrace.schema.evaluate import Equations, Signals
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import any_layer
-from llmtrace.schema.verify import LocalError, distance, token_axis
+from llmtrace.schema.verify import NOT_FINITE, LocalError, distance, token_axis
 from llmtrace.spec import Norm
 
 ALIKE = 1e-3
@@ -119,9 +119,7 @@ class Beside:
         """A judgement, unless the site was made of what no equation could read: its fault is there, and nothing is known of this one."""
         for name in self._reference.span(error.site, captured).known:
             if (reason := self._unreadable.get(name)) is not None:
-                what = (
-                    "is not finite" if reason.startswith("holds NaN") else f"{reason}, so that nothing follows from it"
-                )
+                what = "is not finite" if reason == NOT_FINITE else f"{reason}, so that nothing follows from it"
                 spoilt = f"what it is made of {what}: {name}"
                 return evolve(
                     error,
@@ -130,6 +128,7 @@ class Beside:
                     worst_token_error=0.0,
                     reason=spoilt,
                     worst_token=None,
+                    unreadable=False,
                 )
         return error
 

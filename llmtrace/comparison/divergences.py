@@ -18,7 +18,7 @@ from llmtrace.comparison.shapes import said_by_its_file
 from llmtrace.comparison.sides import Side
 from llmtrace.comparison.weights import rows, with_own_weights
 from llmtrace.schema.steps import Weight, any_layer, layer_of, steps
-from llmtrace.schema.verify import LocalError
+from llmtrace.schema.verify import NOT_FINITE, LocalError
 
 OUTLIER, ENOUGH = 3.0, 6
 """How many times the median of its kind a site may be off whose weights cannot be read, and how many of its kind tell a median."""
@@ -132,7 +132,7 @@ def _kind(reference: Side, error: LocalError, beside: Beside, candidate: Side, t
 def _not_finite(error: LocalError, names: Mapping[str, Weight], tensors: Mapping[str, Tensor]) -> bool:
     """Whether a site holds NaN because a weight does."""
     read = [tensors[name] for name in names if name in tensors]
-    return error.reason.startswith("holds NaN") and any(not math.isfinite(each.relative_error) for each in read)
+    return error.reason == NOT_FINITE and any(not math.isfinite(each.relative_error) for each in read)
 
 
 def _allowed(reference: Side, candidate: Side, names: Mapping[str, Weight]) -> float:

@@ -23,8 +23,8 @@ from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step
 
 Status = Literal["holds", "violated", "unchecked", "unavailable"]
-UNREADABLE = ("has shape", "holds", "names experts")
-"""How the reasons begin of signals that no equation could read."""
+NOT_FINITE = "holds NaN or infinite values"
+"""The reason of a signal that does."""
 SMALL, LARGE = 1e-30, 1e37
 """Sums of squares between which float32 loses nothing: below, some may have vanished; above, some are infinite."""
 
@@ -49,11 +49,8 @@ class LocalError:
     """What a number does not say: unlike masks, a wrong shape, what is missing."""
     worst_token: int | None = None
     """Index of the token where the error is largest; None where nothing was compared."""
-
-    @property
-    def unreadable(self) -> bool:
-        """Whether no equation could read the signal: a wrong shape, experts that do not exist, NaN."""
-        return self.status == "violated" and self.reason.startswith(UNREADABLE)
+    unreadable: bool = False
+    """Whether no equation could read the signal: a wrong shape, experts that do not exist, NaN."""
 
 
 def verify(
@@ -88,7 +85,7 @@ def verify(
         if site in equations.given:
             judged = LocalError(site, "unchecked", 0.0, 0.0, 0.0, (site,), "was taken as given or edited, not computed")
         elif site in misfits:
-            judged = LocalError(site, "violated", math.inf, math.inf, 0.0, (site,), misfits[site])
+            judged = LocalError(site, "violated", math.inf, math.inf, 0.0, (site,), misfits[site], unreadable=True)
         else:
             with np.errstate(all="ignore"):  # a value that is not finite is a verdict, not a warning
                 judged = _judge(equations, step, fitting, look, precision, felt)
@@ -106,7 +103,7 @@ def _misfit(step: Step, captured: Signals) -> str:
         if found.size and not 0 <= found.min() <= found.max() < step.sizes["expert"]:
             return f"names experts outside 0 … {step.sizes['expert'] - 1}"
     elif not np.isfinite(found if "key" not in step.axes else np.where(np.isneginf(found), 0, found)).all():
-        return "holds NaN or infinite values"
+        return NOT_FINITE
     return ""
 
 
@@ -135,7 +132,8 @@ def _judge(
         felt = _felt(equations, step, expected, look, precision.get(site, Precision()))
         limit, most = max(limit, felt[0]), max(most, 2 * felt[0], felt[1])
     holds = not reason and error <= limit and worst <= most
-    return LocalError(site, "holds" if holds else "violated", error, worst, limit, span.through, reason, where)
+    status: Status = "holds" if holds else "violated"
+    return LocalError(site, status, error, worst, limit, span.through, reason, where, reason == NOT_FINITE)
 
 
 def _felt(equations: Equations, step: Step, expected: Array, look: Look, precision: Precision) -> tuple[float, float]:
@@ -153,7 +151,7 @@ def _reason(step: Step, found: Array, expected: Array, error: float) -> str:
         return "is all zero" if error and not found.any() else ""
     masked, mask = np.isneginf(found), np.isneginf(expected)
     if not np.isfinite(found[~masked]).all() or (masked.any() and not mask.any()):
-        return "holds NaN or infinite values"
+        return NOT_FINITE
     if (masked != mask).any():
         return "the masks differ"
     if error and not np.where(np.isneginf(found), 0, found).any():
@@ -194,16 +192,12 @@ def distance(found: Array, expected: Array, axis: int = 0) -> tuple[float, float
     return measured(found, expected, axis)[:2]
 
 
-@np.errstate(
-    divide="ignore", invalid="ignore", over="ignore"
-)  # a value that is not finite is infinitely far, not a warning
+@np.errstate(all="ignore")  # a value that is not finite is infinitely far, not a warning
 def measured(found: Array, expected: Array, axis: int = 0) -> tuple[float, float, int | None]:
     """`distance`, and the token where it is largest, the first of equals; None for unlike masks or shapes, or no tokens."""
     if found.shape != expected.shape:
         return math.inf, math.inf, None
-    single = (
-        found.dtype == expected.dtype == np.float32
-    )  # near ones differ by a number of that type, others enough to see
+    single = found.dtype == expected.dtype == np.float32  # the difference of two that are near is a float32, too
     apart = np.subtract(found, expected, dtype=np.float32 if single else np.float64)
     error, size = _each(apart, axis), _each(expected, axis)
     if not (np.isfinite(error).all() and np.isfinite(size).all()):

@@ -15,7 +15,7 @@ from llmtrace.dataflow.locating.locate import locate
 from llmtrace.dataflow.pieces import Pieces, constants_of
 from llmtrace.dataflow.proof import proven
 from llmtrace.dataflow.reading.model import read_model
-from llmtrace.dataflow.reading.reader import Reader
+from llmtrace.dataflow.reading.reader import Reader, probe_prompt
 from llmtrace.dataflow.values import beneath, values
 from llmtrace.dataflow.weights import stored
 from llmtrace.errors import BackendError, ModelOpenError, UnsupportedModelError
@@ -61,7 +61,7 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
     graph = read_graph(spelt.model, loaded.tensors.shapes)
     try:
         anatomy = locate(graph, inputs.tokens, inputs.logits, spelt.shapes)
-        prompt = _prompt(spelt.shapes.get(anatomy.look_up.reads[0], (PROBE,))[0])
+        prompt = probe_prompt(spelt.shapes.get(anatomy.look_up.reads[0], (PROBE,))[0], PROBE)
         parts, hidden = runner.other(spelt.model), inside(spelt.model, proto)
         bare = _bare(runner, inputs.arrays(prompt), inputs.logits)
         wanted = values(anatomy, graph)
@@ -158,13 +158,6 @@ def _moved(bare: Array, captured: Array) -> float:
     """How far asking for everything moves the logits, relative, with room for other prompts; 0 where not one bit changes."""
     off = np.abs(bare.astype(np.float64) - captured.astype(np.float64)).max()
     return MARGIN * float(off / np.abs(bare.astype(np.float64)).max()) if off else 0.0
-
-
-def _prompt(vocab: int) -> list[int]:
-    """Tokens from all over the vocabulary, one of them twice."""
-    drawn = np.random.default_rng(0).integers(0, vocab, PROBE)
-    drawn[-2] = drawn[1]
-    return [int(token) for token in drawn]
 
 
 def _context(config: Mapping[str, Any], genai: Mapping[str, Any]) -> int | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import torch
 from attrs import frozen
+from transformers import PreTrainedModel
 
-from llmtrace.protocol import Request
+from llmtrace.protocol import Observer, Request
 from llmtrace.spec import DynamicNtk, LongRope, ModelSpec
 
 BATCH_TOKENS = 4096
@@ -26,14 +28,45 @@ class Row:
     def of(self, tensor: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
         """The prompt's part of a value, without its padding: a view. `axes` are those that grow with a prompt that runs alone; the first
         axis counts prompts, unless it counts tokens."""
-        if (
-            axes and axes[0] == 0 and tensor.shape[0] == self.batch * self.padded
-        ):  # the tokens of all prompts, one after the other
+        # the tokens of all prompts may stand one after the other
+        if axes and axes[0] == 0 and tensor.shape[0] == self.batch * self.padded:
             return tensor[self.index * self.padded :][: self.length]
         mine = tensor[self.index : self.index + 1] if tensor.shape[0] == self.batch else tensor
         for axis in axes:
             mine = mine.narrow(axis, 0, self.length)
         return mine
+
+
+class BatchedSession(ABC):
+    """What runs prompts of an open model, one or several together."""
+
+    spec: ModelSpec
+    model: PreTrainedModel | None
+    """None where it was closed."""
+    _modules: dict[str, torch.nn.Module]
+
+    def run(self, request: Request, observer: Observer) -> None:
+        """One forward pass. The model is left as it was; an exception of the observer stops the run and is passed on."""
+        self._forward([request], [observer])
+
+    def run_many(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
+        """As `run` for each pair, several prompts in one pass, padded on the right where no token can see the padding.
+
+        The numbers may differ from those of `run` by rounding alone, because other shapes take other kernels. Relative errors that were
+        measured on the CPU, of the worst site and of the logits of a model of 30 blocks: float32 4e-6 and 1e-6 (tests allow 1e-5),
+        float16 7e-3 and 3e-3, bfloat16 4e-2 and 3e-2 (0.17 at special tokens).
+        """
+        for batch in batches(self.spec, requests):
+            self._forward([requests[place] for place in batch], [observers[place] for place in batch])
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self.model = None
+        self._modules = {}
+
+    @abstractmethod
+    def _forward(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
+        """One pass of prompts that run together. Raises `ModelOpenError` for a model that was closed."""
 
 
 def padded(requests: Sequence[Request], device: torch.device) -> tuple[list[Row], torch.Tensor]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import CONFIG_MAPPING
 
 from llmtrace.errors import ModelOpenError, UnsupportedModelError
 from llmtrace.families import FAMILIES
 from llmtrace.fingerprint import fingerprint
 from llmtrace.trace import ModelInfo
-from llmtrace_torch.loading import device_of, load, non_finite
+from llmtrace_torch.loading import device_of, load, non_finite, settings_of
 from llmtrace_torch.options import TorchOptions
 from llmtrace_torch.tape.found import find
 from llmtrace_torch.tape.session import TapedSession
@@ -53,13 +51,7 @@ def open_by_running(source: str, path: Path, kind: str, options: TorchOptions) -
         source=source, backend="torch", runtime="PyTorch",
         versions={name: version(name) for name in ("llmtrace-torch", "torch", "transformers")},
         fingerprint=fingerprint(files), weights=", ".join(sorted({*found.stored.values()})), device=device,
-        settings=_settings(model),
+        settings=settings_of(model, experts=model._can_set_experts_implementation()),
         notes=(*filter(None, [missing]), *found.notes, *non_finite(model)),
     )  # fmt: skip
     return TapedSession(model, found, info, tokenizer)
-
-
-def _settings(model: Any) -> Mapping[str, str]:
-    kernels = {"attention": model.config._attn_implementation, "experts": model.config._experts_implementation}
-    named = {name: str(kernel) for name, kernel in kernels.items() if kernel}
-    return {"dtype": str(model.dtype).removeprefix("torch."), **named, "threads": str(torch.get_num_threads())}

@@ -80,6 +80,15 @@ def device_of(wanted: str) -> str:
     return wanted
 
 
+def settings_of(model: PreTrainedModel, *, experts: bool) -> dict[str, str]:
+    """What decides how a model computes, by name; the kernel of `experts` where it has some."""
+    kernel = {"experts": str(model.get_experts_implementation()[""])} if experts else {}
+    return {
+        "dtype": str(model.dtype).removeprefix("torch."), "attention": str(model.config._attn_implementation), **kernel,
+        "threads": str(torch.get_num_threads()),
+    }  # fmt: skip
+
+
 def non_finite(model: PreTrainedModel) -> tuple[str, ...]:
     """A note where a parameter is not finite."""
     bad = next((name for name, weight in model.named_parameters() if not _finite(weight.detach())), None)

@@ -27,7 +27,7 @@ from llmtrace_torch import gguf_model
 from llmtrace_torch.by_running import open_by_running, unknown
 from llmtrace_torch.falcon import alibi_twice
 from llmtrace_torch.hub import fetch
-from llmtrace_torch.loading import device_of, load, non_finite
+from llmtrace_torch.loading import device_of, load, non_finite, settings_of
 from llmtrace_torch.locate import choices, locate
 from llmtrace_torch.offers import gaps, offers
 from llmtrace_torch.options import TorchOptions
@@ -145,13 +145,9 @@ def _gguf(source: str, path: Path) -> Source:
 
 
 def _info(found: Source, model: PreTrainedModel, device: str) -> ModelInfo:
-    experts = {"experts": str(model.get_experts_implementation()[""])} if choices(found.spec) else {}
     used = ("llmtrace-torch", "torch", "transformers", *(("gguf",) if found.gguf else ()))
     return ModelInfo(
         source=found.name, backend="torch", runtime="PyTorch", versions={name: version(name) for name in used},
         fingerprint=found.fingerprint, weights=found.kind, device=device,
-        settings={
-            "dtype": str(model.dtype).removeprefix("torch."), "attention": str(model.config._attn_implementation),
-            **experts, "threads": str(torch.get_num_threads()),
-        },
+        settings=settings_of(model, experts=bool(choices(found.spec))),
     )  # fmt: skip

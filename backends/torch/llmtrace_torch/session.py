@@ -17,7 +17,7 @@ from llmtrace.selection import Cut
 from llmtrace.spec import ModelSpec
 from llmtrace.tokens import Tokenizer
 from llmtrace.trace import ModelInfo
-from llmtrace_torch.batches import Row, batches, padded
+from llmtrace_torch.batches import BatchedSession, Row, padded
 from llmtrace_torch.capture import edit, extract, hooked
 from llmtrace_torch.locate import Located, Place, choices
 from llmtrace_torch.rotary import forgetful
@@ -33,7 +33,7 @@ class _Wanted:
     observer: Observer
 
 
-class TorchSession:
+class TorchSession(BatchedSession):
     """An open transformers model; it also has `weights` and `stored`, edits, and runs several prompts at once."""
 
     def __init__(
@@ -61,25 +61,6 @@ class TorchSession:
         self._modules = dict(model.named_modules())
         self._steps = steps(spec)
         self._choices = choices(spec)
-
-    def run(self, request: Request, observer: Observer) -> None:
-        """One forward pass. The model is left as it was; an exception of the observer stops the run and is passed on."""
-        self._forward([request], [observer])
-
-    def run_many(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
-        """As `run` for each pair, several prompts in one pass, padded on the right where no token can see the padding.
-
-        The numbers may differ from those of `run` by rounding alone, because other shapes take other kernels. Relative errors that were
-        measured on the CPU, of the worst site and of the logits of a model of 30 blocks: float32 4e-6 and 1e-6 (tests allow 1e-5),
-        float16 7e-3 and 3e-3, bfloat16 4e-2 and 3e-2 (0.17 at special tokens).
-        """
-        for batch in batches(self.spec, requests):
-            self._forward([requests[place] for place in batch], [observers[place] for place in batch])
-
-    def close(self) -> None:
-        """Let go of the model."""
-        self.model = None
-        self._modules = {}
 
     def _forward(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
         if self.model is None:

@@ -12,10 +12,11 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("llmtrace_onnxruntime")
 
+from llmtrace.dataflow.reading.reader import probe_prompt
 from llmtrace.errors import ModelOpenError, PromptError
 from llmtrace.families import spec_of
 from llmtrace.testing.tiny import TINY
-from llmtrace_onnxruntime.open import PROBE, _context, _family, _moved, _prompt
+from llmtrace_onnxruntime.open import PROBE, _context, _family, _moved
 from llmtrace_onnxruntime.writing import stored
 from llmtrace_onnxruntime.writing.stored import is_large
 from tests.backends.onnxruntime.opening import open_graph, unequal, write
@@ -127,12 +128,13 @@ def test_positions_that_are_learned_bound_the_context(tmp_path):
 
 
 def test_a_probe_has_tokens_from_all_over_the_vocabulary_and_one_twice():
-    prompt = _prompt(97)
+    prompt = probe_prompt(97, PROBE)
     assert len(prompt) == PROBE
     assert 0 <= min(prompt) < 20
     assert 77 < max(prompt) < 97
     assert prompt[-2] == prompt[1]
-    assert _prompt(1) == [0] * PROBE
+    assert probe_prompt(1, PROBE) == [0] * PROBE
+    assert probe_prompt(97, PROBE, 8)[:PROBE] == prompt, "a longer one begins with it"
 
 
 def test_what_capture_moves_is_stated_with_room_and_nothing_is_nothing():

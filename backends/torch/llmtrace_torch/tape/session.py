@@ -19,7 +19,7 @@ from llmtrace.spec import ModelSpec
 from llmtrace.tokens import Tokenizer
 from llmtrace.trace import ModelInfo
 from llmtrace_torch.arrays import as_numpy, as_tensor
-from llmtrace_torch.batches import Row, batches, padded
+from llmtrace_torch.batches import BatchedSession, Row, padded
 from llmtrace_torch.rotary import forgetful
 from llmtrace_torch.tape.found import Found
 from llmtrace_torch.tape.tapped import tapped
@@ -37,7 +37,7 @@ class _Wanted:
     """Values that wait for others that belong to the same site."""
 
 
-class TapedSession:
+class TapedSession(BatchedSession):
     """An open transformers model; it also has `weights` and `stored`, edits, and runs several prompts at once."""
 
     def __init__(
@@ -60,23 +60,6 @@ class TapedSession:
         self._found = found
         self._steps = steps(found.spec)
         self._blocks = len(found.spec.blocks)
-
-    def run(self, request: Request, observer: Observer) -> None:
-        """One forward pass. The model is left as it was; an exception of the observer stops the run and is passed on."""
-        self._forward([request], [observer])
-
-    def run_many(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
-        """As `run` for each pair, several prompts in one pass, padded on the right where no token can see the padding.
-
-        The numbers may differ from those of `run` by rounding alone, because other shapes take other kernels.
-        """
-        for batch in batches(self.spec, requests):
-            self._forward([requests[place] for place in batch], [observers[place] for place in batch])
-
-    def close(self) -> None:
-        """Let go of the model."""
-        self.model = None
-        self._modules = {}
 
     def _forward(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
         if self.model is None:

@@ -21,7 +21,7 @@ from llmtrace.dataflow.graph import Flow, Graph
 from llmtrace.dataflow.locating.locate import locate
 from llmtrace.dataflow.proof import proven
 from llmtrace.dataflow.reading.model import ReadModel, read_model
-from llmtrace.dataflow.reading.reader import Reader
+from llmtrace.dataflow.reading.reader import Reader, probe_prompt
 from llmtrace.dataflow.showing import COARSER, storage
 from llmtrace.dataflow.values import values
 from llmtrace.schema.precision import Precision
@@ -60,7 +60,7 @@ def read(model: PreTrainedModel, family: str, vocab: int) -> Reading:
     Raises `UnsupportedModelError` for what is no decoder that the spec has words for, and `ModelOpenError` where it does not run.
     """
     short = _length(model)
-    prompt = _prompt(vocab, short)
+    prompt = probe_prompt(vocab, short, LONGER)
     with plain(model):
         tape, longer = (record(model, prompt[:length]) for length in (short, short + LONGER))
     calls = aligned(tape, longer, dict(model.named_modules()))
@@ -147,10 +147,3 @@ def _length(model: PreTrainedModel) -> int:
     taken = {size for weight in model.parameters() for size in weight.shape}
     taken |= {each for each in tree_leaves(model.config.to_dict()) if isinstance(each, int)}
     return next((length for length in LENGTHS if length not in taken), LENGTHS[0])
-
-
-def _prompt(vocab: int, short: int) -> list[int]:
-    """Tokens from all over the vocabulary, one of them twice."""
-    drawn = np.random.default_rng(0).integers(0, vocab, short + LONGER)
-    drawn[short - 2] = drawn[1]
-    return [int(token) for token in drawn]

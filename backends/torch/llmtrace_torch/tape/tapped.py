@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from llmtrace_torch.tape.record import operator_name
-from llmtrace_torch.tape.taps import Tap
+from llmtrace_torch.tape.taps import Tap, within
 
 Hand: TypeAlias = Callable[[Tap, torch.Tensor], torch.Tensor | None]
 """Receives what passes at a tap, and may return what is to pass on instead."""
@@ -26,19 +26,21 @@ Hand: TypeAlias = Callable[[Tap, torch.Tensor], torch.Tensor | None]
 def tapped(modules: Mapping[str, torch.nn.Module], taps: Sequence[Tap], hand: Hand) -> Iterator[None]:
     """While this is entered, `hand` gets the tensor of each tap when it passes. On the way out every hook is removed."""
     watched = {tap.module for tap in taps if tap.port == "made"}
-    inside = {name for name in modules for each in watched if not each or name == each or name.startswith(each + ".")}
-    watch = Watch(taps, hand, watched)
+    inside = {name for name in modules for each in watched if within(name, each)}
+    ports: dict[str, list[Tap]] = {}
+    for tap in taps:
+        if tap.port != "made":
+            ports.setdefault(tap.module, []).append(tap)
+    watch = Watch(taps, hand)
     with ExitStack() as stack:
-        ports: dict[str, list[Tap]] = {}
-        for tap in taps:
-            ports.setdefault(tap.module, []).extend([tap] if tap.port != "made" else [])
         for name in dict.fromkeys((*ports, *inside)):
-            here = Here(ports.get(name, ()), watch.unheard)
             module = modules[name]
             if name in inside:
                 stack.callback(module.register_forward_pre_hook(partial(_enter, watch, name)).remove)
-            stack.callback(module.register_forward_pre_hook(here.before, with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(here.after).remove)
+            if name in ports:
+                here = Here(ports[name], watch.unheard)
+                stack.callback(module.register_forward_pre_hook(here.before, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(here.after).remove)
             if name in inside:
                 stack.callback(module.register_forward_hook(partial(_leave, watch), always_call=True).remove)
         stack.callback(watch.stop)
@@ -82,10 +84,9 @@ class Here:
 class Watch(TorchDispatchMode):
     """Counts the operators of the modules that are watched, and hands over the results that are asked for."""
 
-    def __init__(self, taps: Sequence[Tap], hand: Hand, watched: set[str]) -> None:
+    def __init__(self, taps: Sequence[Tap], hand: Hand) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._hand = hand
-        self._watched = watched
         self._wanted: dict[tuple[str, int], dict[tuple[str, int], list[Tap]]] = {}
         for tap in taps:
             if tap.port == "made":

@@ -1,5 +1,5 @@
 """Where values pass in a run with the model's own kernels. **Tap**: a module's input or output, or an operator that a module calls itself, told
-by how many it called before.
+by how often that module called it before.
 
 Values were named on a tape of plain kernels. On a tape of the model's own they are found again by the module that makes them, and by their
 numbers: the same up to how kernels round.
@@ -19,8 +19,6 @@ CLOSE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """How far a value may be off, of its largest number, that another kernel made."""
 COARSE = 0.05
 """The same in half precision."""
-
-
 VARYING = frozenset(
     {"view", "_unsafe_view", "reshape", "clone", "expand", "alias", "detach", "_to_copy", "contiguous", "t"}
 )
@@ -120,13 +118,14 @@ class _Seen:
         """Whether all that reads a value or a twin of it reads what has passed a tap."""
         twins = set(self._twins.get(_numbers(name, self._values[name]), ())) | {name}
         readers = [call for each in twins for call in self._readers.get(each, ()) if not twins.intersection(call.makes)]
-        inside = [_within(call.module, tap.module) for call in readers]
+        inside = [within(call.module, tap.module) for call in readers]
         if tap.port == "in":
             return all(inside)
         return not any(inside) if tap.port == "out" else tap.operator not in VARYING
 
 
-def _within(module: str, outer: str) -> bool:
+def within(module: str, outer: str) -> bool:
+    """Whether a module is another, or lies in it; the model itself has no name."""
     return module == outer or not outer or module.startswith(outer + ".")
 
 
