@@ -130,6 +130,21 @@ class Scores(Pattern):
         return np.where(found > HIDDEN, found, np.asarray(-np.inf, found.dtype))
 
 
+@frozen
+class Selected:
+    """[query, key], 1 where the value holds a certain number and 0 elsewhere."""
+
+    seen: float
+
+    def natural(self, value: Array, tokens: int) -> Array:
+        """As the schema has it."""
+        return np.asarray(value.reshape(tokens, -1) == self.seen, np.uint8)
+
+    def put(self, value: Array, natural: Array) -> None:
+        """The other way round, as `Rows.put`, for values of truths."""
+        value.reshape(natural.shape)[...] = (natural != 0) == bool(self.seen)
+
+
 @frozen(eq=False)
 class Choices:
     """For each token the experts that it chose, best first, and a row of channels for each: [token, choice, channel], or [token, choice]."""
@@ -142,11 +157,13 @@ class Choices:
     """Values that tell what was chosen, [token, choice]: the experts, and what they were ranked by where they are not best first."""
     plain: bool = False
     """One number a choice, and no channels."""
+    every: bool = False
+    """All experts of a token stand there, of which the chosen ones are picked."""
 
     def natural(self, value: Array, tokens: int, index: Array | None = None, best: Array | None = None) -> Array:
         """As the schema has it; `index` and `best` are what stands `beside`."""
         rows = self._rows(value, tokens)
-        if self.layout == "expert" and index is not None:
+        if (self.layout == "expert" or self.every) and index is not None:
             rows = rows[np.arange(tokens)[:, None], index.reshape(tokens, -1)]
         if index is not None and best is not None:
             order = np.lexsort((index.reshape(tokens, -1), -best.reshape(tokens, -1).astype(np.float64)))
@@ -168,13 +185,13 @@ class Choices:
         return value.reshape(-1, tokens, width).swapaxes(0, 1)
 
 
-Form: TypeAlias = Rows | Part | Biased | Heads | Pattern | Scores | Choices
+Form: TypeAlias = Rows | Part | Biased | Heads | Pattern | Scores | Selected | Choices
 
 
 def held_by(place: tuple[str, Form]) -> tuple[str, ...]:
     """The values without which a signal cannot be shown."""
     name, form = place
-    return (name, *(form.beside if isinstance(form, Choices) else ()))
+    return tuple(dict.fromkeys((name, *(form.beside if isinstance(form, Choices) else ()))))
 
 
 def shown(form: Form, name: str, values: Mapping[str, Array], tokens: int) -> Array:

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from attrs import field, frozen
 
 LENGTHS = frozenset({"Shape", "Size"})
 """Operators whose value depends on the shape of what they read only."""
+FILLED = frozenset(
+    ["zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"]
+)
+"""Operators that fill the shape of what they read with a number; ONNX, which has none, fills a `Shape`."""
 
 
 @frozen(eq=False)
@@ -72,6 +77,10 @@ class Graph:
             name = vertex.reads[0]
         return name
 
+    def size(self, name: str) -> int:
+        """How many numbers a value has; nought where that is not known."""
+        return self._sizes.get(name, 0)
+
     def is_number(self, name: str) -> bool:
         """Whether a value that is no content is one number, as far as that can be told without computing it."""
         if name not in self._sizes:
@@ -89,17 +98,19 @@ class Graph:
         vertex = self.maker.get(name)
         return vertex is not None and vertex.op in LENGTHS
 
-    def flow(self, seed: str) -> Flow:
-        """What follows from a value, but from its shape alone."""
-        return Flow(self, seed)
+    def flow(self, seed: str, beside: Mapping[int, frozenset[str]] = MappingProxyType({})) -> Flow:
+        """What follows from a value, but from its shape alone; `beside` are vertices by index to what they read that is not to count."""
+        return Flow(self, seed, beside)
 
 
 class Flow:
     """The values that follow from one, in order, and which follows from which."""
 
-    def __init__(self, graph: Graph, seed: str) -> None:
+    def __init__(self, graph: Graph, seed: str, beside: Mapping[int, frozenset[str]] = MappingProxyType({})) -> None:
         self.graph = graph
         self.seed = seed
+        self.beside = beside
+        """Vertices by index to what they read that does not count: content that comes to them past the stream."""
         self._bit = {seed: 0}
         self._before = {seed: 1}
         self._steps: list[tuple[Vertex, int, int]] = []
@@ -107,11 +118,11 @@ class Flow:
         self._place = {seed: 0}
         """Value to how many of them were needed to make it."""
         for vertex in graph.vertices:
-            if vertex.op in LENGTHS or vertex.makes[:1] == (seed,):
+            if vertex.op in LENGTHS or vertex.op in FILLED or vertex.makes[:1] == (seed,):
                 continue
-            before = 0
+            before, past = 0, self.beside.get(vertex.index, frozenset())
             for name in vertex.reads:
-                before |= self._before.get(name, 0)
+                before |= 0 if name in past else self._before.get(name, 0)
             if before:
                 made = 0
                 for name in filter(None, vertex.makes):
@@ -126,7 +137,8 @@ class Flow:
 
     def reads(self, vertex: Vertex) -> tuple[str, ...]:
         """The values among what a vertex reads that belong to the flow, with repetitions."""
-        return tuple(name for name in vertex.reads if name in self._bit)
+        past = self.beside.get(vertex.index, ())
+        return tuple(name for name in vertex.reads if name in self._bit and name not in past)
 
     def follows(self, later: str, earlier: str) -> bool:
         """Whether one value follows from another, or is it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from attrs import evolve
 
 from llmtrace.dataflow.reading.model import ReadModel
@@ -13,7 +14,7 @@ from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import layer_of
-from llmtrace.schema.verify import LocalError, verify
+from llmtrace.schema.verify import NOT_FINITE, LocalError, verify
 from llmtrace.spec import Block, Branch, Mixer, ModelSpec
 
 
@@ -30,14 +31,17 @@ def proven(read: ReadModel, signals: Mapping[str, Array], precision: Mapping[str
                 f"The graph was read as a decoder in which {worst.site} does not follow from what it is made of: {_said(worst)}. It "
                 "computes something else there."
             )
-        read = _without(read, *found, _said(worst))
+        read = _without(read, *found, worst.site, _said(worst))
     return read
 
 
 def _violated(read: ReadModel, signals: Mapping[str, Array], precision: Mapping[str, Precision]) -> list[LocalError]:
     known = {name: array for name, array in signals.items() if name in read.places or name in ("tokens", "positions")}
     equations = Equations(read.spec, SourcedWeights(read.weights))
-    return [error for error in verify(equations, known, precision) if error.status == "violated"]
+    errors = [error for error in verify(equations, known, precision) if error.status == "violated"]
+    if np.isfinite(signals.get("logits", 0)).all():
+        return errors
+    return [error for error in errors if error.reason != NOT_FINITE]  # the model's own NaN proves nothing
 
 
 def _said(error: LocalError) -> str:
@@ -47,25 +51,32 @@ def _said(error: LocalError) -> str:
 
 
 def _branch(spec: ModelSpec, site: str) -> tuple[int, str] | None:
-    """The layer and the name of the branch that a site belongs to, if the spec claims to know that branch."""
+    """The layer and the name of the branch that a site belongs to, if the spec claims to know that branch, or the norm that it reads."""
     layer = layer_of(site)
     if layer is None:
         return None
     part = site.split(".")[2]
-    for branch in spec.blocks[layer].branches:
-        own = part in (branch.name, f"{branch.name}_post", f"{branch.name}_out")
-        if (own or branch.reads == f"{part}.out") and not isinstance(branch.module, Mixer):
+    block = spec.blocks[layer]
+    if f"{part}.out" in (block.carry_mid.reads, block.carry_post.reads):
+        return None
+    for branch in block.branches:
+        own = part in (branch.name, f"{branch.name}_post", f"{branch.name}_out") and not isinstance(
+            branch.module, Mixer
+        )
+        if own or branch.reads == f"{part}.out":
             return layer, branch.name
     return None
 
 
-def _without(read: ReadModel, layer: int, name: str, why: str) -> ReadModel:
-    """One branch made opaque; norms that nothing reads any more go with it."""
+def _without(read: ReadModel, layer: int, name: str, site: str, why: str) -> ReadModel:
+    """One branch made opaque, and if it is its norm that does not hold without that; norms that nothing reads any more go."""
     at = f"blocks.{layer}."
     block = read.spec.blocks[layer]
-    branches = tuple(_opaque(block, branch) if branch.name == name else branch for branch in block.branches)
-    norms = tuple(norm for norm in block.norms if any(branch.reads == f"{norm.name}.out" for branch in branches))
-    gone = {f"{at}{name}.", f"{at}{name}_post."} | {f"{at}{norm.name}." for norm in block.norms if norm not in norms}
+    branches = tuple(_opaque(block, branch, site) if branch.name == name else branch for branch in block.branches)
+    needed = {block.carry_mid.reads, block.carry_post.reads, *(branch.reads for branch in branches)}
+    norms = tuple(norm for norm in block.norms if f"{norm.name}.out" in needed)
+    gone = {f"{at}{name}.", f"{at}{name}_post.", f"{at}{name}_out."}
+    gone |= {f"{at}{norm.name}." for norm in block.norms if norm not in norms}
 
     def kept(names: Mapping[str, object]) -> set[str]:
         return {each for each in names if not each.startswith(tuple(gone))}
@@ -82,6 +93,7 @@ def _without(read: ReadModel, layer: int, name: str, why: str) -> ReadModel:
     )
 
 
-def _opaque(block: Block, branch: Branch) -> Branch:
-    norm = next((norm for norm in block.norms if branch.reads == f"{norm.name}.out"), None)
+def _opaque(block: Block, branch: Branch, site: str) -> Branch:
+    part = site.split(".")[2]
+    norm = next((norm for norm in block.norms if branch.reads == f"{norm.name}.out" and norm.name == part), None)
     return Branch(branch.name, norm.reads if norm else branch.reads, Mixer("unread"))

@@ -44,6 +44,8 @@ SUMS = frozenset({"Add", "Sum"})
 WHOLE = "Module"
 """What a vertex is called that is a part of a model which was not looked into."""
 FACTORS = frozenset({"Mul", "Div"})
+COMPLEX, REAL = "view_as_complex", "view_as_real"
+"""Operators that take pairs of channels for complex numbers, and back."""
 BIAS = {"Gemm": 2, "MatMulNBits": 5}
 """Where a product reads its own bias."""
 
@@ -81,7 +83,7 @@ def segments(flow: Flow, first: str, last: str) -> tuple[Segment, ...]:
     found: list[Segment] = []
     for here, there in pairwise(flow.chain(first, last)):
         vertices = tuple(flow.between(here, there))
-        one = Segment(_kind(flow, vertices), here, there, vertices)
+        one = Segment(kind_of(flow, vertices), here, there, vertices)
         joined = found and _joined(flow, found, one)
         if joined:
             found = [*found[: joined[0]], joined[1]]
@@ -91,24 +93,35 @@ def segments(flow: Flow, first: str, last: str) -> tuple[Segment, ...]:
 
 
 def _joined(flow: Flow, found: list[Segment], one: Segment) -> tuple[int, Segment] | None:
-    """A norm goes on with the next mean, its weight and its bias; a line with its bias: from which segment on, and what it becomes."""
-    place = len(found) - 1
-    while place > 0 and found[place].kind == "move" and found[place].ops <= {"Cast", "Identity"}:
-        place -= 1
-    before = found[place]
-    if before.kind == "line" and one.kind == "add" and _constant(flow, one) and not line_of(flow, before).bias:
-        joins = place == len(found) - 1
-    else:
-        joins = before.kind == "norm" and (
-            one.kind == "norm" or (one.kind in ("scale", "add") and bool(_vector(flow, one)))
-        )
+    """A norm goes on with the next mean, its weight and its bias; a line with its bias; what is turned as complex numbers until it is real again:
+    from which segment on, and what it becomes.
+    """
+    if one.ops == {REAL}:
+        begun = [at for at, each in enumerate(found) if each.ops == {COMPLEX}]
+        if begun:
+            vertices = tuple(vertex for each in (*found[begun[-1] :], one) for vertex in each.vertices)
+            return begun[-1], Segment("rotary", found[begun[-1]].first, one.last, vertices)
+    place = _back(found, "line", {"Reshape"})
+    joins = place >= 0 and one.kind == "add" and bool(_constant(flow, one)) and not line_of(flow, found[place]).bias
+    if not joins:
+        place = _back(found, "norm", {"Cast", "Identity"})
+        joins = place >= 0 and (one.kind == "norm" or (one.kind in ("scale", "add") and bool(_constant(flow, one))))
     if not joins:
         return None
     vertices = tuple(vertex for each in found[place:] for vertex in each.vertices) + one.vertices
-    return place, evolve(before, last=one.last, vertices=vertices)
+    return place, evolve(found[place], last=one.last, vertices=vertices)
 
 
-def _kind(flow: Flow, vertices: tuple[Vertex, ...]) -> str:
+def _back(found: list[Segment], kind: str, moves: set[str]) -> int:
+    """The place of the last segment but for some that only move, if it is of a kind; else -1."""
+    place = len(found) - 1
+    while place > 0 and found[place].kind == "move" and found[place].ops <= moves:
+        place -= 1
+    return place if found[place].kind == kind else -1
+
+
+def kind_of(flow: Flow, vertices: tuple[Vertex, ...]) -> str:
+    """What lies between two values, of which kind it is."""
     ops = {vertex.op for vertex in vertices}
     if len(vertices) == 1:
         return _single(flow, vertices[0])
@@ -153,12 +166,15 @@ def _tables(flow: Flow, vertex: Vertex) -> bool:
 
 
 def _constant(flow: Flow, one: Segment) -> str:
-    """The constant that a segment of one vertex reads; empty if it is a number, or no constant."""
-    return next((name for name in one.vertices[0].reads if name in flow.graph.constants and _wide(flow, name)), "")
+    """The constant that a segment of one vertex reads, spread or not; empty if it is a number, or no constant."""
+    read = (_before_spread(flow, name) for name in one.vertices[0].reads)
+    return next((name for name in read if name in flow.graph.constants and _wide(flow, name)), "")
 
 
-def _vector(flow: Flow, one: Segment) -> str:
-    return _constant(flow, one)
+def _before_spread(flow: Flow, name: str) -> str:
+    """A constant that is spread to the prompt's length, as it was before; another value as it is."""
+    vertex = flow.graph.maker.get(name)
+    return vertex.reads[0] if vertex is not None and vertex.op == "Expand" and name not in flow else name
 
 
 def _wide(flow: Flow, name: str) -> bool:
@@ -179,8 +195,8 @@ def line_of(flow: Flow, segment: Segment) -> Line:
     found = line(flow, segment.vertices[0])
     if found is None:
         raise ValueError("no line")  # a segment is of this kind because it has one
-    added = next((_constant(flow, evolve(segment, vertices=(each,))) for each in segment.vertices[1:]), "")
-    return evolve(found, makes=segment.last, bias=found.bias or added)
+    added = (_constant(flow, evolve(segment, vertices=(each,))) for each in segment.vertices[1:])
+    return evolve(found, makes=segment.last, bias=found.bias or next(filter(None, added), ""))
 
 
 def lines_between(flow: Flow, first: str, last: str) -> Iterator[Line]:

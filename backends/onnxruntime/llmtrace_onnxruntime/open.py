@@ -68,7 +68,7 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
         sums = beneath(wanted, hidden, graph)
         wanted = tuple(dict.fromkeys((*wanted, *(term for term, _ in sums.values()))))
         probe = _probe(runner, parts, inputs.arrays(prompt), wanted, hidden)
-        flow = graph.flow(anatomy.row)
+        flow = graph.flow(anatomy.row, anatomy.beside)
         pieces = Pieces(flow, parts, inputs.arrays)
         constants = Constants(graph, loaded.tensors, constants_of(parts))
         context = _context(loaded.config, loaded.genai)

@@ -11,7 +11,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from llmtrace.dataflow.identify.measured import FLOAT32, Piece, Unfit, double, single
-from llmtrace.schema.functions import ACTIVATIONS
+from llmtrace.schema.functions import ACTIVATIONS, xielu
 from llmtrace.schema.sites import Array
 
 APART = 4.0
@@ -32,6 +32,8 @@ class FoundActivation:
     """How many times worse it fits."""
     gain: float = 1.0
     """What it is multiplied by besides: a power of two."""
+    numbers: tuple[float, float, float, float] | None = None
+    """Those of `xielu` (`alpha_p`, `alpha_n`, `beta`, `eps`), as measured; None of any other."""
 
 
 def grid() -> Array:
@@ -52,7 +54,26 @@ def find_activation(piece: Piece, width: int, *, gains: bool = False, unit: floa
         return Unfit("its output is not one finite number for each number")
     gain = _gain(rows, found) if gains else 1.0
     fit = nearest(found / gain, {name: act(rows) for name, act in ACTIVATIONS.items()}, unit * (1 + np.abs(rows)))
-    return evolve(fit, gain=gain) if isinstance(fit, FoundActivation) else fit
+    if isinstance(fit, FoundActivation):
+        return evolve(fit, gain=gain)
+    return (_xielu(rows, found, unit) if gains else None) or fit
+
+
+def _xielu(rows: Array, found: Array, unit: float) -> FoundActivation | None:
+    """xIELU, if it is that: two curves, one on each side, with the same slope in nought, and what stands there tells where one of them ends."""
+    above, below = rows > 0, rows < -1
+    first = np.linalg.lstsq(np.stack([rows[above] ** 2, rows[above]], -1), found[above], rcond=None)[0]
+    curve = np.expm1(rows[below]) - rows[below]
+    second = np.linalg.lstsq(np.stack([curve, rows[below]], -1), found[below], rcond=None)[0]
+    alpha_p, alpha_n, beta = float(first[0]), float(second[0]), float(first[1])
+    end = float(found[rows == 0].mean()) / alpha_n if alpha_n else 0.0
+    if not np.isfinite([alpha_p, alpha_n, beta]).all() or not -0.6 < end < 0:
+        return None
+    numbers = alpha_p, alpha_n, beta, float(np.log1p(end))
+    expected = xielu(rows, *(np.array([each]) for each in numbers))
+    off = np.abs(found - expected) / (4 * unit * (1 + np.abs(rows) + np.abs(expected)))
+    rms = float(np.sqrt((off**2).mean()))
+    return None if rms > 1 or off.max() > 8 else FoundActivation("xielu", rms, "", np.inf, numbers=numbers)
 
 
 def _gain(rows: Array, found: Array) -> float:

@@ -15,10 +15,10 @@ from llmtrace.schema.sites import Array
 
 @frozen(eq=False)
 class Affine:
-    """`y = factor · x + bias`."""
+    """`y = factor * (x + bias)`."""
 
-    factor: float
-    """One number for all channels."""
+    factor: float | Array
+    """One number for all channels, or one a channel, [channel]."""
     bias: Array | None
     """One number a channel, [channel]; None where all measured 0."""
 
@@ -36,21 +36,31 @@ def find_factor(
 def find_affine(
     piece: Piece, width: int, *, candidates: Iterable[float] = (), exact: Iterable[float] = (), unit: float = FLOAT32
 ) -> Affine | Unfit:
-    """The factor and the bias that a piece applies to the rows of `[token width]`: its bias is what a row of zeros becomes."""
-    rows = np.concatenate([np.zeros((1, width)), powers(width)])
+    """The factors and biases that a piece applies to the rows of `[token width]`: a row of zeros becomes the bias times the factor."""
+    one = powers(1)  # each channel gets all of them
+    rows = np.concatenate([np.zeros((1, width)), np.stack([np.roll(one[:, 0], at) for at in range(width)], -1)])
     found = double(piece(single(rows)))
     if found.shape != rows.shape or not np.isfinite(found).all():
         return Unfit("its output is not one finite number for each number")
-    bias, x, y = found[0], rows[1:], found[1:] - found[0]
-    noise = unit * (np.abs(found[1:]) + np.abs(bias)) + floor(unit)
+    start, x, y = found[0], rows[1:], found[1:] - found[0]
+    noise = unit * (np.abs(found[1:]) + np.abs(start)) + floor(unit)
     weight = (x / noise) ** 2
-    measured = float((weight * (y / x)).sum() / weight.sum())
-    error = max(6 * float(weight.sum() ** -0.5), unit * abs(measured))
-    factor = settle(measured, error, candidates, trust=4 * unit * abs(measured), exact=exact) if measured else 0.0
+    each = (weight * (y / x)).sum(0) / weight.sum(0)
+    error = np.maximum(6 * weight.sum(0) ** -0.5, unit * np.abs(each))
+    factor: float | Array = each
+    shared = float((weight * (y / x)).sum() / weight.sum())
+    if (np.abs(each - shared) <= error + unit * abs(shared)).all():
+        factor = (
+            settle(shared, float(error.max()), candidates, trust=4 * unit * abs(shared), exact=exact) if shared else 0.0
+        )
     off = worst(y, factor * x, 8 * noise + 4 * unit * np.abs(factor * x))
     if off > 1:
-        return Unfit(f"as {factor:.6g} times its input and a bias: it is off by {off:.3g} times what rounding explains")
-    return Affine(factor, bias if bias.any() else None)
+        return Unfit(f"as a factor times its input and a bias: it is off by {off:.3g} times what rounding explains")
+    if not start.any():
+        return Affine(factor, None)
+    if not np.all(factor):
+        return Unfit("what is multiplied by nought has a bias")
+    return Affine(factor, start / factor)
 
 
 def find_offset(table: Array, measured: Array, *, unit: float = FLOAT32) -> int | Unfit:

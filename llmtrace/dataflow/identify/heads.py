@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import accumulate, permutations
+from operator import mul
 
 import numpy as np
 from attrs import frozen
@@ -62,7 +63,7 @@ def find_heads(shown: IndexMap, tokens: int, d_head: int) -> HeadMap | Unfit:
     shape = [size for size in shown.token.shape if size > 1]
     for order in sorted(permutations(AXES), key=lambda order: order.index("head") > order.index("d_head")):
         each = tuple(sizes[axis] for axis in order)
-        if not _merges(each, shape):
+        if not _fits(each, shape):
             continue
         back = [order.index(axis) for axis in AXES]
         token, column = (array.reshape(each).transpose(back) for array in (shown.token, shown.column))
@@ -81,13 +82,7 @@ def shared(columns: Array) -> Sharing | Unfit:
     return Sharing(distinct, reads)
 
 
-def _merges(sizes: tuple[int, ...], shape: list[int]) -> bool:
-    """Whether a shape is the sizes, with neighbours merged; sizes of one are anywhere."""
-    left = list(shape)
-    product = 1
-    for size in sizes:
-        product *= size
-        if left and product == left[0]:
-            left.pop(0)
-            product = 1
-    return not left and product == 1
+def _fits(sizes: tuple[int, ...], shape: list[int]) -> bool:
+    """Whether a shape is the sizes with neighbours merged, or some of them split."""
+    ends = [list(accumulate(reversed(each), mul)) for each in (sizes, shape)]
+    return all(one % other == 0 or other % one == 0 for one in ends[0] for other in ends[1])

@@ -41,6 +41,13 @@ def joined(x: Array, width: int, layout: Layout) -> Array:
     return np.asarray(x[..., first] + 1j * x[..., second])
 
 
+def mirrored(x: Array, width: int, layout: Layout) -> Array:
+    """With the second channels of pairs negated: what turned backwards turns forwards."""
+    found = x.copy()
+    found[..., pairs(width, layout)[1]] *= -1
+    return found
+
+
 def keeps_lengths(q: Array, rot: Array, width: int, layout: Layout, unit: float) -> bool:
     """Whether every pair has the same length after as before, but for one factor."""
     before, after = (np.abs(joined(x, width, layout)) for x in (q, rot))
@@ -68,7 +75,7 @@ def turning(q: Array, rot: Array, width: int, layout: Layout, unit: float) -> Tu
     frequency += (weight[1:] * rest[1:] / position[1:]).sum(0) / weight.sum(0)
     error = 4 * weight.sum(0) ** -0.5 + 4 * unit * np.abs(frequency)
     if (frequency < -4 * error).any():
-        return Unfit("pairs turn from the second channel to the first")
+        return Unfit("some pairs turn from the second channel to the first")
     return Turning(frequency, error, gain)
 
 

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 import numpy as np
+from attrs import evolve
 
 from llmtrace.dataflow.identify.decimals import settle
 from llmtrace.dataflow.identify.frequencies import plain, stretched, vague
 from llmtrace.dataflow.identify.measured import FLOAT32, Unfit, double, worst
-from llmtrace.dataflow.identify.phases import Layout, Turning, keeps_lengths, pairs, turning
+from llmtrace.dataflow.identify.phases import Layout, Turning, keeps_lengths, mirrored, pairs, turning
 from llmtrace.schema.rotary import frequencies, gain, rotate
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Rotary
@@ -51,6 +52,10 @@ def find_rotary(
     kept: Rotary | None = None
     for width, layout in _pairings(*runs[-1], unit):
         found = _fit(runs, width, layout, context, list(candidates), unit)
+        if isinstance(found, Unfit):
+            mirror = [(mirrored(before, width, layout), mirrored(after, width, layout)) for before, after in runs]
+            other = _fit(mirror, width, layout, context, list(candidates), unit)
+            found = found if isinstance(other, Unfit) else evolve(other, backwards=True)
         if isinstance(found, Unfit):
             why = found
         elif found.scaling is None:

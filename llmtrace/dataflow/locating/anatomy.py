@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from llmtrace.dataflow.graph import Vertex
 from llmtrace.dataflow.segments import Line, Segment
@@ -30,6 +31,42 @@ class Projection:
     """What the product, the mixture or a fused vertex reads."""
     late: bool = False
     """The norm comes after the rotary embedding."""
+    scaled: Segment | None = None
+    """A factor on v after it is split into heads; one on q or k is the scores'."""
+
+
+@frozen(eq=False)
+class Met:
+    """What stands for `rot_q`, `rot_k` or v, however it was made."""
+
+    name: str
+    """`q`, `k`, `v`."""
+    heads: str
+    """Before heads are repeated or moved."""
+    meets: str
+    """What the product, the mixture or a fused vertex reads."""
+
+
+@frozen(eq=False)
+class LatentCell:
+    """From what a branch reads to what q, or k and v, are projected from."""
+
+    line: Line
+    first: str
+    """The latent: what the line makes, or a part of it."""
+    norm: Segment | None
+    up: Line
+    """What projects it."""
+
+
+@frozen(eq=False)
+class LatentWays:
+    """q, k and v, made of latents."""
+
+    q: LatentCell | None
+    q_line: Line
+    """What makes q, of its latent or of what the branch reads."""
+    kv: LatentCell
 
 
 @frozen(eq=False)
@@ -45,6 +82,8 @@ class Core:
     """The mixture."""
     computed: str = ""
     """The scores in the type that they were computed in: it says how they are rounded."""
+    selects: str = ""
+    """Which keys a query may see, where what the tokens are decides that; empty where only their positions do."""
 
     @property
     def fused(self) -> bool:
@@ -83,13 +122,27 @@ class AttentionCell:
     """Between the stream and what q, k and v read."""
     reads: str
     """What q, k and v read."""
-    q: Projection
-    k: Projection
-    v: Projection
+    q: Projection | None
+    k: Projection | None
+    v: Projection | None
+    latent: LatentWays | None
+    """The three where they are made of latents."""
+    met: tuple[Met, ...]
+    """The three as they meet."""
     core: Core
     z_norm: Segment | None
     gate: GateCell | None
     tail: Tail
+    kept: str = ""
+    """What multiplies the mixture and follows from its scores: what sinks leave of it; empty where nothing does."""
+    why: str = ""
+    """Why it is not known how q, k and v are made, where it is not: of none of the three."""
+
+    @property
+    def ways(self) -> Mapping[str, Projection]:
+        """q, k and v by name; nothing where it is not known how they are made."""
+        ways = {"q": self.q, "k": self.k, "v": self.v}
+        return {name: way for name, way in ways.items() if way is not None}
 
 
 @frozen(eq=False)
@@ -103,8 +156,10 @@ class MlpCell:
     halves: tuple[str, ...]
     """What enters the activation, and the linear half where there is one; in no order."""
     post: str
-    """What the last line reads."""
+    """What the last line reads, before a norm of it."""
     tail: Tail
+    inner_norm: Segment | None = None
+    """A norm of what the last line reads."""
 
 
 @frozen(eq=False)
@@ -129,18 +184,20 @@ class Routing:
     """From a router's logits to the experts that are chosen, and their weights."""
 
     line: Line
-    choice: Vertex
-    """What picks the largest."""
+    choice: Vertex | None
+    """What picks the largest; None where no one operator does."""
     ranked: str
     """What it picks them of."""
     best: str
-    """The largest."""
+    """The largest; empty where no one operator picks them."""
     index: str
     """Where they were: the experts."""
     weights: str
-    """What the outputs of the chosen experts are multiplied by."""
+    """What the outputs or inputs of the chosen experts are multiplied by."""
     passes: tuple[str, ...]
     """What stands between the logits and what is picked from: the coarsest of them decides how well experts are told apart."""
+    spread: bool = False
+    """Weights are of all experts, and nought for those not chosen."""
 
 
 @frozen(eq=False)
@@ -175,10 +232,32 @@ class MoeCell:
     lines: tuple[ExpertLine, ...]
     """One (both halves in one), or two."""
     halves: tuple[str, ...]
-    """What enters the activation, and the linear half; in no order."""
+    """What enters the activation, and the linear half where there is one; in no order."""
     post: str
     """What the last line reads."""
     down: ExpertLine
+    scales: tuple[Segment, ...]
+    """Of the experts' sum, before a shared expert's output is added."""
+    shared: SharedCell | None
+    out: str
+    tail: Ending
+    entering: str = ""
+    """What the experts read, where their weights multiply that; empty where they multiply what the experts make."""
+
+
+@frozen(eq=False)
+class MoeWholeCell:
+    """A mixture of experts of which one vertex, which was not looked into, does all but the choice."""
+
+    norm: Segment | None
+    reads: str
+    routing: Routing
+    vertex: Vertex
+    rows: str
+    """What the vertex reads of the stream."""
+    makes: str
+    scales: tuple[Segment, ...]
+    """Of the experts' sum, before a shared expert's output is added."""
     shared: SharedCell | None
     out: str
     tail: Ending
@@ -218,7 +297,17 @@ class Opaque:
     """Why no more is known."""
 
 
-Cell: TypeAlias = AttentionCell | MlpCell | MoeCell | MoeOperatorCell | Opaque
+Cell: TypeAlias = AttentionCell | MlpCell | MoeCell | MoeWholeCell | MoeOperatorCell | Opaque
+
+
+@frozen(eq=False)
+class CarryCell:
+    """What of the stream goes on at a sum."""
+
+    norm: Segment | None = None
+    """That the stream goes through before branches read it."""
+    factor: Segment | None = None
+    """What multiplies it there, and is added to it, beside the branches."""
 
 
 @frozen(eq=False)
@@ -233,6 +322,22 @@ class BlockCell:
     """In the order in which they add to the stream."""
     scales: tuple[Segment, ...] = ()
     """Of the stream, at the block's end."""
+    carry_pre: CarryCell = CarryCell()
+    """Where the stream begins, of the first block."""
+    carry_mid: CarryCell = CarryCell()
+    """At the sum that makes `mid`."""
+    carry_post: CarryCell = CarryCell()
+    """At the sum that makes `post`."""
+
+
+@frozen(eq=False)
+class HeadCell:
+    """What stands between the final norm and the unembedding."""
+
+    line: Line
+    post: str
+    """What its activation makes."""
+    norm: Segment | None
 
 
 @frozen(eq=False)
@@ -260,3 +365,7 @@ class Anatomy:
     """Whether the graph keeps the last position only."""
     entering: tuple[Segment, ...] = ()
     """Scales between the last norm and the unembedding."""
+    between: HeadCell | None = None
+    """Another matrix before the unembedding."""
+    beside: Mapping[int, frozenset[str]] = field(factory=dict)
+    """Vertices by index to what they read that comes past the stream, and does not count as content."""

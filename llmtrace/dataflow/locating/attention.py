@@ -10,11 +10,27 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from llmtrace.dataflow.graph import Flow, Vertex
-from llmtrace.dataflow.locating.anatomy import AttentionCell, Cell, Core, Ending, GateCell, Opaque, Projection, Tail
-from llmtrace.dataflow.segments import Line, Segment, line, line_of, moved_from, segments, with_bias
+from llmtrace.dataflow.locating.anatomy import (
+    AttentionCell,
+    Cell,
+    Core,
+    Ending,
+    GateCell,
+    Met,
+    Opaque,
+    Projection,
+    Tail,
+)
+from llmtrace.dataflow.locating.latent import latent_ways, nearest
+from llmtrace.dataflow.segments import MOVES, Line, Segment, line_of, moved_from, segments
 
 MIXING = frozenset(["MatMul", "FusedMatMul", "TransposeMatMul", "Einsum", "Gemm"])
 """Operators that multiply content by content."""
+PICKS = frozenset({"Slice", "Split", "Gather", "GatherND", "Concat", "ScatterND", "TensorScatter"})
+"""Operators that move a part of a value, or put parts together."""
+MASKING = frozenset({"Add", "Sub", "Where"})
+"""Operators that put a mask on scores."""
+SCATTERS = frozenset({"ScatterElements", "Scatter"})
 FUSED = frozenset({"GroupQueryAttention", "MultiHeadAttention", "Attention"})
 """Operators that are attention."""
 
@@ -45,8 +61,9 @@ def cores(flow: Flow, first: str, last: str) -> list[Meeting]:
                 q, k = flow.reads(product)
                 scores = _before_sinks(flow, vertex.reads[0])
                 pattern = vertex.makes[0] if scores is None else _without_sinks(flow, vertex.makes[0])
-                entering = scores or vertex.reads[0]
-                core = Core(vertex, entering, pattern, mixed[0].makes[0], _as_computed(flow, entering))
+                entering = scores or _unshifted(flow, vertex.reads[0])
+                selects = _selects(flow, product.makes[0], entering)
+                core = Core(vertex, entering, pattern, mixed[0].makes[0], _as_computed(flow, entering), selects)
                 found.append(Meeting(core, (q, k, mixed[1])))
     return found
 
@@ -61,6 +78,18 @@ def _before_sinks(flow: Flow, name: str) -> str | None:
         if vertex.op == "Concat":
             return name if len(vertex.reads) == 2 else None
     return None
+
+
+def _unshifted(flow: Flow, name: str) -> str:
+    """Scores before the largest of them is taken off, so that nothing overflows."""
+    vertex = flow.graph.maker.get(name)
+    if (
+        vertex is not None
+        and vertex.op == "Sub"
+        and len(found := _rests_on(flow, vertex)) == 1 < len(flow.reads(vertex))
+    ):
+        return found.pop()
+    return name
 
 
 def _as_computed(flow: Flow, name: str) -> str:
@@ -95,7 +124,31 @@ def _rests_on(flow: Flow, vertex: Vertex) -> set[str]:
         maker = flow.graph.maker.get(name)
         if maker is not None and maker.op == "ReduceMax" and maker.reads[0] in found:
             found.discard(name)
+    if len(found) == 2 and vertex.op in MASKING:
+        found -= {name for name in found if _selection(flow, name)}
     return found
+
+
+def _selection(flow: Flow, name: str) -> str:
+    """The array, scattered from a choice of the largest, that a mask is made of; empty where a value is no such mask."""
+    while (vertex := flow.graph.maker.get(name)) is not None:
+        content = set(flow.reads(vertex))
+        if vertex.op in SCATTERS:
+            sources = [flow.graph.maker.get(moved_from(flow, each)) for each in content]
+            return name if any(each is not None and each.op == "TopK" for each in sources) else ""
+        if len(content) != 1:
+            return ""
+        (name,) = content
+    return ""
+
+
+def _selects(flow: Flow, product: str, scores: str) -> str:
+    """What `_selection` finds between the product and the scores."""
+    masking = [vertex for vertex in flow.between(product, scores) if vertex.op in MASKING]
+    found = (
+        _selection(flow, name) for vertex in masking for name in flow.reads(vertex) if not flow.follows(name, product)
+    )
+    return next(filter(None, found), "")
 
 
 def _product(flow: Flow, name: str) -> Vertex | None:
@@ -131,14 +184,46 @@ def attention_cell(flow: Flow, point: str, branch: str, meeting: Meeting) -> Cel
 
 
 def _cell(flow: Flow, point: str, branch: str, meeting: Meeting) -> AttentionCell:
-    q, k, v = (_projection(flow, point, operand, meeting) for operand in _operands(meeting))
-    reads = {moved_from(flow, each.line.reads) for each in (q, k, v)}
+    q = k = v = latent = None
+    try:
+        norm, read, (q, k, v), why = *_projections(flow, point, meeting), ""
+    except Misfit as misfit:
+        norm, read, why = *_entrance(flow, point, branch), str(misfit)
+        latent = latent_ways(flow, point, read, _operands(meeting))
+    met = tuple(
+        Met(name, _whole(flow, operand), operand) for name, operand in zip("qkv", _operands(meeting), strict=True)
+    )
+    z_norm, gate, tail, kept = _tail(flow, point, read, meeting.core, branch)
+    return AttentionCell(norm, read, q, k, v, latent, met, meeting.core, z_norm, gate, tail, kept, why)
+
+
+def _projections(flow: Flow, point: str, meeting: Meeting) -> tuple[Segment | None, str, list[Projection]]:
+    """The norm before q, k and v, what they read, and the three."""
+    ways = [
+        _projection(flow, point, operand, values=values)
+        for operand, values in zip(_operands(meeting), (False, False, True), strict=True)
+    ]
+    reads = {moved_from(flow, each.line.reads) for each in ways}
     if len(reads) > 1:
         raise Misfit("q, k and v are made of different values")
     (read,) = reads
-    norm = _norm(segments(flow, point, read), "before q, k and v")
-    z_norm, gate, tail = _tail(flow, point, read, meeting.core.z, branch)
-    return AttentionCell(norm, read, q, k, v, meeting.core, z_norm, gate, tail)
+    return _norm(segments(flow, point, read), "before q, k and v"), read, ways
+
+
+def _whole(flow: Flow, name: str) -> str:
+    """Back through what moves all of a value, and perhaps repeats it."""
+    while (vertex := flow.graph.maker.get(name)) is not None and vertex.op in MOVES - PICKS:
+        content = set(flow.reads(vertex))
+        if len(content) != 1:
+            break
+        (name,) = content
+    return name
+
+
+def _entrance(flow: Flow, point: str, branch: str) -> tuple[Segment | None, str]:
+    """The norm of the stream that all of a branch goes through, and what it reads: the norm's output, or the stream itself."""
+    first = next((one for one in segments(flow, point, branch) if one.kind != "move"), None)
+    return (first, first.last) if first is not None and first.kind == "norm" else (None, point)
 
 
 def _operands(meeting: Meeting) -> tuple[str, str, str]:
@@ -146,14 +231,14 @@ def _operands(meeting: Meeting) -> tuple[str, str, str]:
     return (q, k or q, v or q)
 
 
-def _projection(flow: Flow, point: str, operand: str, meeting: Meeting) -> Projection:
-    """One of the three ways."""
+def _projection(flow: Flow, point: str, operand: str, *, values: bool) -> Projection:
+    """One of the three ways; `values`: that of v."""
     one = _line(flow, point, operand)
     way = list(segments(flow, one.makes, operand))
     begins = one.makes
     while way and way[0].kind == "scale":  # OPT scales q as soon as it is made
         begins = way.pop(0).last
-    clip = norm = turn = None
+    clip = norm = turn = scaled = None
     late = False
     split, turned = begins, ""
     for segment in way:
@@ -166,31 +251,23 @@ def _projection(flow: Flow, point: str, operand: str, meeting: Meeting) -> Proje
             turn, turned = segment, segment.last
         elif segment.kind == "point" and not turned and clip is None and segment.ops <= {"Clip", "Min", "Max"}:
             clip, split = segment, segment.last
+        elif segment.kind == "scale" and values and not turned:
+            scaled, turned = segment, segment.last
         elif segment.kind == "scale":
             if not turned:
                 turned = segment.first
         else:
             raise Misfit(f"{_shown(segment)} stands between a projection and where heads meet")
-    return Projection(one, begins, split, clip, norm, turn, turned if norm or turn else split, operand, late)
+    done = turned if norm or turn or scaled else split
+    return Projection(one, begins, split, clip, norm, turn, done, operand, late, scaled)
 
 
 def _line(flow: Flow, point: str, operand: str) -> Line:
     """The nearest line before an operand."""
-    waiting, seen, found = [operand], set[str](), dict[int, Line]()
-    while waiting:
-        name = waiting.pop()
-        vertex = flow.graph.maker.get(name)
-        if name in seen or vertex is None or name == point or not flow.follows(name, point):
-            continue
-        seen.add(name)
-        one = line(flow, vertex)
-        if one is not None:
-            found[vertex.index] = one
-        else:
-            waiting += flow.reads(vertex)
+    found = nearest(flow, point, operand)
     if len(found) != 1:
         raise Misfit(f"{len(found)} matrices stand right before where heads meet, and not one")
-    return with_bias(flow, next(iter(found.values())))
+    return found[0]
 
 
 def _norm(way: Sequence[Segment], where: str) -> Segment | None:
@@ -203,26 +280,37 @@ def _norm(way: Sequence[Segment], where: str) -> Segment | None:
     return kept[0]
 
 
-def _tail(flow: Flow, point: str, read: str, z: str, branch: str) -> tuple[Segment | None, GateCell | None, Tail]:
-    """From the mixture to what is added: a norm and a gate of z, the line, what comes after it."""
-    way = segments(flow, z, branch)
+def _tail(
+    flow: Flow, point: str, read: str, core: Core, branch: str
+) -> tuple[Segment | None, GateCell | None, Tail, str]:
+    """From the mixture to what is added: a norm and a gate of z, the line, what comes after it; and what sinks leave of z."""
+    way = segments(flow, core.z, branch)
     place = next((place for place, one in enumerate(way) if one.kind == "line"), None)
     if place is None:
         raise Misfit("no matrix stands after the mixture")
     z_norm = gate = None
+    kept = ""
     for one in way[:place]:
         if one.kind == "norm" and z_norm is None and gate is None:
             z_norm = one
+        elif one.kind == "gate" and not (kept or z_norm or gate) and flow.follows(_factor(flow, one), core.scores):
+            kept = _factor(flow, one)
         elif one.kind == "gate" and gate is None:
             gate = _gate(flow, point, read, one)
         elif one.kind != "move":
             raise Misfit(f"{_shown(one)} stands between the mixture and the last matrix")
-    return z_norm, gate, tail(flow, way[place:])
+    return z_norm, gate, tail(flow, way[place:]), kept
+
+
+def _factor(flow: Flow, product: Segment) -> str:
+    """What a value is multiplied by, that is content from elsewhere."""
+    (factor,) = (name for name in flow.reads(product.vertices[0]) if name != product.first)
+    return factor
 
 
 def _gate(flow: Flow, point: str, read: str, product: Segment) -> GateCell:
     """A product of the mixture with what one matrix and an activation make of the stream."""
-    (factor,) = (name for name in flow.reads(product.vertices[0]) if name != product.first)
+    factor = _factor(flow, product)
     one = _line(flow, point, factor)
     if moved_from(flow, one.reads) != read:
         raise Misfit("what gates the mixture is made of something else than q, k and v")

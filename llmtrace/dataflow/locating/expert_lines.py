@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llmtrace.dataflow.graph import LENGTHS, Flow, Vertex
 from llmtrace.dataflow.locating.anatomy import ExpertLine
-from llmtrace.dataflow.segments import SUMS, Line, line, with_bias
+from llmtrace.dataflow.segments import SUMS, Line, line, moved_from, with_bias
 
 GATHERS = frozenset({"Gather", "GatherND"})
 """Operators that look up the matrices of experts (read first) by number (read second)."""
@@ -14,18 +14,31 @@ LAID = frozenset(["Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatte
 """Operators that keep the order of all numbers."""
 
 
-def expert_lines(flow: Flow, reads: str, branch: str, index: str, router: Line) -> Iterator[ExpertLine]:
-    """The products on the ways from what a mixture reads to what it adds, in order: gathered ones; where there is none, dense ones."""
+def expert_lines(flow: Flow, reads: str, branch: str, router: Line, index: str = "") -> Iterator[ExpertLine]:
+    """The products on the ways from what a mixture reads to what it adds, in order: gathered ones; where there is none, dense ones.
+
+    Without `index`, the experts that were chosen, dense ones only, of what follows from the choice too.
+    """
     vertices = list(flow.between(reads, branch))
-    gathered = [found for vertex in vertices if (found := _gathered(flow, vertex, index)) is not None]
+    gathered = [found for vertex in vertices if index and (found := _gathered(flow, vertex, index)) is not None]
     yield from gathered
     if gathered:
         return
     for vertex in vertices:
         one = line(flow, vertex)
-        if one is not None and vertex is not router.product and not flow.follows(one.reads, index):
+        if one is not None and vertex is not router.product and not (index and flow.follows(one.reads, index)):
             one = with_bias(flow, one)
             yield ExpertLine(vertex, 1, None, one.reads, one.makes, one.bias)
+
+
+def looked_up(flow: Flow, vertices: Sequence[Vertex]) -> str:
+    """The content by which matrices are looked up that content is multiplied by; empty where none are."""
+    for vertex in vertices:
+        if vertex.op in GATHERS and vertex.reads[0] in flow.graph.constants and vertex.reading(1) in flow:
+            readers = [each for each in vertices if each.op == "MatMul" and len(flow.reads(each)) == 2]
+            if any(_look_up(flow, name, vertex.reads[1]) is vertex for each in readers for name in each.reads):
+                return moved_from(flow, vertex.reads[1])
+    return ""
 
 
 def is_kept(vertex: Vertex) -> bool:

@@ -11,11 +11,12 @@ from collections.abc import Collection, Mapping, Sequence
 from attrs import evolve, frozen
 
 from llmtrace.dataflow.graph import Flow, Graph, Vertex
-from llmtrace.dataflow.locating.anatomy import Anatomy, AttentionCell, BlockCell, Cell, Opaque
+from llmtrace.dataflow.locating.anatomy import Anatomy, AttentionCell, BlockCell, CarryCell, Cell, HeadCell, Opaque
 from llmtrace.dataflow.locating.attention import attention_cell, cores
 from llmtrace.dataflow.locating.mlp import mlp_cell
 from llmtrace.dataflow.locating.moe import moe_cell
-from llmtrace.dataflow.segments import SUMS, Line, Segment, line_of, moved_from, segments
+from llmtrace.dataflow.locating.stream import beside, several
+from llmtrace.dataflow.segments import MOVES, SUMS, Line, Segment, line_of, moved_from, segments
 from llmtrace.errors import UnsupportedModelError
 
 LOOK_UPS = frozenset({"Gather", "GatherBlockQuantized"})
@@ -24,6 +25,8 @@ INTEGERS = frozenset(
     {"MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm", "QAttention"}
 )
 """Operators that multiply integers by integers."""
+CARRYING = frozenset({"Cast", "Identity", "Reshape", "Mul", "Div", "Add"})
+"""Operators by which the stream is carried on beside what is added to it."""
 CUTS = frozenset({"Slice", "Gather", "GatherND"})
 """Operators by which a graph keeps the last position only."""
 
@@ -35,6 +38,8 @@ class Diamond:
     segment: Segment
     branches: tuple[str, ...]
     """In the order in which they are added."""
+    factor: Segment | None = None
+    """What multiplies the stream beside them."""
 
 
 def locate(
@@ -50,30 +55,62 @@ def locate(
         )
     look_up = _look_up(graph, tokens, logits, shapes)
     row = look_up.makes[0]
-    flow = graph.flow(row)
-    if logits not in flow:
+    whole = graph.flow(row)
+    if logits not in whole:
         raise UnsupportedModelError(
             f"The output {logits} does not follow from the vectors of the tokens: it is no decoder."
         )
+    try:
+        return _along(whole, look_up, logits, ends)
+    except UnsupportedModelError as error:
+        if streams := several(whole, row, logits):
+            raise UnsupportedModelError(
+                f"What enters the stream is spread into {streams} streams, which are mixed or take turns on the way (hyper-connections, AltUp, "
+                "reversible layers): only one residual stream is read."
+            ) from error
+        raise
+
+
+def _along(whole: Flow, look_up: Vertex, logits: str, ends: Collection[str]) -> Anatomy:
+    """The parts of a decoder along its stream."""
+    row, graph = look_up.makes[0], whole.graph
+    past = beside(whole, row, logits)
+    flow = graph.flow(row, past) if past else whole
     way = segments(flow, row, logits)
     diamonds = {place: found for place, one in enumerate(way) if (found := _diamond(flow, one)) is not None}
     if not diamonds:
         raise UnsupportedModelError(
             "No branch of the graph is added to what it reads: without a residual stream it is no decoder."
         )
-    begin, end = min(diamonds), _end(way, max(diamonds))
-    embed, pos_embed, before = _beginning(flow, way[:begin], row)
+    begin, end = _begin(way, sorted(diamonds)), _end(way, max(diamonds))
+    embed, pos_embed, before, enters = _beginning(flow, way[:begin], row)
     known = {moved_from(flow, name) for name in ends}
     blocks = _blocks(flow, way[begin : end + 1], list(diamonds.values()), known)
-    norm, entering, head, after, sliced = _ending(flow, way[end + 1 :])
-    return Anatomy(look_up, row, before, embed, pos_embed, blocks, norm, head, after, logits, sliced, entering)
+    blocks = (evolve(blocks[0], carry_pre=CarryCell(None, enters)), *blocks[1:])
+    last, between = _between(flow, way[end + 1 :])
+    norm, entering, head, after, sliced = _ending(flow, last)
+    return Anatomy(
+        look_up, row, before, embed, pos_embed, blocks, norm, head, after, logits, sliced, entering, between, past
+    )
+
+
+def _begin(way: Sequence[Segment], diamonds: Sequence[int]) -> int:
+    """The first segment of the stream: a norm goes with its first block if it comes after positions, or if others stand between diamonds."""
+    kinds = [one.kind for one in way]
+    before = [place for place in range(diamonds[0]) if kinds[place] != "move"]
+    own = "add" in kinds[: diamonds[0]] or "norm" in kinds[diamonds[0] : diamonds[-1]]
+    return before[-1] if own and before and kinds[before[-1]] == "norm" else diamonds[0]
 
 
 def _end(way: Sequence[Segment], last: int) -> int:
-    """The last segment of the stream: factors on it go with its last block."""
+    """The last segment of the stream: factors on it, and what is added late, go with its last block."""
     kinds = [one.kind for one in way[last + 1 :]]
-    factors = [place for place, kind in enumerate(kinds) if kind == "scale" and set(kinds[:place]) <= {"scale", "move"}]
-    return last + 1 + factors[-1] if factors else last
+    own = [
+        place
+        for place, kind in enumerate(kinds)
+        if kind in ("scale", "add") and set(kinds[:place]) <= {"scale", "add", "move"}
+    ]
+    return last + 1 + own[-1] if own else last
 
 
 def _look_up(graph: Graph, tokens: str, logits: str, shapes: Mapping[str, tuple[int, ...]]) -> Vertex:
@@ -100,27 +137,33 @@ def _diamond(flow: Flow, one: Segment) -> Diamond | None:
     if maker.op not in SUMS:
         return None
     terms = list(flow.reads(maker))
-    if not any(_is(flow, term, one.first) for term in terms):
+    if not any(_carried(flow, term, one.first) for term in terms):
         terms = [each for term in terms for each in _terms(flow, term)]
-    branches = [term for term in terms if not _is(flow, term, one.first)]
-    if len(branches) == len(terms) or not branches:
+    carried = {term: segment for term in terms if (segment := _carried(flow, term, one.first)) is not None}
+    branches = [term for term in terms if term not in carried]
+    if len(carried) != 1 or not branches:
         return None
+    (factor,) = carried.values()
     if len(branches) == 1 and len(parts := _terms(flow, branches[0])) > 1:
         looking = [bool(cores(flow, one.first, part)) for part in parts]
         if sum(looking) == 1 and all(flow.follows(part, one.first) for part in parts):
             branches = parts  # attention and MLP beside each other, added up before the stream is
-    return Diamond(one, tuple(branches))
+    return Diamond(one, tuple(branches), None if factor.kind == "move" else factor)
 
 
-def _is(flow: Flow, name: str, point: str) -> bool:
-    """Whether a value is a stream point, but for its type and shape."""
-    while (
-        name != point
-        and (maker := flow.graph.maker.get(name)) is not None
-        and maker.op in ("Cast", "Identity", "Reshape")
-    ):
-        name = maker.reads[0]
-    return name == point
+def _carried(flow: Flow, name: str, point: str) -> Segment | None:
+    """What lies between a stream point and a value that is it but for its type and shape, a factor and a bias; None where it is none."""
+    here, vertices = name, list[Vertex]()
+    while here != point:
+        maker = flow.graph.maker.get(here)
+        if maker is None or maker.op not in CARRYING or len(content := flow.reads(maker)) != 1:
+            return None
+        if any(each and each not in content and each not in flow.graph.constants for each in maker.reads[:2]):
+            return None
+        vertices.append(maker)
+        (here,) = content
+    kind = "move" if all(vertex.op in MOVES for vertex in vertices) else "scale"
+    return Segment(kind, point, name, tuple(reversed(vertices)))
 
 
 def _terms(flow: Flow, name: str) -> list[str]:
@@ -130,18 +173,36 @@ def _terms(flow: Flow, name: str) -> list[str]:
     return content if len(content) > 1 else [name]
 
 
-def _beginning(flow: Flow, way: Sequence[Segment], row: str) -> tuple[str, str, tuple[Segment, ...]]:
-    """What enters the stream, learned positions, and what stands between the looked-up row and the first."""
-    embed, pos_embed, before = row, "", []
+def _beginning(flow: Flow, way: Sequence[Segment], row: str) -> tuple[str, str, tuple[Segment, ...], Segment | None]:
+    """What enters the stream, learned positions, what stands between the looked-up row and the first, and what channels are multiplied by."""
+    embed, pos_embed = row, ""
+    before, enters = list[Segment](), list[Segment]()
     for one in way:
-        if one.kind == "add" and not pos_embed and one.vertices[0].op in SUMS:
-            (pos_embed,) = (name for name in one.vertices[0].reads if name not in flow)
-        elif one.kind in ("scale", "norm", "move") and not pos_embed:
+        others = [name for name in one.vertices[0].reads if name and name not in flow]
+        wide = bool(others) and _is_learned(flow.graph, others[0])
+        if one.kind == "add" and others and flow.graph.is_number(others[0]):
+            continue  # nought, or the first point of the stream is found to be another
+        if (one.kind in ("add", "scale") and wide and not pos_embed) or (enters and one.kind == "scale"):
+            enters.append(one)
+        elif one.kind == "add" and not pos_embed and not enters and one.vertices[0].op in SUMS:
+            (pos_embed,) = others
+        elif one.kind in ("scale", "norm", "move") and not pos_embed and not enters:
             before.append(one)
             embed = one.last
         elif one.kind != "move":
             raise _unknown("between the embedding and the first block", one)
-    return embed, pos_embed, tuple(one for one in before if one.kind != "move")
+    kept = tuple(one for one in before if one.kind != "move")
+    if not enters:
+        return embed, pos_embed, kept, None
+    vertices = tuple(flow.between(embed, enters[-1].last))
+    return embed, pos_embed, kept, Segment("scale", embed, enters[-1].last, vertices)
+
+
+def _is_learned(graph: Graph, name: str) -> bool:
+    """Whether a value is a vector that the graph holds, but for its type and shape: positions are looked up or sliced."""
+    while name not in graph.initialisers and (vertex := graph.maker.get(name)) is not None and vertex.op in CARRYING:
+        name = vertex.reads[0]
+    return name in graph.initialisers and not graph.is_number(name)
 
 
 def _blocks(
@@ -149,22 +210,53 @@ def _blocks(
 ) -> tuple[BlockCell, ...]:
     blocks: list[BlockCell] = []
     waiting = iter(diamonds)
+    norm: Segment | None = None
     for one in way:
-        if one.kind == "scale" and blocks:
+        if one.kind == "scale" and blocks and norm is None:
             blocks[-1] = evolve(blocks[-1], scales=(*blocks[-1].scales, one), post=one.last)
+        elif one.kind == "norm" and norm is None:
+            norm = one
         elif _diamond(flow, one) is not None:
-            cells = [_cell(flow, one.first, branch) for branch in next(waiting).branches]
-            goes_on = blocks and (
-                moved_from(flow, blocks[-1].post) not in ends if ends else _follows(blocks[-1], cells)
-            )
-            if goes_on and not blocks[-1].mid:
-                before = blocks[-1]
-                blocks[-1] = evolve(before, mid=before.post, post=one.last, cells=(*before.cells, *cells))
+            diamond = next(waiting)
+            point = norm.first if norm is not None else one.first
+            cells = tuple(_cell(flow, point, branch) for branch in diamond.branches)
+            carry = CarryCell(norm, diamond.factor)
+            if blocks and not _ended(flow, blocks[-1], cells, norm, ends):
+                blocks[-1] = _longer(blocks[-1], cells, carry, one)
             else:
-                blocks.append(BlockCell(one.first, "", one.last, tuple(cells)))
+                blocks.append(BlockCell(point, "", one.last, cells, carry_post=carry))
+            norm = None
+        elif one.kind == "add" and blocks and norm is None and (late := _late(flow, one)) and not blocks[-1].scales:
+            cell = Opaque("mlp", blocks[-1].mid or blocks[-1].pre, late, "it is made of an earlier point of the stream")
+            blocks[-1] = evolve(blocks[-1], post=one.last, cells=(*blocks[-1].cells, cell))
         elif one.kind != "move":
             raise _unknown("on the residual stream", one)
     return tuple(blocks)
+
+
+def _late(flow: Flow, one: Segment) -> str:
+    """What is added to the stream that comes past it; empty where it is something else."""
+    return next(iter(flow.beside.get(one.vertices[-1].index, ())), "")
+
+
+def _ended(flow: Flow, before: BlockCell, cells: Sequence[Cell], norm: Segment | None, ends: Collection[str]) -> bool:
+    """Whether a block is whole, and what comes next is another's."""
+    if ends:
+        points = {moved_from(flow, name) for name in (before.post, *([norm.last] if norm is not None else []))}
+        return not points.isdisjoint(ends) or bool(before.mid and any(map(_looks, cells)))
+    return bool(before.mid) or not _follows(before, cells)
+
+
+def _longer(before: BlockCell, cells: tuple[Cell, ...], carry: CarryCell, one: Segment) -> BlockCell:
+    """A block with one more sum. Raises `UnsupportedModelError` where a third does more than add."""
+    if not before.mid:
+        return evolve(
+            before, mid=before.post, post=one.last, cells=(*before.cells, *cells),
+            carry_mid=before.carry_post, carry_post=carry,
+        )  # fmt: skip
+    if carry.norm is not None or carry.factor is not None or before.scales:
+        raise _unknown("on the residual stream", one)
+    return evolve(before, post=one.last, cells=(*before.cells, *cells))
 
 
 def _follows(before: BlockCell, cells: Sequence[Cell]) -> bool:
@@ -184,9 +276,25 @@ def _looks(cell: Cell) -> bool:
 
 def _cell(flow: Flow, point: str, branch: str) -> Cell:
     found = cores(flow, point, branch)
+    if any(vertex.index in flow.beside for vertex in flow.between(point, branch)):
+        why = "it reads, besides the stream, something else that was made of the tokens"
+        return Opaque("attn" if len(found) == 1 else "mlp", point, branch, why)
     if len(found) == 1:
         return attention_cell(flow, point, branch, found[0])
     return moe_cell(flow, point, branch) or mlp_cell(flow, point, branch)
+
+
+def _between(flow: Flow, way: Sequence[Segment]) -> tuple[Sequence[Segment], HeadCell | None]:
+    """The way from the stream to the logits without a matrix, an activation and a norm before the unembedding, and these."""
+    lines = [place for place, one in enumerate(way) if one.kind == "line"]
+    if len(lines) != 2 or "norm" not in [one.kind for one in way[: lines[0]]]:
+        return way, None
+    inside = [one for one in way[lines[0] + 1 : lines[1]] if one.kind != "move"]
+    norm = inside.pop() if inside and inside[-1].kind == "norm" else None
+    if not {"point"} <= {one.kind for one in inside} <= {"point", "scale"}:
+        return way, None
+    cell = HeadCell(line_of(flow, way[lines[0]]), inside[-1].last, norm)
+    return (*way[: lines[0]], *way[lines[1] :]), cell
 
 
 def _ending(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llmtrace.dataflow.graph import Flow
 from llmtrace.dataflow.locating.anatomy import Cell, MlpCell, Opaque
 from llmtrace.dataflow.locating.attention import Misfit, tail
-from llmtrace.dataflow.segments import lines_between, moved_from, segments
+from llmtrace.dataflow.segments import Segment, lines_between, moved_from, segments
 
 
 def mlp_cell(flow: Flow, point: str, branch: str) -> Cell:
@@ -24,6 +26,9 @@ def plain_cell(flow: Flow, point: str, branch: str) -> MlpCell:
         raise Misfit("no one matrix ends it")
     end = tail(flow, way[places[-1] :])
     post = end.line.reads
+    inner = _inner_norm(flow, way[: places[-1]])
+    if inner is not None:
+        post = inner.first
     norm, reads = None, point
     for one in way[: places[-1]]:
         if one.kind == "norm" and norm is None:
@@ -35,7 +40,16 @@ def plain_cell(flow: Flow, point: str, branch: str) -> MlpCell:
     lines = tuple(lines_between(flow, reads, post))
     if len(lines) not in (1, 2) or any(moved_from(flow, each.reads) != moved_from(flow, reads) for each in lines):
         raise Misfit(f"{len(lines)} matrices stand before its last one")
-    return MlpCell(norm, reads, lines, halves_of(flow, tuple(each.makes for each in lines), post), post, end)
+    return MlpCell(norm, reads, lines, halves_of(flow, tuple(each.makes for each in lines), post), post, end, inner)
+
+
+def _inner_norm(flow: Flow, way: Sequence[Segment]) -> Segment | None:
+    """A norm right before the last line, after others."""
+    kept = [one for one in way if one.kind != "move"]
+    last = kept[-1] if kept else None
+    if last is None or last.kind != "norm" or not any(lines_between(flow, way[0].first, last.first)):
+        return None
+    return last
 
 
 def halves_of(flow: Flow, made: tuple[str, ...], post: str) -> tuple[str, ...]:

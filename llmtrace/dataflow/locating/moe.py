@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from attrs import frozen
+
 from llmtrace.dataflow.graph import Flow, Vertex
-from llmtrace.dataflow.locating.anatomy import Cell, MoeCell, MoeOperatorCell, Opaque, Routing, SharedCell
+from llmtrace.dataflow.locating.anatomy import Cell, ExpertLine, MoeCell, MoeOperatorCell, Opaque, Routing
 from llmtrace.dataflow.locating.attention import Misfit, ending
-from llmtrace.dataflow.locating.expert_lines import expert_lines, is_kept
-from llmtrace.dataflow.locating.mlp import halves_of, plain_cell
-from llmtrace.dataflow.segments import SUMS, Line, Segment, line, moved_from, segments, with_bias
+from llmtrace.dataflow.locating.expert_lines import expert_lines, is_kept, looked_up
+from llmtrace.dataflow.locating.mlp import halves_of
+from llmtrace.dataflow.locating.moe_parts import beginning, chooses, joined, router_line
+from llmtrace.dataflow.locating.moe_whole import whole_cell, wholes
+from llmtrace.dataflow.segments import FACTORS, Line, moved_from, segments
 
 OPERATORS = frozenset({"MoE", "QMoE"})
 """Operators that are a mixture of experts."""
@@ -23,31 +27,78 @@ SPREAD = frozenset({"ScatterElements", "Scatter"})
 """Operators by which a dense mixture spreads the chosen experts' weights over all."""
 
 
+@frozen(eq=False)
+class Weighing:
+    """Where weights multiply, and what is multiplied and summed."""
+
+    down: ExpertLine
+    up: tuple[ExpertLine, ...]
+    weights: str
+    summed: str
+    """What is summed over the experts: their weighted outputs, or their outputs."""
+    entering: str = ""
+    """What the experts read, where the weights multiply that."""
+
+
 def moe_cell(flow: Flow, point: str, branch: str) -> Cell | None:
     """The parts of a branch that adds `branch` to the stream at `point`; None where nothing in it chooses."""
     vertices = list(flow.between(point, branch))
-    choices = [vertex for vertex in vertices if vertex.op == "TopK" and vertex.reads[0] in flow]
+    choices = [vertex for vertex in vertices if chooses(flow, point, vertex)]
     operators = [vertex for vertex in vertices if vertex.op in OPERATORS]
-    if not choices and not operators:
+    one = wholes(flow, vertices)
+    index = "" if choices or operators or one else looked_up(flow, vertices)
+    if not (choices or operators or one or index):
         return None
     try:
         if operators:
             return _operator(flow, point, branch, operators)
-        return _cell(flow, point, branch, choices[-1])
+        if one:
+            return whole_cell(flow, point, branch, one, choices)
+        return _cell(flow, point, branch, choices[-1] if choices else None, index)
     except Misfit as misfit:
         return Opaque("mlp", point, branch, str(misfit))
 
 
-def _cell(flow: Flow, point: str, branch: str, choice: Vertex) -> MoeCell:
-    norm, reads = _beginning(flow, point, branch)
-    router, index = _router(flow, reads, choice.reads[0]), choice.makes[1]
+def _cell(flow: Flow, point: str, branch: str, choice: Vertex | None, index: str) -> MoeCell:
+    """`index` are the experts, where no one operator chooses them."""
+    norm, reads = beginning(flow, point, branch)
+    index = choice.makes[1] if choice else index
+    router = router_line(flow, reads, choice.reads[0] if choice else index)
+    ranked = choice.reads[0] if choice else router.makes
     spread = next(
         (one for one in flow.between(index, branch) if one.op in SPREAD and flow.follows(one.reads[1], index)), None
     )
-    mixed = choice.makes[:2] if spread is None else spread.makes[:1]
-    lines = list(expert_lines(flow, reads, branch, index, router))
+    mixed = spread.makes[:1] if spread else choice.makes[:2] if choice else (router.makes,)
+    found = _outputs(flow, reads, branch, index, router, mixed) or _inputs(flow, reads, branch, index, router, mixed)
+    if found is None:
+        raise Misfit("no product with the matrices of its experts is multiplied by their weights")
+    weights = moved_from(flow, found.weights)
+    changed = spread is not None and flow.graph.maker[weights] is not spread
+    if spread is not None and not changed:
+        weights = moved_from(flow, spread.reads[2])
+    elif changed and not found.entering:
+        raise Misfit("the weights of the chosen experts are changed after they are spread over all")
+    if router.makes not in flow.chain(reads, weights):
+        raise Misfit("the weights of its experts rest on more than the router's logits")
+    routed = _summed(flow, found.summed, branch)
+    shared, out, scales = joined(flow, reads, routed, branch)
+    routing = Routing(
+        router, choice, ranked, choice.makes[0] if choice else "", index, weights,
+        flow.chain(router.makes, ranked), changed,
+    )  # fmt: skip
+    post = moved_from(flow, found.down.reads)
+    halves = halves_of(flow, tuple(one.makes for one in found.up), post)
+    end = ending(segments(flow, out, branch), branch)
+    return MoeCell(norm, reads, routing, found.up, halves, post, found.down, scales, shared, out, end, found.entering)
+
+
+def _outputs(flow: Flow, reads: str, branch: str, index: str, router: Line, mixed: Sequence[str]) -> Weighing | None:
+    """Weights that multiply what experts make."""
+    lines = list(expert_lines(flow, reads, branch, router, index))
     found = [(one, weighted) for one in lines if (weighted := _weighted(flow, one.makes, branch, mixed)) is not None]
-    if len(found) != 1:
+    if not found:
+        return None
+    if len(found) > 1:
         raise Misfit(
             f"{len(found)} products with the matrices of its experts are multiplied by their weights, and not one"
         )
@@ -55,60 +106,41 @@ def _cell(flow: Flow, point: str, branch: str, choice: Vertex) -> MoeCell:
     up = tuple(one for one in lines if one is not down and flow.follows(down.reads, one.makes))
     if len(up) not in (1, 2) or any(moved_from(flow, one.reads) != moved_from(flow, reads) for one in up):
         raise Misfit(f"{len(up)} products stand before an expert's last one, or they read other things than the router")
-    weights, post = moved_from(flow, weights), moved_from(flow, down.reads)
-    if spread is not None:
-        if flow.graph.maker[weights] is not spread:
-            raise Misfit("the weights of the chosen experts are changed after they are spread over all")
-        weights = moved_from(flow, spread.reads[2])
-    if router.makes not in flow.chain(reads, weights):
-        raise Misfit("the weights of its experts rest on more than the router's logits")
-    routed = _summed(flow, product, branch)
-    shared, out, scales = _joined(flow, reads, routed, branch)
-    if scales:
-        raise Misfit("the experts' sum is multiplied by a number before another's is added")
-    passes = flow.chain(router.makes, choice.reads[0])
-    routing = Routing(router, choice, choice.reads[0], choice.makes[0], index, weights, passes)
-    halves = halves_of(flow, tuple(one.makes for one in up), post)
-    return MoeCell(
-        norm, reads, routing, up, halves, post, down, shared, out, ending(segments(flow, out, branch), branch)
-    )
+    return Weighing(down, up, weights, product)
+
+
+def _inputs(flow: Flow, reads: str, branch: str, index: str, router: Line, mixed: Sequence[str]) -> Weighing | None:
+    """Weights that multiply what experts read."""
+    for vertex in flow.between(mixed[0], branch):
+        content = flow.reads(vertex)
+        if vertex.op not in FACTORS or len(content) != 2:
+            continue
+        for x, weights in (content, content[::-1]):
+            if moved_from(flow, x) != moved_from(flow, reads) or not any(flow.follows(weights, each) for each in mixed):
+                continue
+            entering = vertex.makes[0]
+            lines = [one for one in expert_lines(flow, entering, branch, router) if flow.follows(one.reads, entering)]
+            up = tuple(one for one in lines if moved_from(flow, one.reads) == moved_from(flow, entering))
+            down = [one for one in lines if one not in up]
+            if len(up) in (1, 2) and len(down) == 1:
+                return Weighing(down[0], up, weights, down[0].makes, up[0].reads)
+    return None
 
 
 def _operator(flow: Flow, point: str, branch: str, operators: list[Vertex]) -> MoeOperatorCell:
     if len(operators) > 1:
         raise Misfit(f"{len(operators)} operators in it are mixtures of experts")
     (vertex,) = operators
-    norm, reads = _beginning(flow, point, branch)
-    router = _router(flow, reads, vertex.reads[1])
+    norm, reads = beginning(flow, point, branch)
+    router = router_line(flow, reads, vertex.reads[1])
     if moved_from(flow, router.makes) != moved_from(flow, vertex.reads[1]):
         raise Misfit("something stands between its router and the operator that chooses")
     if moved_from(flow, vertex.reads[0]) != moved_from(flow, reads):
         raise Misfit("its experts read other things than its router")
-    shared, out, scales = _joined(flow, reads, vertex.makes[0], branch)
+    shared, out, scales = joined(flow, reads, vertex.makes[0], branch)
     end = ending(segments(flow, out, branch), branch)
     rows, logits, makes = vertex.reads[0], vertex.reads[1], vertex.makes[0]
     return MoeOperatorCell(norm, reads, router, vertex, rows, logits, makes, scales, shared, out, end)
-
-
-def _beginning(flow: Flow, point: str, branch: str) -> tuple[Segment | None, str]:
-    """The norm, and what the mixture reads."""
-    for one in segments(flow, point, branch):
-        if one.kind == "norm":
-            return one, one.last
-        if one.kind != "move":
-            break
-    return None, point
-
-
-def _router(flow: Flow, reads: str, name: str) -> Line:
-    """The one line between what the mixture reads and what chooses."""
-    found = [one for vertex in flow.between(reads, name) if (one := line(flow, vertex)) is not None]
-    if len(found) != 1:
-        raise Misfit(f"{len(found)} matrices stand before its choice, and not one")
-    one = with_bias(flow, found[0])
-    if one.makes not in flow.chain(reads, name) or moved_from(flow, one.reads) != moved_from(flow, reads):
-        raise Misfit("its choice rests on more than one matrix's logits")
-    return one
 
 
 def _weighted(flow: Flow, makes: str, branch: str, mixed: Sequence[str]) -> tuple[str, str] | None:
@@ -137,31 +169,3 @@ def _summed(flow: Flow, product: str, branch: str) -> str:
     if not total:
         raise Misfit("the outputs of its experts are not summed by one operator")
     return total
-
-
-def _joined(flow: Flow, reads: str, routed: str, branch: str) -> tuple[SharedCell | None, str, tuple[Segment, ...]]:
-    """A shared expert, the output with it, and what the experts' sum is multiplied by before."""
-    name, scales = routed, list[Segment]()
-    for one in segments(flow, routed, branch):
-        if one.kind == "join" and one.vertices[0].op in SUMS:
-            terms = [each for each in flow.reads(one.vertices[0]) if each != name]
-            if len(terms) != 1 or flow.follows(terms[0], routed):
-                raise Misfit("what is added to the experts' sum is no shared expert")
-            return _shared(flow, reads, terms[0]), one.last, tuple(scales)
-        if one.kind not in ("move", "scale"):
-            break
-        name = one.last
-        if one.kind == "scale":
-            scales.append(one)
-    return None, routed, ()
-
-
-def _shared(flow: Flow, reads: str, term: str) -> SharedCell:
-    """A gated MLP, perhaps times one factor a token."""
-    maker = flow.graph.maker[moved_from(flow, term)]
-    if maker.op == "Mul" and len(content := flow.reads(maker)) == 2:
-        for factor, inner in (content, content[::-1]):
-            lines = [one for vertex in flow.between(reads, factor) if (one := line(flow, vertex)) is not None]
-            if len(lines) == 1 and not flow.follows(inner, lines[0].makes):
-                return SharedCell(plain_cell(flow, reads, inner), with_bias(flow, lines[0]), factor, term)
-    return SharedCell(plain_cell(flow, reads, term), None, "", term)

@@ -8,7 +8,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from llmtrace.dataflow.constants import bias, matrix
-from llmtrace.dataflow.forms import Form, Pattern, Rows, Scores
+from llmtrace.dataflow.forms import Form, Pattern, Rows, Scores, Selected
 from llmtrace.dataflow.identify.kernel import FoundKernel, find_kernel
 from llmtrace.dataflow.identify.measured import Unfit
 from llmtrace.dataflow.locating.anatomy import AttentionCell
@@ -16,10 +16,15 @@ from llmtrace.dataflow.reading.far import far_window
 from llmtrace.dataflow.reading.fused import ROOTS, fused_kernel, fused_sinks, fused_ways, meant
 from llmtrace.dataflow.reading.gates import read_mixture
 from llmtrace.dataflow.reading.heads import ReadHeads, read_heads
+from llmtrace.dataflow.reading.latent import ReadLatents, read_latents
+from llmtrace.dataflow.reading.met import read_met
 from llmtrace.dataflow.reading.norms import Weights
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
+from llmtrace.dataflow.reading.selected import all_seen, read_selected
 from llmtrace.dataflow.reading.sinks import read_sinks
 from llmtrace.dataflow.reading.turns import alike, tables_of
+from llmtrace.dataflow.segments import Line
+from llmtrace.errors import BackendError
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Attention, Norm
 
@@ -34,6 +39,8 @@ class ReadAttention:
     """The record, where its signals are, and what reads its weights."""
 
     module: Attention
+    why: str
+    """Why it is not known how q, k and v are made, where it is not."""
     places: Mapping[str, tuple[str, Form]]
     """Name of a signal (`rot_q`) to the value that holds it."""
     weights: Weights
@@ -43,31 +50,57 @@ def read_attention(reader: Reader, cell: AttentionCell) -> ReadAttention:
     """What an attention branch is. Raises `Unreadable`."""
     if cell.core.fused:
         ways = fused_ways(reader, cell)
-        kernel = fused_kernel(reader, cell, ways)
-    else:
-        value = reader.probe[cell.v.meets].shape[-1]
-        width = reader.probe[cell.q.meets].shape[-1]
-        ways = {
-            name: read_heads(reader, name, way, value if name == "v" else width)
-            for name, way in (("q", cell.q), ("k", cell.k), ("v", cell.v))
-        }
-        kernel = _kernel(reader, cell, ways)
-    return _assembled(reader, cell, ways, kernel)
+        return _assembled(reader, cell, ways, fused_kernel(reader, cell, ways), None)
+    if cell.ways:
+        try:
+            ways = {name: read_heads(reader, name, way, _width(reader, cell, name)) for name, way in cell.ways.items()}
+            return _explicit(reader, cell, ways)
+        except (Unreadable, BackendError) as error:
+            cell = evolve(cell, q=None, k=None, v=None, why=str(error))
+    if cell.latent is not None:
+        try:
+            latents = read_latents(reader, cell, _width(reader, cell, "q"), _width(reader, cell, "v"))
+            return _explicit(reader, cell, latents.ways, latents)
+        except (Unreadable, BackendError) as error:
+            cell = evolve(cell, latent=None, why=str(error))
+    try:
+        ways = {met.name: read_met(reader, met, _width(reader, cell, met.name)) for met in cell.met}
+        return _explicit(reader, cell, ways)
+    except Unreadable as error:
+        raise Unreadable(cell.why if str(error) == cell.why else f"{cell.why}; and {error}") from None
 
 
-def _kernel(reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHeads]) -> FoundKernel:
+def _explicit(
+    reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHeads], latents: ReadLatents | None = None
+) -> ReadAttention:
+    selected = read_selected(reader, cell.core, ways["q"], ways["k"])
+    return _assembled(reader, cell, ways, _kernel(reader, cell, ways, selected), selected, latents)
+
+
+def _width(reader: Reader, cell: AttentionCell, name: str) -> int:
+    """Channels of a head."""
+    q, _, v = cell.met
+    return int(reader.probe[(v if name == "v" else q).meets].shape[-1])
+
+
+def _kernel(
+    reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHeads], selected: Selected | None
+) -> FoundKernel:
     """How scores follow from q and k."""
     q, k, core = ways["q"], ways["k"], cell.core
+    firsts = [q.turned, k.turned, *([core.selects] if selected else [])]
 
     def piece(x: Array, y: Array) -> Array:
         given = {
             way.turned: way.form.native(each).astype(reader.probe[way.turned].dtype) for way, each in ((q, x), (k, y))
         }
+        given |= all_seen(reader, core, selected, len(x))
         scores = reader.pieces.run(given, (core.scores,), len(x))[core.scores]
-        return scores.reshape(q.heads, len(x), -1).astype(np.float32)
+        with np.errstate(over="ignore"):  # what hides a key may be the least number of float64
+            return scores.reshape(q.heads, len(x), -1).astype(np.float32)
 
     vertices = list(reader.flow.between(q.turned, core.scores))
-    found = reader.once("kernel", [q.turned, k.turned], core.scores, lambda: reader.longest((*LENGTHS, reader.tokens), lambda longest: find_kernel(
+    found = reader.once("kernel", firsts, core.scores, lambda: reader.longest((*LENGTHS, reader.tokens), lambda longest: find_kernel(
         piece, q.heads, k.heads, q.form.width, longest=longest, candidates=[*ROOTS, *map(meant, reader.numbers(vertices))],
         unit=reader.unit(q.turned, k.turned, core.scores),
     )), q.form.order, k.form.order, k.form.repeat)  # fmt: skip
@@ -81,7 +114,12 @@ def _kernel(reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHeads]) 
 
 
 def _assembled(
-    reader: Reader, cell: AttentionCell, ways: Mapping[str, ReadHeads], kernel: FoundKernel
+    reader: Reader,
+    cell: AttentionCell,
+    ways: Mapping[str, ReadHeads],
+    kernel: FoundKernel,
+    selected: Selected | None,
+    latents: ReadLatents | None = None,
 ) -> ReadAttention:
     q, k, v = ways["q"], ways["k"], ways["v"]
     if k.heads != v.heads:
@@ -107,20 +145,24 @@ def _assembled(
         places["pattern"] = (cell.core.pattern, Pattern(q.heads))
         if kernel.origin == "query" or not kernel.slopes:
             places["scores"] = (cell.core.scores, Scores(q.heads))
+        if selected is not None:
+            places["selected"] = (cell.core.selects, selected)
         sinks = read_sinks(reader, cell, q.heads, weights)
-    biased = "".join(
-        letter
-        for letter, has in zip(
-            "QKVO", [*(bool(w.line.bias) for w in (cell.q, cell.k, cell.v)), bool(out.bias)], strict=True
-        )
-        if has
-    )
+    lines: dict[str, Line] = {**{name.upper(): way.line for name, way in cell.ways.items()}, "O": out}
+    if latents is not None and cell.latent is not None:
+        places |= latents.places
+        weights |= latents.weights
+        lines["Q"] = cell.latent.q_line
+    order = [letter for letter in "QKVO" if letter in lines]
     module = Attention(
         heads=q.heads, kv_heads=k.heads, d_head=q.form.width, d_value=v.form.width, scale=kernel.scale * q.lead * k.lead,
-        rotary=q.rotary, q_norm=_norm(q), k_norm=_norm(k), v_norm=_v_norm(v), norm_after_rotary=cell.q.late, clip=q.clip, softcap=kernel.softcap,
-        window=kernel.window, slopes=kernel.slopes, sinks=sinks, z_norm=mixture.norm, gate=mixture.gate, biases=biased,
+        rotary=q.rotary, q_norm=_norm(q), k_norm=_norm(k), v_norm=_v_norm(v), norm_after_rotary=cell.q is not None and cell.q.late, clip=q.clip, softcap=kernel.softcap,
+        window=kernel.window, slopes=kernel.slopes, sinks=sinks, sinks_after=bool(cell.kept), z_norm=mixture.norm, gate=mixture.gate,
+        biases="".join(letter for letter in order if lines[letter].bias), selective=selected is not None,
+        projected=bool(cell.ways) or latents is not None, q_latent=latents.q if latents else None, kv_latent=latents.kv if latents else None,
+        shared=latents.shared if latents else 0,
     )  # fmt: skip
-    return ReadAttention(module, places, weights)
+    return ReadAttention(module, "" if latents else cell.why, places, weights)
 
 
 def _norm(way: ReadHeads) -> Norm | None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
-from attrs import frozen
+from attrs import field, frozen
 
 from llmtrace.dataflow.constants import Source, bias, matrix, table
+from llmtrace.dataflow.forms import Form, Rows
+from llmtrace.dataflow.identify.activation import find_activation
 from llmtrace.dataflow.identify.capped import find_cap
 from llmtrace.dataflow.identify.ends import find_factor, find_offset
 from llmtrace.dataflow.identify.measured import Unfit
-from llmtrace.dataflow.locating.anatomy import Anatomy
+from llmtrace.dataflow.locating.anatomy import Anatomy, HeadCell
 from llmtrace.dataflow.reading.norms import Weights, read_norm
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
 from llmtrace.errors import UnsupportedModelError
-from llmtrace.spec import Embedding, Norm, Positions, Unembedding
+from llmtrace.spec import Embedding, Head, Norm, Positions, Unembedding
 
 
 @frozen(eq=False)
@@ -26,6 +30,9 @@ class ReadEnds:
     unembed: Unembedding
     vocab: int
     weights: Weights
+    head: Head | None = None
+    places: Mapping[str, tuple[str, Form]] = field(factory=dict)
+    """Where the head's signals are."""
 
 
 def read_ends(reader: Reader, anatomy: Anatomy, width: int) -> ReadEnds:
@@ -48,17 +55,50 @@ def _read(reader: Reader, anatomy: Anatomy, width: int) -> ReadEnds:
     weights["unembed.W_U"] = matrix(head, reader.constants)
     if head.bias:
         weights["unembed.b_U"] = bias(head, reader.constants)
-    vocab = reader.probe[head.makes].shape[-1]
+    vocab, predicted = len(reader.constants[anatomy.look_up.reads[0]]), reader.probe[head.makes].shape[-1]
     vertices = [vertex for segment in anatomy.after for vertex in segment.vertices]
     found = find_cap(
-        reader.rows(head.makes, anatomy.logits), vocab, candidates=reader.numbers(vertices), unit=reader.unit(head.makes)
+        reader.rows(head.makes, anatomy.logits), predicted, candidates=reader.numbers(vertices), unit=reader.unit(head.makes)
     ) if anatomy.after else None  # fmt: skip
     if isinstance(found, Unfit):
         raise Unreadable(f"what stands after the unembedding is neither a scale nor a cap, because {found.why}")
     scale, cap = (found.scale, found.softcap) if found else (1.0, None)
     scale *= _entering(reader, anatomy, width)
-    unembed = Unembedding(scale, cap, bool(head.bias), _tied(reader, anatomy))
-    return ReadEnds(embed, positions, final.norm, unembed, vocab, weights)
+    unembed = Unembedding(
+        scale,
+        cap,
+        bool(head.bias),
+        predicted == vocab and _tied(reader, anatomy),
+        vocab=None if predicted == vocab else predicted,
+    )
+    if anatomy.between is None:
+        return ReadEnds(embed, positions, final.norm, unembed, vocab, weights)
+    between, places = _head(reader, anatomy.between, width, weights)
+    return ReadEnds(embed, positions, final.norm, unembed, vocab, weights, between, places)
+
+
+def _head(
+    reader: Reader, cell: HeadCell, width: int, weights: dict[str, Source]
+) -> tuple[Head, Mapping[str, tuple[str, Form]]]:
+    """What stands between the final norm and the unembedding."""
+    if reader.probe[cell.line.makes].size != width * reader.tokens:
+        raise Unreadable("the matrix before the unembedding makes something else than the width of the stream")
+    found = find_activation(
+        reader.rows(cell.line.makes, cell.post), width, unit=reader.unit(cell.line.makes, cell.post)
+    )
+    if isinstance(found, Unfit):
+        raise Unreadable(f"the activation before the unembedding is none that is known, because {found.why}")
+    places: dict[str, tuple[str, Form]] = {"head.pre": (cell.line.makes, Rows()), "head.post": (cell.post, Rows())}
+    weights["head.W_in"] = matrix(cell.line, reader.constants)
+    if cell.line.bias:
+        weights["head.b_in"] = bias(cell.line, reader.constants)
+    norm = None
+    if cell.norm is not None:
+        normed = read_norm(reader, cell.norm, width)
+        norm = normed.norm
+        places["head_norm.out"] = (cell.norm.last, Rows())
+        weights |= {f"head_norm.{name}": read for name, read in normed.weights.items()}
+    return Head(found.act, bool(cell.line.bias), norm), places
 
 
 def _entering(reader: Reader, anatomy: Anatomy, width: int) -> float:

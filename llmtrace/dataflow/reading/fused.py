@@ -43,15 +43,13 @@ def fused_ways(reader: Reader, cell: AttentionCell) -> dict[str, ReadHeads]:
     """The ways of q, k and v into a fused vertex. Raises `Unreadable`."""
     vertex = cell.core.vertex
     heads, kv_heads = _counts(reader, vertex)
-    names = ("q", "k", "v")
+    if not cell.ways:
+        raise Unreadable(cell.why)
     if vertex.reading(1):
-        sizes = {
-            name: reader.probe[way.meets].size // reader.tokens
-            for name, way in zip(names, (cell.q, cell.k, cell.v), strict=True)
-        }
+        sizes = {name: reader.probe[way.meets].size // reader.tokens for name, way in cell.ways.items()}
         ways = {
             name: read_heads(reader, name, way, sizes[name] // (heads if name == "q" else kv_heads))
-            for name, way in zip(names, (cell.q, cell.k, cell.v), strict=True)
+            for name, way in cell.ways.items()
         }
     else:
         ways = _packed(reader, cell, heads, kv_heads)
@@ -89,10 +87,11 @@ def _counts(reader: Reader, vertex: Vertex) -> tuple[int, int]:
 
 def _packed(reader: Reader, cell: AttentionCell, heads: int, kv_heads: int) -> dict[str, ReadHeads]:
     """q, k and v side by side in what one line makes."""
-    line = cell.q.line
+    way = cell.ways["q"]
+    line = way.line
     total = reader.probe[line.makes].size // reader.tokens
     width, rest = divmod(total, heads + 2 * kv_heads)
-    if rest or cell.q.norm or cell.q.turn or cell.q.begins != cell.q.meets:
+    if rest or way.norm or way.turn or way.begins != way.meets:
         raise Unreadable("q, k and v are packed in one value, and more is done to it than to split it")
     found: dict[str, ReadHeads] = {}
     start = 0

@@ -36,7 +36,7 @@ def read_mixture(reader: Reader, cell: AttentionCell, heads: int, width: int) ->
     places: dict[str, tuple[str, Form]] = {"z": (last, rows), "z_post": (last, rows)}
     weights: dict[str, Source] = {}
     norm = gate = None
-    if cell.z_norm is not None or cell.gate is not None:
+    if cell.z_norm is not None or cell.gate is not None or cell.kept:
         form = _lies(reader, cell, heads, width)
         places["z"] = (cell.core.z, form)
         if cell.z_norm is not None:

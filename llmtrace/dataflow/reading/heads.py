@@ -55,14 +55,18 @@ def read_heads(reader: Reader, name: str, way: Projection, width: int) -> ReadHe
     axis = "head" if name == "q" else "kv_head"
     lead = _lead(reader, way)
     first, clip = _clipped(reader, way)
-    stops = [one for one in ((way.turn, way.norm) if way.late else (way.norm, way.turn)) if one is not None]
+    order = (way.turn, way.norm) if way.late else (way.norm, way.turn)
+    stops = [one for one in (way.scaled, *order) if one is not None]
+    factor = 1.0
     stop = stops[0].first if stops else way.turned
     columns, form = split_heads(reader, first, stop, width)
     norm = rotary = None
     before = ""
     for one in stops:
         form = moved_heads(reader, before, one.first, form) if before else form
-        if one is way.norm:
+        if one is way.scaled:
+            factor = _factor(reader, one, form)
+        elif one is way.norm:
             norm = read_head_norm(reader, one, over_heads(reader, one, form), form.heads, form.width, axis)
         else:
             rotary = reader.once(
@@ -88,6 +92,8 @@ def read_heads(reader: Reader, name: str, way: Projection, width: int) -> ReadHe
     weights = {f"W_{letter}": by_head(matrix(way.line, reader.constants), columns)}
     if way.line.bias:
         weights[f"b_{letter}"] = bias(way.line, reader.constants).then(lambda array: array[columns])
+    if factor != 1.0:  # v has no factor in the equations: its weights do
+        weights = {each: source.then(partial(np.multiply, np.float32(factor))) for each, source in weights.items()}
     if norm is not None and name != "v":  # a norm of values has none
         weights |= {f"{name}_norm.{part}": read for part, read in norm.weights.items()}
     return ReadHeads(name, columns, turned, form, lead, clip, norm, rotary, places, weights)
@@ -106,6 +112,19 @@ def _lead(reader: Reader, way: Projection) -> float:
     found = find_factor(reader.rows(way.line.makes, way.begins), width, unit=reader.unit(way.begins))
     if isinstance(found, Unfit):
         raise Unreadable(f"a projection is not multiplied by one number, because {found.why}")
+    return found
+
+
+def _factor(reader: Reader, one: Segment, form: Heads) -> float:
+    """The one number that values are multiplied by."""
+    found = find_factor(
+        lambda x: over_heads(reader, one, form)(x.reshape(len(x), form.heads, form.width)).reshape(len(x), -1),
+        form.heads * form.width,
+        candidates=reader.numbers(one.vertices),
+        unit=reader.unit(one.last),
+    )
+    if isinstance(found, Unfit):
+        raise Unreadable(f"values are not multiplied by one number, because {found.why}")
     return found
 
 

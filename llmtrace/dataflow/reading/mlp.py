@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeAlias
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from llmtrace.dataflow.constants import Source, bias, matrix
 from llmtrace.dataflow.forms import Form, Part, Rows
@@ -15,9 +15,9 @@ from llmtrace.dataflow.identify.activation import find_activation
 from llmtrace.dataflow.identify.gated import FoundGate, find_gated
 from llmtrace.dataflow.identify.measured import Unfit
 from llmtrace.dataflow.locating.anatomy import MlpCell
-from llmtrace.dataflow.reading.norms import Weights
+from llmtrace.dataflow.reading.norms import Weights, read_norm
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
-from llmtrace.dataflow.segments import Line
+from llmtrace.dataflow.segments import Line, Segment
 from llmtrace.schema.sites import Array
 from llmtrace.spec import GatedMlp, Mlp
 
@@ -36,11 +36,17 @@ def read_mlp(reader: Reader, cell: MlpCell) -> ReadMlp:
     """What an MLP is. Raises `Unreadable`."""
     width = reader.probe[cell.post].size // reader.tokens
     down = cell.tail.line
-    places: dict[str, tuple[str, Form]] = {"post": (cell.post, Rows()), "out": (down.makes, Rows())}
+    places: dict[str, tuple[str, Form]] = {"post": (down.reads, Rows()), "out": (down.makes, Rows())}
     weights: dict[str, Source] = {"W_out": matrix(down, reader.constants)}
     biases = [_bias(reader, weights, "b_out", down)]
     if len(cell.halves) == 1:
         (one,) = cell.lines
+        if cell.inner_norm is not None:
+            raise Unreadable("a norm stands before its last matrix, and it is not gated")
+        if (made := reader.probe[one.makes].size // reader.tokens) != width:
+            raise Unreadable(
+                f"its first matrix makes {made} channels and its last reads {width}, which no activation does"
+            )
         found = reader.once("activation", [one.makes], cell.post, lambda: find_activation(
             reader.rows(one.makes, cell.post), width, gains=True, unit=reader.unit(one.makes, cell.post)
         ))  # fmt: skip
@@ -48,6 +54,8 @@ def read_mlp(reader: Reader, cell: MlpCell) -> ReadMlp:
             raise Unreadable(f"its activation is none that is known, because {found.why}")
         places["pre"] = (one.makes, Rows())
         weights["W_in"] = matrix(one, reader.constants)
+        if found.numbers is not None:
+            weights |= _numbers(reader, one.makes, cell.post, found.numbers)
         if (
             found.gain != 1
         ):  # what enters the last matrix is a multiple of what it is in the model: it is left to the equations
@@ -61,7 +69,24 @@ def read_mlp(reader: Reader, cell: MlpCell) -> ReadMlp:
         places[name] = (one.makes, Rows() if columns is None else Part(columns))
         weights[f"W_{suffix}"] = _some(matrix(one, reader.constants), columns)
         biases.append(_bias(reader, weights, f"b_{suffix}", one, columns))
-    return ReadMlp(GatedMlp(width, joint.act, _all(biases), joint.clamp), places, weights)
+    inner = None
+    if cell.inner_norm is not None:
+        normed = read_norm(reader, cell.inner_norm, width)
+        inner = evolve(normed.norm, over="d_mlp")
+        weights |= {f"inner_norm.{name}": read for name, read in normed.weights.items()}
+    return ReadMlp(GatedMlp(width, joint.act, _all(biases), joint.clamp, inner), places, weights)
+
+
+def _numbers(reader: Reader, first: str, last: str, measured: Sequence[float]) -> dict[str, Source]:
+    """Where the numbers of an xIELU stand."""
+    way = Segment("point", first, last, tuple(reader.flow.between(first, last)))
+    found: dict[str, Source] = {}
+    for name, number in zip(("alpha_p", "alpha_n", "beta", "eps"), measured, strict=True):
+        source = reader.number(way, number)
+        if source is None:
+            raise Unreadable("the numbers of its xIELU stand nowhere in the graph as they work")
+        found[name] = source
+    return found
 
 
 Half: TypeAlias = tuple[int, Array | None]

@@ -14,31 +14,33 @@ from attrs import evolve, field, frozen
 
 from llmtrace.dataflow.constants import Source
 from llmtrace.dataflow.forms import Biased, Form, Part, Rows
-from llmtrace.dataflow.identify.ends import find_factor
-from llmtrace.dataflow.identify.measured import Unfit
 from llmtrace.dataflow.locating.anatomy import (
     Anatomy,
     AttentionCell,
     BlockCell,
+    CarryCell,
     Cell,
     MlpCell,
     MoeCell,
     MoeOperatorCell,
+    MoeWholeCell,
     Opaque,
 )
 from llmtrace.dataflow.reading.attention import ReadAttention, read_attention
+from llmtrace.dataflow.reading.carry import ReadCarry, read_carry
 from llmtrace.dataflow.reading.ends import read_ends
 from llmtrace.dataflow.reading.mlp import ReadMlp, read_mlp
 from llmtrace.dataflow.reading.moe import ReadMoe, read_moe
 from llmtrace.dataflow.reading.moe_operator import read_moe_operator
+from llmtrace.dataflow.reading.moe_whole import read_moe_whole
 from llmtrace.dataflow.reading.norms import read_norm
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
-from llmtrace.dataflow.segments import Segment, moved_from
+from llmtrace.dataflow.segments import Segment, moved_from, segments
 from llmtrace.errors import BackendError, UnsupportedModelError
 from llmtrace.schema.sites import Array
-from llmtrace.spec import Block, Branch, Mixer, ModelSpec, PreNorm
+from llmtrace.spec import Block, Branch, Carry, Mixer, ModelSpec, PreNorm
 
-Known: TypeAlias = AttentionCell | MlpCell | MoeCell | MoeOperatorCell
+Known: TypeAlias = AttentionCell | MlpCell | MoeCell | MoeWholeCell | MoeOperatorCell
 
 
 @frozen(eq=False)
@@ -100,9 +102,18 @@ def read_model(reader: Reader, anatomy: Anatomy, family: str, context: int | Non
         why |= read.why
     if anatomy.ln_final is not None:
         places["ln_final.out"] = (anatomy.ln_final.last, Rows())
-    places["logits"] = (anatomy.logits, Rows())
+    places |= {**ends.places, "logits": (anatomy.logits, Rows())}
     spec = ModelSpec(
-        family, width, ends.vocab, context, tuple(blocks), ends.ln_final, ends.embed, ends.positions, ends.unembed
+        family,
+        width,
+        ends.vocab,
+        context,
+        tuple(blocks),
+        ends.ln_final,
+        ends.embed,
+        ends.positions,
+        ends.unembed,
+        ends.head,
     )
     return ReadModel(spec, places, weights, why)
 
@@ -113,6 +124,8 @@ def _module(reader: Reader, cell: Known) -> ReadAttention | ReadMlp | ReadMoe:
         return read_attention(reader, cell)
     if isinstance(cell, MoeCell):
         return read_moe(reader, cell)
+    if isinstance(cell, MoeWholeCell):
+        return read_moe_whole(reader, cell)
     return read_moe_operator(reader, cell) if isinstance(cell, MoeOperatorCell) else read_mlp(reader, cell)
 
 
@@ -125,6 +138,8 @@ class _Block:
         self._width = width
         self._at = at
         self._norms: dict[str, PreNorm] = {}
+        self._nameless = 0
+        """Norms that could not be read."""
         self.places: dict[str, tuple[str, Form]] = {at + "resid_pre": (cell.pre, Rows())}
         self.weights: dict[str, Source] = {}
         self.why: dict[str, str] = {}
@@ -136,19 +151,36 @@ class _Block:
             self.places[self._at + "resid_mid"] = (cell.mid, Rows())
         self.places[self._at + "resid_post"] = (cell.post, Rows())
         ordered = sorted(cell.cells, key=lambda each: _kind(each) != "attn")
-        kinds = [_kind(each) for each in ordered]
-        names = ["mixer" if kind in kinds[at + 1 :] else kind for at, kind in enumerate(kinds)]
+        names = _names(ordered)
         if len(set(names)) < len(names):
             raise UnsupportedModelError(
                 f"{self._at.rstrip('.')} has more branches than an attention, a mixer and an MLP."
             )
         branches = tuple(self._branch(name, each) for name, each in zip(names, ordered, strict=True))
-        scale = self._factor(cell.scales, "the stream") if cell.scales else 1.0
-        return Block(tuple(self._norms.values()), branches, scale)
+        scale = self._stream_scale()
+        pre = self._carry(cell.carry_pre, "resid_pre")
+        mid = self._carry(cell.carry_mid, "resid_mid") if cell.mid else Carry()
+        post = self._carry(cell.carry_post, "resid_post")
+        return Block(tuple(self._norms.values()), branches, scale, carry_pre=pre, carry_mid=mid, carry_post=post)
+
+    def _carry(self, cell: CarryCell, point: str) -> Carry:
+        """What of the stream goes on into a point of it. Raises `UnsupportedModelError` where that is nothing that is known."""
+        try:
+            reads = self._normed(cell.norm) if cell.norm is not None else ""
+            if cell.factor is None:
+                return Carry(reads)
+            found = read_carry(self._reader, cell.factor, self._width)
+        except (Unreadable, BackendError) as why:
+            at = self._at.rstrip(".")
+            raise UnsupportedModelError(
+                f"What of the stream goes on into {point} of {at} is not known: {why}."
+            ) from why
+        self.weights |= {f"{self._at}{point}.{part}": read for part, read in found.weights.items()}
+        return evolve(found.carry, reads=reads)
 
     def _branch(self, name: str, cell: Cell) -> Branch:
         """A branch; an opaque one where it cannot be read, or is one of two of its kind."""
-        kept = dict(self.places), dict(self.weights), dict(self._norms)
+        kept = dict(self.places), dict(self.weights), dict(self._norms), dict(self.why)
         if isinstance(cell, Opaque):
             reads, ends, why = cell.reads, cell.ends, cell.why
         else:
@@ -157,17 +189,29 @@ class _Block:
                 try:
                     return self._read(name, cell)
                 except (Unreadable, BackendError) as error:
-                    self.places, self.weights, self._norms = kept
+                    self.places, self.weights, self._norms, self.why = kept
                     why = str(error)
         if len(self._cell.cells) == 1 and name == "mlp":  # what alone makes a block, and is no MLP that is known
             name = "mixer"
         self.places[f"{self._at}{name}_out"] = (ends, Rows())
         self.why[self._at + name] = why
-        return Branch(name, self._stream(reads), Mixer("unread"))
+        return Branch(name, self._entrance(reads, ends), Mixer("unread"))
+
+    def _entrance(self, reads: str, ends: str) -> str:
+        """The site that an opaque branch reads: the norm that it begins with, or the stream."""
+        first = next((one for one in segments(self._reader.flow, reads, ends) if one.kind != "move"), None)
+        if first is not None and first.kind == "norm" and first.last in self._reader.probe:
+            try:
+                return self._normed(first)
+            except (Unreadable, BackendError):  # something else that takes means: a number is left to it all the same
+                self._nameless += 1
+        return self._stream(reads)
 
     def _read(self, name: str, cell: Known) -> Branch:
         reads = self._reads(cell)
         found = _module(self._reader, cell)
+        if isinstance(found, ReadAttention) and found.why:
+            self.why[f"{self._at}{name}.rot_q"] = found.why
         for part, place in found.places.items():
             self.places[f"{self._at}{name}.{part}"] = place
         for part, read in found.weights.items():
@@ -179,44 +223,77 @@ class _Block:
             self.places[f"{self._at}{name}_post.out"] = (cell.tail.post.last, Rows())
             self.weights |= {f"{self._at}{name}_post.{part}": read for part, read in normed.weights.items()}
         self.places[f"{self._at}{name}_out"] = (cell.tail.ends, Rows())
-        multiplier = self._factor(cell.tail.scales, "a branch") if cell.tail.scales else 1.0
-        return Branch(name, reads, found.module, post, multiplier)
+        if any(
+            cell.tail.post is not None and self._reader.flow.follows(cell.tail.post.first, one.last)
+            for one in cell.tail.scales
+        ):
+            raise Unreadable("a factor stands before the norm of its output")
+        if not cell.tail.scales:
+            return Branch(name, reads, found.module, post)
+        scaled = self._scaled(cell.tail.scales)
+        if scaled.carry.bias:
+            raise Unreadable("something is added to each channel of its output after the last matrix")
+        self.weights |= {f"{self._at}{name}_out.{part}": read for part, read in scaled.weights.items()}
+        return Branch(name, reads, found.module, post, scaled.carry.scale, weight=scaled.carry.weight)
 
     def _reads(self, cell: Known) -> str:
         """The site that a branch reads; its norm is read with it."""
-        if cell.norm is None:
-            return self._stream(cell.reads)
-        known = next((norm for last, norm in self._norms.items() if last == cell.norm.last), None)
+        return self._stream(cell.reads) if cell.norm is None else self._normed(cell.norm)
+
+    def _normed(self, norm: Segment) -> str:
+        """The site that a norm of the stream makes. Raises `Unreadable`."""
+        known = self._norms.get(norm.last)
         if known is None:
-            name = f"ln{len(self._norms) + 1}"
-            found = read_norm(self._reader, cell.norm, self._width)
-            known = self._norms[cell.norm.last] = PreNorm(name, self._stream(cell.norm.first), found.norm)
-            self.places[f"{self._at}{name}.out"] = (cell.norm.last, Rows())
+            name = f"ln{len(self._norms) + self._nameless + 1}"
+            found = read_norm(self._reader, norm, self._width)
+            known = self._norms[norm.last] = PreNorm(name, self._stream(norm.first), found.norm)
+            self.places[f"{self._at}{name}.out"] = (norm.last, Rows())
             self.weights |= {f"{self._at}{name}.{part}": read for part, read in found.weights.items()}
         return f"{known.name}.out"
 
     def _stream(self, value: str) -> str:
-        """The point of the stream that a value is."""
-        return "resid_mid" if self._cell.mid and self._is(value, self._cell.mid) else "resid_pre"
+        """The last point of the stream before a value, or the one that it is."""
+        mid, flow = self._cell.mid, self._reader.flow
+        return "resid_mid" if mid and (self._is(value, mid) or flow.follows(value, mid)) else "resid_pre"
 
     def _is(self, value: str, point: str) -> bool:
         return moved_from(self._reader.flow, value) == moved_from(self._reader.flow, point)
 
-    def _factor(self, scales: Sequence[Segment], what: str) -> float:
-        """The one number that some segments multiply by."""
-        first, last = scales[0].first, scales[-1].last
-        vertices = [vertex for one in scales for vertex in one.vertices]
-        found = find_factor(
-            self._reader.rows(first, last),
-            self._width,
-            candidates=self._reader.numbers(vertices),
-            unit=self._reader.unit(first),
-        )
-        if isinstance(found, Unfit):
-            raise (Unreadable if what == "a branch" else UnsupportedModelError)(
-                f"{what} is not multiplied by one number, because {found.why}"
+    def _stream_scale(self) -> float:
+        """What the stream is multiplied by at the block's end."""
+        if not self._cell.scales:
+            return 1.0
+        try:
+            found = self._scaled(self._cell.scales)
+        except Unreadable as why:
+            raise UnsupportedModelError(
+                f"The stream of {self._at.rstrip('.')} is not known at its end: {why}."
+            ) from why
+        if found.weights:
+            raise UnsupportedModelError(
+                f"The stream is multiplied by a number a channel at the end of {self._at.rstrip('.')}."
             )
-        return found
+        return found.carry.scale
+
+    def _scaled(self, scales: Sequence[Segment]) -> ReadCarry:
+        """What some segments that follow each other multiply by."""
+        vertices = tuple(vertex for one in scales for vertex in one.vertices)
+        return read_carry(self._reader, Segment("scale", scales[0].first, scales[-1].last, vertices), self._width)
+
+
+def _names(cells: Sequence[Cell]) -> list[str]:
+    """What each branch of a block is called: of several that look alike all but one are mixers, opaque ones first."""
+    kinds = [_kind(each) for each in cells]
+    own = {
+        kind: max(
+            place
+            for place, each in enumerate(cells)
+            if kinds[place] == kind and known == (not isinstance(each, Opaque))
+        )
+        for known in (False, True)
+        for kind in {_kind(each) for each in cells if known == (not isinstance(each, Opaque))}
+    }
+    return [kind if own[kind] == place else "mixer" for place, kind in enumerate(kinds)]
 
 
 def _kind(cell: Cell) -> str:

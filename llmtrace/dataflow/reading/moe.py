@@ -11,15 +11,16 @@ from attrs import frozen
 from llmtrace.dataflow.constants import Source, bias, matrix
 from llmtrace.dataflow.forms import Choices, Form, Rows
 from llmtrace.dataflow.identify.activation import find_activation
+from llmtrace.dataflow.identify.ends import find_factor
 from llmtrace.dataflow.identify.measured import Unfit
 from llmtrace.dataflow.identify.router import FoundRouter, find_router
-from llmtrace.dataflow.locating.anatomy import ExpertLine, MoeCell, SharedCell
+from llmtrace.dataflow.locating.anatomy import ExpertLine, MoeCell, Routing, SharedCell
 from llmtrace.dataflow.reading.mlp import read_halves, read_mlp
 from llmtrace.dataflow.reading.norms import Weights
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
 from llmtrace.dataflow.segments import Segment
 from llmtrace.schema.sites import Array
-from llmtrace.spec import GatedMlp, Moe, Shared
+from llmtrace.spec import GatedMlp, Mlp, Moe, Shared
 
 
 @frozen(eq=False)
@@ -33,52 +34,104 @@ class ReadMoe:
 
 def read_moe(reader: Reader, cell: MoeCell) -> ReadMoe:
     """What a mixture of experts is. Raises `Unreadable`."""
-    if len(cell.halves) != 2:
-        raise Unreadable("its experts are not gated")
     routing = cell.routing
     lines = (*cell.lines, cell.down)
-    router = _router(reader, cell)
-    unsorted = not routing.choice.attributes.get("sorted", 1)
+    router, places, weights = read_routing(reader, routing)
     layout = _layout(reader, cell)
-    told = (routing.index, routing.best) if unsorted else (routing.index,) if layout == "expert" else ()
-    each = Choices("token", beside=told if unsorted else (), plain=True)
+    told = beside(routing) or ((routing.index,) if layout == "expert" else ())
+    places |= {"post": (cell.post, Choices(layout, beside=told)), "out": (cell.out, Rows())}
+    if cell.entering:
+        places["expert_in"] = (cell.entering, Choices(layout, beside=told))
+    biased = [bool(one.bias) for one in lines]
+    if any(biased) != all(biased):
+        raise Unreadable("some matrices of its experts have a bias and others have none")
+    width = reader.probe[cell.post].shape[-1]
+    expert: GatedMlp | Mlp
+    if len(cell.halves) == 1:
+        (one,) = cell.lines
+        expert = Mlp(width, _activation(reader, cell, one, width), biased[0])
+        places["pre"] = (one.makes, Choices(layout, beside=told))
+        _put(reader, weights, "in", one, None)
+    else:
+        joint, halves = read_halves(reader, tuple(one.makes for one in cell.lines), cell.halves, cell.post)
+        for name, suffix, (place, columns) in zip(("pre", "pre_linear"), ("gate", "in"), halves, strict=True):
+            one = cell.lines[place]
+            places[name] = (one.makes, Choices(layout, columns, told))
+            _put(reader, weights, suffix, one, columns)
+        expert = GatedMlp(width, joint.act, biased[0], joint.clamp)
+    _put(reader, weights, "out", cell.down, None)
+    factor = read_factor(reader, cell.scales)
+    if factor != 1:  # weights that are multiplied later than where they are seen are left to the equations
+        del places["router_weights"]
+    shared = read_shared(reader, cell.shared, places, weights)
+    module = Moe(
+        reader.probe[routing.line.makes].shape[-1], router.choices, expert, router.scoring, router.renormalise, router.scale * factor,
+        bool(routing.line.bias), router.correction is not None, shared, router.eps, router.near,
+        "inputs" if cell.entering else "outputs", router.groups,
+    )  # fmt: skip
+    return ReadMoe(module, places, weights)
+
+
+def _activation(reader: Reader, cell: MoeCell, one: ExpertLine, width: int) -> str:
+    """Of experts that are not gated."""
+    found = reader.once("activation of experts", [one.makes], cell.post, lambda: find_activation(
+        reader.rows(one.makes, cell.post), width, unit=reader.unit(one.makes, cell.post)
+    ))  # fmt: skip
+    if isinstance(found, Unfit):
+        raise Unreadable(f"the activation of its experts is none that is known, because {found.why}")
+    return found.act
+
+
+def read_factor(reader: Reader, scales: Sequence[Segment]) -> float:
+    """What the experts' sum is multiplied by. Raises `Unreadable`."""
+    if not scales:
+        return 1.0
+    first, last = scales[0].first, scales[-1].last
+    found = find_factor(
+        reader.rows(first, last), reader.probe[last].shape[-1],
+        candidates=reader.numbers(vertex for one in scales for vertex in one.vertices), unit=reader.unit(last),
+    )  # fmt: skip
+    if isinstance(found, Unfit):
+        raise Unreadable(f"its experts' sum is not multiplied by one number, because {found.why}")
+    return found
+
+
+def beside(routing: Routing) -> tuple[str, ...]:
+    """What tells the order of the chosen experts, where they are not best first."""
+    sorts = routing.choice is None or routing.choice.attributes.get("sorted", 1)
+    return () if sorts else (routing.index, routing.best)
+
+
+def read_routing(
+    reader: Reader, routing: Routing
+) -> tuple[FoundRouter, dict[str, tuple[str, Form]], dict[str, Source]]:
+    """How experts are chosen and weighed, where that is seen, and what reads the router's weights. Raises `Unreadable`."""
+    router = _router(reader, routing)
+    each = Choices("token", beside=beside(routing), plain=True)
+    spread = Choices("token", beside=beside(routing) or (routing.index,), plain=True, every=True)
     places: dict[str, tuple[str, Form]] = {
-        "router": (routing.line.makes, Rows()), "expert_index": (routing.index, each), "router_weights": (routing.weights, each),
-        "post": (cell.post, Choices(layout, beside=told)), "out": (cell.out, Rows()),
+        "router": (routing.line.makes, Rows()), "expert_index": (routing.index, each),
+        "router_weights": (routing.weights, spread if routing.spread else each),
     }  # fmt: skip
     weights: dict[str, Source] = {"W_router": matrix(routing.line, reader.constants)}
     if routing.line.bias:
         weights["b_router"] = bias(routing.line, reader.constants)
     if router.correction is not None:
-        weights["b_correction"] = _correction(reader, cell, router.correction)
-    joint, halves = read_halves(reader, tuple(one.makes for one in cell.lines), cell.halves, cell.post)
-    for name, suffix, (place, columns) in zip(("pre", "pre_linear"), ("gate", "in"), halves, strict=True):
-        one = cell.lines[place]
-        places[name] = (one.makes, Choices(layout, columns, told))
-        _put(reader, weights, suffix, one, columns)
-    _put(reader, weights, "out", cell.down, None)
-    biased = [bool(one.bias) for one in lines]
-    if any(biased) != all(biased):
-        raise Unreadable("some matrices of its experts have a bias and others have none")
-    expert = GatedMlp(reader.probe[cell.post].shape[-1], joint.act, biased[0], joint.clamp)
-    shared = read_shared(reader, cell.shared, places, weights)
-    module = Moe(
-        reader.probe[routing.line.makes].shape[-1], router.choices, expert, router.scoring, router.renormalise, router.scale,
-        bool(routing.line.bias), router.correction is not None, shared,
-    )  # fmt: skip
-    return ReadMoe(module, places, weights)
+        weights["b_correction"] = _correction(reader, routing, router.correction)
+    return router, places, weights
 
 
-def _router(reader: Reader, cell: MoeCell) -> FoundRouter:
+def _router(reader: Reader, routing: Routing) -> FoundRouter:
     """How logits become a choice."""
-    routing = cell.routing
     first, wanted = routing.line.makes, (routing.ranked, routing.index, routing.weights)
     between = _between(reader, first, (routing.index, routing.weights))
 
     def piece(logits: Array) -> tuple[Array, Array, Array]:
         given = {first: reader.native(first, logits)}
         found = given | reader.pieces.run(given, [name for name in wanted if name != first], len(logits))
-        ranked, index, weights = (found[name].reshape(len(logits), -1) for name in wanted)
+        ranked, index = (found[name].reshape(len(logits), -1) for name in wanted[:2])
+        weights = found[routing.weights]
+        weights = _of_chosen(weights, index) if routing.spread else weights.reshape(len(logits), -1)
         return ranked.astype(np.float32), index, weights.astype(np.float32)
 
     found = find_router(
@@ -86,10 +139,21 @@ def _router(reader: Reader, cell: MoeCell) -> FoundRouter:
         reader.probe[first].shape[-1],
         candidates=reader.numbers(between.vertices),
         unit=reader.unit(first, routing.ranked, routing.weights),
+        ordered=routing.choice is None,
     )
     if isinstance(found, Unfit):
         raise Unreadable(f"its router chooses and weighs in no way that is known, because {found.why}")
     return found
+
+
+def _of_chosen(weights: Array, index: Array) -> Array:
+    """Those of the chosen experts [token choice], of weights of all [token expert]; the others must be nought."""
+    rows = weights.reshape(len(index), -1).copy()
+    chosen = np.take_along_axis(rows, index, -1)
+    np.put_along_axis(rows, index, 0, -1)
+    if rows.any():
+        raise Unreadable("experts that are not chosen have weights too")
+    return chosen
 
 
 def _between(reader: Reader, first: str, lasts: Sequence[str]) -> Segment:
@@ -97,8 +161,8 @@ def _between(reader: Reader, first: str, lasts: Sequence[str]) -> Segment:
     return Segment("other", first, lasts[-1], tuple(found[index] for index in sorted(found)))
 
 
-def _correction(reader: Reader, cell: MoeCell, measured: Array) -> Source:
-    source = reader.vector(_between(reader, cell.routing.line.makes, (cell.routing.ranked,)), measured)
+def _correction(reader: Reader, routing: Routing, measured: Array) -> Source:
+    source = reader.vector(_between(reader, routing.line.makes, (routing.ranked,)), measured)
     if source is None:
         raise Unreadable("the correction of its choice stands nowhere in the graph as it works")
     return source
@@ -164,8 +228,8 @@ def read_shared(
     found = read_mlp(reader, cell.mlp)
     if cell.mlp.tail.scales or cell.mlp.tail.post is not None:
         raise Unreadable("the output of its shared expert is scaled or normed")
-    if not isinstance(found.module, GatedMlp) or found.module.bias:
-        raise Unreadable("its shared expert is not gated, or has biases")
+    if found.module.bias:
+        raise Unreadable("its shared expert has biases")
     places["shared_out"] = (cell.ends, Rows())
     weights |= {f"shared.{name}": read for name, read in found.weights.items()}
     if cell.mix is None:

@@ -17,10 +17,8 @@ from llmtrace.dataflow.constants import Source, bias, experts_matrix, matrix
 from llmtrace.dataflow.forms import Form, Rows
 from llmtrace.dataflow.graph import Vertex
 from llmtrace.dataflow.identify.decimals import decimal
-from llmtrace.dataflow.identify.ends import find_factor
-from llmtrace.dataflow.identify.measured import Unfit
 from llmtrace.dataflow.locating.anatomy import MoeOperatorCell
-from llmtrace.dataflow.reading.moe import ReadMoe, read_shared
+from llmtrace.dataflow.reading.moe import ReadMoe, read_factor, read_shared
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
 from llmtrace.schema import moe as equations
 from llmtrace.schema.sites import Array
@@ -68,7 +66,8 @@ def read_moe_operator(reader: Reader, cell: MoeOperatorCell) -> ReadMoe:
     records = [Moe(experts, choices, expert, renormalise=each) for each in (normed, not normed)]
     found = _held(reader, cell, records, arrays)
     shared = read_shared(reader, cell.shared, places, weights)
-    module = evolve(found, scale=_scale(reader, cell), router_bias=bool(line.bias), shared=shared)
+    scale = read_factor(reader, cell.scales)
+    module = evolve(found, scale=scale, router_bias=bool(line.bias), shared=shared)
     return ReadMoe(module, places, weights)
 
 
@@ -145,17 +144,3 @@ def _expected(m: Moe, x: Array, logits: Array, w: Mapping[str, Array]) -> Array:
     linear = equations.pre_linear(m, x, index, w["W_in"], w.get("b_in"))
     chosen = equations.router_weights(m, logits, index)
     return equations.out(m, equations.post(m, gate, linear), chosen, index, w["W_out"], w.get("b_out"))
-
-
-def _scale(reader: Reader, cell: MoeOperatorCell) -> float:
-    """What the experts' sum is multiplied by."""
-    if not cell.scales:
-        return 1.0
-    first, last = cell.makes, cell.scales[-1].last
-    found = find_factor(
-        reader.rows(first, last), reader.probe[cell.out].shape[-1],
-        candidates=reader.numbers(vertex for one in cell.scales for vertex in one.vertices), unit=reader.unit(last),
-    )  # fmt: skip
-    if isinstance(found, Unfit):
-        raise Unreadable(f"its experts' sum is not multiplied by one number, because {found.why}")
-    return found

@@ -156,6 +156,19 @@ class Reader:
         names = [name for name in each if name is not None]
         return Source(names[0], lambda: np.stack([np.asarray(self.constants[name]).reshape(-1) for name in names]))
 
+    def number(self, segment: Segment, wanted: float) -> Source | None:
+        """The single number among the constants that a segment reads that is nearest to a measured one, [1]; None where none is near."""
+        held = {
+            name: float(np.asarray(self.constants[name]).astype(np.float64).reshape(()))
+            for name in self.read_constants(segment.vertices)
+            if self.flow.graph.is_number(name) and np.asarray(self.constants[name]).dtype.kind in "fV"
+        }
+        near = [name for name, value in held.items() if abs(value - wanted) <= 1e-3 * abs(wanted)]
+        if not near:
+            return None
+        one = min(near, key=lambda name: abs(held[name] - wanted))
+        return Source(one, lambda: np.asarray(self.constants[one]).reshape(1))
+
     def read_constants(self, vertices: Iterable[Vertex]) -> list[str]:
         """The constants that some vertices read, in order."""
         names = [name for vertex in vertices for name in vertex.reads if name in self.flow.graph.constants]

@@ -19,21 +19,25 @@ from llmtrace.schema.sites import Array
 def read_sinks(reader: Reader, cell: AttentionCell, heads: int, weights: dict[str, Source]) -> bool:
     """Whether a learned logit of each head takes part in the softmax; it is put among the weights. Raises `Unreadable`."""
     core = cell.core
-    if core.vertex.reads[0] == core.scores and core.vertex.makes[0] == core.pattern:
+    if core.vertex.reads[0] == core.scores and core.vertex.makes[0] == core.pattern and not cell.kept:
         return False  # a softmax of just these
 
     def piece(scores: Array) -> Array:
         shape = reader.probe[core.scores].shape
         native = scores.reshape(*shape[:-2], *scores.shape[-2:]).astype(reader.probe[core.scores].dtype)
-        found = reader.pieces.run({core.scores: native}, (core.pattern,), scores.shape[-1])[core.pattern]
-        return found.reshape(heads, *scores.shape[-2:]).astype(np.float32)
+        wanted = (core.pattern, *([cell.kept] if cell.kept else []))
+        found = reader.pieces.run({core.scores: native}, wanted, scores.shape[-1])
+        pattern = found[core.pattern].reshape(heads, *scores.shape[-2:]).astype(np.float32)
+        return pattern * found[cell.kept].reshape(heads, -1, 1) if cell.kept else pattern
 
     found = find_softmax(piece, heads, unit=reader.unit(core.scores, core.pattern))
     if isinstance(found, Unfit):
         raise Unreadable(f"its pattern is no softmax of its scores, because {found.why}")
     if found.sinks is None:
+        if cell.kept:
+            raise Unreadable("what multiplies the mixture is not what sinks leave of it")
         return False
-    for name in _constants(reader, core.scores, core.pattern):
+    for name in _constants(reader, core.scores, cell.kept or core.pattern):
         array = np.asarray(reader.constants[name])
         if array.size == heads and np.allclose(array.reshape(-1).astype(np.float64), found.sinks, atol=1e-3):
             weights["sinks"] = Source(name, partial(_flat, reader, name))

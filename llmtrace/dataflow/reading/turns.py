@@ -28,6 +28,8 @@ LENGTHS = (2, 16, 64, 256, 1024, 4096, 16384)
 """Lengths at which tables are compared."""
 CHEAP = 12
 """Vertices from the looked-up rows on that may be computed for a long prompt without a thought."""
+BLANK = frozenset({"empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided"})
+"""Operators that hand out memory as it is."""
 CLOSE = 1e-5
 """How near numbers of two tables, or two frequencies, are that are the same."""
 SLOW = 1e-7
@@ -75,10 +77,14 @@ def find_switch(reader: Reader, names: Sequence[str], given: Callable[[int], Map
 
 
 def tables_of(reader: Reader, vertices: Sequence[Vertex]) -> list[str]:
-    """What some vertices read that is neither content nor a constant."""
+    """What some vertices read that is neither content nor a constant, nor memory that nothing was written into yet."""
+    graph = reader.flow.graph
+    blank = {name for name, vertex in graph.maker.items() if vertex.op in BLANK}
     found = [name for vertex in vertices for name in vertex.reads if name]
     return list(
-        dict.fromkeys(name for name in found if name not in reader.flow and name not in reader.flow.graph.constants)
+        dict.fromkeys(
+            name for name in found if name not in reader.flow and name not in graph.constants and name not in blank
+        )
     )
 
 
@@ -96,7 +102,8 @@ def read_rotary(reader: Reader, run: Run, switch: Switch | None, unit: float) ->
 
 def alike(one: Rotary | None, other: Rotary | None) -> bool:
     """Whether two turn by the same angles: what no formula is known for is measured of each, and rounded."""
-    if one is None or other is None or (one.width, one.layout) != (other.width, other.layout):
+    kinds = [each and (each.width, each.layout, each.start, each.backwards) for each in (one, other)]
+    if one is None or other is None or kinds[0] != kinds[1]:
         return one is other
     lengths = {
         2,

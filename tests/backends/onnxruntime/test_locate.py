@@ -16,7 +16,7 @@ pytest.importorskip("llmtrace_onnxruntime")
 from onnx import helper, numpy_helper
 
 from llmtrace.errors import UnsupportedModelError
-from llmtrace.spec import Mixer
+from llmtrace.spec import Branch, Carry, Mixer
 from tests.backends.onnxruntime.opening import opaque, open_graph, signals, write
 from tests.backends.onnxruntime.test_writing_features import FEATURES
 from tests.backends.onnxruntime.written import TOKENS, computed, drawn
@@ -216,8 +216,8 @@ def keys_for_every_other_head(hand):
         expand.input[1] = hand.constant(np.array([1, 2, 1, 1, 1]), f"shape of {node.output[0]}")
 
 
-def a_factor_for_each_channel_of_a_branch(hand):
-    hand.after(hand.streams()[0].input[1], "Mul", hand.constant(np.linspace(0.5, 1.5, 64, dtype=np.float32)))
+def channels_of_a_branch_the_other_way_round(hand):
+    hand.after(hand.streams()[0].input[1], "Gather", hand.constant(np.arange(63, -1, -1)), axis=2)
 
 
 def values_of_another_norm(hand):
@@ -236,19 +236,21 @@ OPAQUE = [
     (eps_outside_of_the_root, "attn", "norm"),
     (a_strange_activation, "mlp", "joined in no way|activation"),
     (halves_that_are_added, "mlp", "joined in no way"),
-    (rotary_without_a_minus, "attn", "rotary"),
-    (rotary_the_other_way, "attn", "rotary"),
     (a_mask_that_sees_one_ahead, "attn", "scores"),
     (a_mask_that_hides_the_token_itself, "attn", "scores"),
     (no_mask, "attn", "scores"),
     (a_pattern_that_does_not_sum_to_one, "attn", "off by"),
     (a_softmax_over_queries, "attn", "off by"),
     (keys_for_every_other_head, "attn", "side by side"),
-    (a_factor_for_each_channel_of_a_branch, "attn", "not multiplied by one number"),
-    (values_of_another_norm, "attn", "different values"),
-    (a_query_bias_after_rotary, "attn", "Add"),
+    (channels_of_a_branch_the_other_way_round, "attn", "off by"),
 ]
 """The change, the branch that is unlike a decoder's, and why."""
+UNPROJECTED = [
+    (rotary_without_a_minus, "rotary"),
+    (values_of_another_norm, "different values"),
+    (a_query_bias_after_rotary, "Add"),
+]
+"""The change after which it is not known how queries, keys and values are made, and why."""
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +287,36 @@ def test_of_a_branch_that_no_spec_has_words_for_nothing_is_claimed(change, branc
             assert np.allclose(total, found["blocks.0.resid_mid"], atol=1e-5)
 
 
+@pytest.mark.parametrize(("change", "why"), UNPROJECTED, ids=[each[0].__name__ for each in UNPROJECTED])
+def test_where_it_is_not_known_how_heads_are_made_what_is_made_of_them_is(change, why, source, plainly, tmp_path):
+    path = write(source, tmp_path, change=lambda graph: change(Hand(graph)))
+    assert np.abs(computed(path) - plainly).max() > 1e-7, "the change changes nothing"
+    with open_graph(path) as model:
+        assert not model.spec.blocks[0].attention.projected
+        assert {"W_O"} == {name.rpartition(".")[2] for name in model.weights if name.startswith("blocks.0.attn.")}
+        (note,) = (note for note in model.info.notes if note.startswith("blocks.0."))
+        assert re.match(f"blocks.0.attn.rot_q is captured as a whole and no equation is claimed: .*{why}", note), note
+        verdicts = {each.site: each.status for each in model.verify(list(TOKENS))}
+        assert "violated" not in verdicts.values()
+        assert verdicts["blocks.0.attn.z"] == "holds"
+        assert np.allclose(signals(model, TOKENS, capture=["logits"])["logits"], computed(path), atol=1e-5)
+
+
+def test_rotary_may_turn_the_other_way(source, plainly, tmp_path):
+    path = write(source, tmp_path, change=lambda graph: rotary_the_other_way(Hand(graph)))
+    assert np.abs(computed(path) - plainly).max() > 1e-7
+    with open_graph(path) as model:
+        assert all(block.attention.rotary.backwards for block in model.spec.blocks)
+        assert not [each for each in model.verify(list(TOKENS)) if each.status == "violated"]
+
+
 def a_norm_on_the_stream(hand):
+    ones = hand.constant(np.ones(64, np.float32))
+    hand.after(hand.streams()[0].output[0], "LayerNormalization", ones, axis=-1)
+
+
+def two_norms_on_the_stream(hand):
+    """The second is the branch's own."""
     ones = hand.constant(np.ones(64, np.float32))
     hand.after(hand.streams()[1].output[0], "LayerNormalization", ones, axis=-1)
 
@@ -332,9 +363,7 @@ def positions_that_follow_from_no_table(hand):
 
 
 REFUSED = [
-    (a_norm_on_the_stream, r"on the residual stream, from value_\d+ to value_\d+ changed \(LayerNormalization\)"),
-    (a_stream_that_is_half_of_itself, r"between the embedding and the first block|on the residual stream"),
-    (a_factor_for_each_channel_of_the_stream, "the stream is not multiplied by one number"),
+    (a_factor_for_each_channel_of_the_stream, "multiplied by a number a channel at the end of blocks.0"),
     (a_stream_through_a_tanh, r"on the residual stream, from value_\d+ to value_\d+ changed \(Tanh\)"),
     (two_heads_behind_each_other, "2 matrices stand between the last block and the logits"),
     (something_after_the_logits, "after the unembedding is neither a scale nor a cap"),
@@ -349,3 +378,43 @@ def test_a_stream_that_no_spec_has_words_for_is_refused_with_the_place(change, w
     assert np.abs(computed(path) - plainly).max() > 1e-7, "the change changes nothing"
     with pytest.raises(UnsupportedModelError, match=why):
         open_graph(path)
+
+
+CARRIED = [
+    (a_stream_that_is_half_of_itself, {"blocks.0.carry_mid": Carry("", 0.5)}, []),
+    (a_norm_on_the_stream, {"blocks.0.carry_post": Carry("ln3.out")}, ["blocks.0.mlp"]),
+    (two_norms_on_the_stream, {"blocks.1.carry_mid": Carry("ln3.out")}, ["blocks.1.attn"]),
+]
+"""The change, what of the stream goes on, and the branch with two norms behind each other, for which there are no words."""
+
+
+@pytest.mark.parametrize(("change", "carried", "unread"), CARRIED, ids=[each[0].__name__ for each in CARRIED])
+def test_what_becomes_of_the_stream_beside_a_branch_is_read(change, carried, unread, source, plainly, tmp_path):
+    path = write(source, tmp_path, change=lambda graph: change(Hand(graph)))
+    assert np.abs(computed(path) - plainly).max() > 1e-7, "the change changes nothing"
+    with open_graph(path) as model:
+        assert opaque(model.spec) == unread
+        found = {
+            f"blocks.{layer}.{name}": getattr(block, name)
+            for layer, block in enumerate(model.spec.blocks)
+            for name in ("carry_pre", "carry_mid", "carry_post")
+        }
+        assert {name: carry for name, carry in found.items() if carry != Carry()} == carried
+        assert not [each.site for each in model.verify(list(TOKENS)) if each.status == "violated"]
+
+
+def test_the_norm_of_a_branch_that_could_not_be_read_leaves_its_number_free(source, tmp_path):
+    path = write(source, tmp_path, change=lambda graph: eps_outside_of_the_root(Hand(graph)))
+    with open_graph(path) as model:
+        first, second = model.spec.blocks
+        assert [(norm.name, norm.reads) for norm in first.norms] == [("ln2", "resid_mid")]
+        assert [norm.name for norm in second.norms] == ["ln1", "ln2"]
+
+
+def test_the_norm_of_an_opaque_branch_is_read(source, tmp_path):
+    path = write(source, tmp_path, change=lambda graph: no_mask(Hand(graph)))
+    with open_graph(path) as model:
+        block = model.spec.blocks[0]
+        assert block.branch("attn") == Branch("attn", "ln1.out", Mixer("unread"))
+        assert block.norms == source.spec.blocks[0].norms
+        np.testing.assert_array_equal(model.weights["blocks.0.ln1.w"], source.weights["blocks.0.ln1.w"])

@@ -101,9 +101,14 @@ def test_a_branch_with_a_wrong_signal_becomes_opaque(site, branch, case):
     opaque = {each.name: isinstance(each.module, Mixer) for each in left.spec.blocks[0].branches}
     assert opaque == {name: name == branch for name in ("attn", "mlp")}
     assert left.spec.blocks[1] == case.read.spec.blocks[1]
-    gone = {"attn": ("attn", "attn_post", "ln1"), "mlp": ("mlp", "mlp_post", "ln2")}[branch]
-    for held in (left.places, left.weights):
-        assert not [name for name in held if name.startswith(tuple(f"blocks.0.{part}." for part in gone))]
+    norm = {"attn": "ln1", "mlp": "ln2"}[branch]
+    normed = site.startswith("ln")
+    for held, one in ((left.places, f"blocks.0.{norm}.out"), (left.weights, f"blocks.0.{norm}.w")):
+        assert not [name for name in held if name.startswith((f"blocks.0.{branch}.", f"blocks.0.{branch}_post."))]
+        assert (one in held) != normed
+    assert left.spec.blocks[0].branch(branch).reads == (
+        case.read.spec.blocks[0].norms[norm == "ln2"].reads if normed else f"{norm}.out"
+    )
     assert left.places[f"blocks.0.{branch}_out"] == case.read.places[f"blocks.0.{branch}_out"]
     assert left.why[f"blocks.0.{branch}"].startswith("blocks.0.")
     assert "off by" in left.why[f"blocks.0.{branch}"]

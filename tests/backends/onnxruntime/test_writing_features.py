@@ -17,11 +17,13 @@ from llmtrace.spec import (
     Attention,
     Block,
     Branch,
+    Carry,
     Clamp,
     DynamicNtk,
     Embedding,
     Gate,
     GatedMlp,
+    Head,
     Linear,
     Llama3,
     LongRope,
@@ -173,6 +175,13 @@ FEATURES: dict[str, ModelSpec] = {
     "experts, all of them": routed(choices=4),
     "experts and a shared one": routed(shared=Shared(evolve(E, d_mlp=64))),
     "experts and a gated shared one": routed(shared=Shared(evolve(E, d_mlp=64), gated=True)),
+    "experts and a plain shared one": routed(shared=Shared(Mlp(64, "relu2"))),
+    "plain experts": routed(expert=Mlp(32, "relu2", bias=True)),
+    "experts, sigmoid of the chosen, corrected": routed(scoring="topk_sigmoid", correction=True),
+    "experts, a sum that is added to": routed(scoring="sigmoid", renormalise=True, eps=0.1),
+    "experts whose inputs are weighed": routed(scoring="sigmoid", weighs="inputs"),
+    "xielu": model(wired(m=Mlp(64, "xielu"))),
+    "a norm inside the mlp": model(wired(m=evolve(M, inner_norm=Norm(1e-5, over="d_mlp")))),
     "in parallel behind one norm": model(PARALLEL),
     "in parallel behind two": model(
         Block(
@@ -189,6 +198,15 @@ FEATURES: dict[str, ModelSpec] = {
     "sandwiched by layer norms": model(wired(post=LAYER)),
     "a multiplier of branches": model(wired(multiplier=0.4)),
     "a scale of the stream": model(wired(scale=0.7)),
+    "a factor of what goes on of the stream": model(evolve(wired(), carry_mid=Carry("", 0.7), carry_post=Carry("", 1.3))),
+    "a factor of each channel of the stream": model(
+        evolve(wired(), carry_mid=Carry("", weight=True), carry_post=Carry("", weight=True, bias=True))
+    ),
+    "a factor of each channel of branches": model(
+        evolve(wired(), branches=tuple(evolve(branch, weight=True) for branch in wired().branches))
+    ),
+    "a stream that goes through norms": model(evolve(wired(), carry_mid=Carry("ln1.out", 0.8), carry_post=Carry("ln2.out"))),
+    "fewer logits than tokens": model(wired(), unembed=Unembedding(vocab=30)),
     "a scale of the embedding": model(wired(), embed=Embedding(0.3)),
     "a norm of the embedding": model(wired(), embed=Embedding(0.3, LAYER)),
     "learned positions": model(wired(), positions=Positions(32)),
@@ -197,6 +215,8 @@ FEATURES: dict[str, ModelSpec] = {
     "a scale of the logits": model(wired(), unembed=Unembedding(scale=0.3)),
     "a soft cap of logits": model(wired(), unembed=Unembedding(softcap=2.0)),
     "all of the head": model(wired(), unembed=Unembedding(0.3, 2.0, bias=True)),
+    "a head before the unembedding": model(wired(), head=Head("gelu", True, LAYER)),
+    "a head without a norm": model(wired(), head=Head("silu")),
     "tied": model(wired(), unembed=Unembedding(tied=True)),
     "tied with a bias": model(wired(), unembed=Unembedding(tied=True, bias=True)),
 }  # fmt: skip
@@ -212,6 +232,10 @@ CANNOT: dict[str, dict[str, str]] = {
         "experts, corrected": "MoE cannot say",
         "experts, softmax corrected": "MoE cannot say a correction",
         "experts of gelu": "MoE cannot say experts of gelu",
+        "plain experts": "MoE cannot say experts that are not gated",
+        "experts, sigmoid of the chosen, corrected": "MoE cannot say scores by a sigmoid",
+        "experts, a sum that is added to": "MoE cannot say scores by a sigmoid",
+        "experts whose inputs are weighed": "MoE cannot say scores by a sigmoid",
     },
     "multihead": {
         "sinks": "MultiHeadAttention cannot say sinks",

@@ -27,13 +27,19 @@ class Drawn:
     weights: Mapping[str, np.ndarray]
 
 
+XIELU = {"alpha_p": 0.8, "alpha_n": 0.9, "beta": 0.5, "eps": -0.01}
+"""What its numbers are about."""
+
+
 def drawn(spec: ModelSpec, seed: int = 0) -> Drawn:
     """Always the same for a seed, and a weight's name and shape."""
     weights = {}
     for weight, _ in needed(spec):
         random = np.random.default_rng([seed, *weight.name.encode()])
         noise = random.normal(size=weight.shape)
-        if len(weight.shape) == 1 or ".b_" in weight.name or weight.name.endswith((".w", ".b")):
+        if (usual := XIELU.get(weight.name.rpartition(".")[2])) is not None:
+            array = usual * (1 + 0.1 * noise)
+        elif len(weight.shape) == 1 or ".b_" in weight.name or weight.name.endswith((".w", ".b")):
             array = float(weight.name.endswith(".w")) + 0.3 * noise
         else:
             array = LOUD * noise / np.sqrt(weight.shape[-2] if weight.name != "embed.W_E" else 1)

@@ -26,6 +26,7 @@ THEIRS = {
     "leaky_relu": F.leaky_relu,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
+    "softplus": F.softplus,
     "mish": F.mish,
     "laplace": ACT2FN["laplace"],
     "identity": torch.clone,
@@ -76,7 +77,7 @@ def between(x):
 
 @pytest.mark.parametrize(
     "wrong",
-    [F.elu, F.softplus, nearly_quick, biased, between, lambda x: 2 * F.silu(x), lambda x: F.leaky_relu(x, 0.02)],
+    [F.elu, F.selu, nearly_quick, biased, between, lambda x: 2 * F.silu(x), lambda x: F.leaky_relu(x, 0.02)],
 )
 def test_what_the_schema_has_no_name_for_is_refused(wrong):
     assert isinstance(find_activation(of(wrong), 48), Unfit)
@@ -101,6 +102,31 @@ def test_a_power_of_two_that_was_moved_past_the_next_matrix_is_told(name, gain):
 @pytest.mark.parametrize("name", THEIRS)
 def test_else_there_is_none(name):
     assert find_activation(of(THEIRS[name], torch.float32), 48, gains=True).gain == 1
+
+
+class XIELU:
+    """transformers' own, with four numbers."""
+
+    def __init__(self, alpha_p, alpha_n, beta, eps):
+        activations = pytest.importorskip("transformers.activations")
+        self.module = activations.XIELUActivation(alpha_p, alpha_n, beta, eps, dtype=torch.float32)
+
+    def __call__(self, x):
+        return self.module._xielu_python(x.float()).to(x.dtype)
+
+
+@pytest.mark.parametrize("numbers", [(0.8, 0.8, 0.5, -1e-6), (0.3, 1.7, 0.4, -0.1), (2.5, 0.9, 0.7, -0.02)])
+def test_xielu_is_told_with_its_numbers(numbers):
+    found = find_activation(of(XIELU(*numbers), torch.float32), 48, gains=True)
+    assert isinstance(found, FoundActivation), found
+    assert found.act == "xielu"
+    np.testing.assert_allclose(found.numbers, numbers, rtol=1e-3)
+
+
+def test_what_is_nearly_xielu_is_refused():
+    exact = XIELU(0.8, 0.8, 0.5, -1e-6)
+    for wrong in (lambda x: exact(x) + 0.01, lambda x: torch.where(x > 3, x, exact(x)), lambda x: exact(1.01 * x)):
+        assert isinstance(find_activation(of(wrong, torch.float32), 48, gains=True), Unfit)
 
 
 def test_another_factor_is_no_activation():

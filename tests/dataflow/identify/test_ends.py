@@ -32,7 +32,20 @@ def test_a_bias_is_what_zeros_become(dtype):
     found = find_affine(of(lambda x: 0.22 * x + bias, dtype), 9, unit=UNITS[dtype])
     assert isinstance(found, Affine), found
     assert found.factor == 0.22
-    np.testing.assert_array_equal(found.bias, bias.float())
+    np.testing.assert_allclose(0.22 * found.bias, bias.float(), rtol=UNITS[dtype], atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_each_channel_may_have_its_own_factor_and_bias(dtype):
+    factor, bias = (torch.randn(9, generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in (0, 1))
+    found = find_affine(of(lambda x: factor * (x + bias), dtype), 9, unit=UNITS[dtype])
+    assert isinstance(found, Affine), found
+    np.testing.assert_allclose(found.factor, factor.float(), rtol=4 * UNITS[dtype])
+    np.testing.assert_allclose(found.bias, bias.float(), rtol=8 * UNITS[dtype])
+
+
+def test_a_bias_of_what_is_multiplied_by_nought_is_none_that_is_known():
+    assert isinstance(find_affine(of(lambda x: 0 * x + 1), 9), Unfit)
 
 
 def test_no_bias_is_none():
@@ -42,7 +55,7 @@ def test_no_bias_is_none():
 
 @pytest.mark.parametrize(
     "wrong",
-    [torch.square, torch.tanh, lambda x: x * torch.linspace(1, 2, 9), lambda x: x.roll(1, -1), lambda x: x[:, 1:]],
+    [torch.square, torch.tanh, lambda x: x.roll(1, -1), lambda x: x[:, 1:], lambda x: x * x.mean(-1, keepdim=True)],
 )
 def test_what_is_not_affine_is_refused(wrong):
     assert isinstance(find_affine(of(wrong), 9), Unfit)

@@ -7,6 +7,7 @@ import pytest
 
 from llmtrace.dataflow.identify import Unfit
 from llmtrace.dataflow.identify.router import FoundRouter, find_router
+from llmtrace.spec import Groups
 from tests.dataflow.identify.pieces import UNITS, torch
 
 F = torch.nn.functional
@@ -25,7 +26,7 @@ def piece(route, dtype=torch.float32):
     return run
 
 
-def before(score, renormalise=False, scale=1.0, bias=None, weigh=None):
+def before(score, renormalise=False, scale=1.0, bias=None, weigh=None, eps=0.0):
     """Score all experts, then choose."""
 
     def route(logits):
@@ -33,7 +34,7 @@ def before(score, renormalise=False, scale=1.0, bias=None, weigh=None):
         ranked = scores if bias is None else scores + bias.to(scores)
         index = ranked.topk(CHOICES, -1).indices
         weights = (scores if weigh is None else weigh(logits)).gather(-1, index)
-        return ranked, index, scale * (weights / weights.sum(-1, keepdim=True) if renormalise else weights)
+        return ranked, index, scale * (weights / (weights.sum(-1, keepdim=True) + eps) if renormalise else weights)
 
     return route
 
@@ -76,6 +77,47 @@ def test_a_router_is_named(name, dtype):
     assert (found.correction is not None) == corrected
 
 
+def test_a_sigmoid_of_logits_that_were_chosen_with_a_correction():
+    found = find_router(piece(after(torch.sigmoid, bias=BIAS)), EXPERTS)
+    assert isinstance(found, FoundRouter), found
+    assert found.scoring == "topk_sigmoid"
+    np.testing.assert_allclose(found.correction, BIAS.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("eps", [1e-6, 1e-3])
+def test_what_is_added_to_the_sum_of_weights(eps):
+    found = find_router(piece(before(torch.sigmoid, renormalise=True, eps=eps)), EXPERTS, candidates=[1.0, eps])
+    assert isinstance(found, FoundRouter), found
+    assert (found.scoring, found.renormalise, found.eps) == ("sigmoid", True, eps)
+    assert isinstance(find_router(piece(before(torch.sigmoid, renormalise=True, eps=1e-3)), EXPERTS), Unfit)
+
+
+def sparse(jitter, choose=None):
+    """PhiMoE's, by transformers' own function."""
+    phimoe = pytest.importorskip("transformers.models.phimoe.modeling_phimoe")
+
+    def route(logits):
+        weights, index = phimoe.sparsemixer(logits, jitter, training=False)
+        return logits, index if choose is None else choose(index), weights
+
+    return route
+
+
+@pytest.mark.parametrize("jitter", [0.01, 0.1, 0.003])
+def test_a_sparse_mixer_is_told_with_what_is_near(jitter):
+    found = find_router(piece(sparse(jitter)), EXPERTS, ordered=True)
+    assert isinstance(found, FoundRouter), found
+    assert (found.scoring, found.choices) == ("sparsemixer", 2)
+    assert found.near == pytest.approx(2 * jitter, rel=1e-9)
+
+
+def test_experts_that_do_not_come_best_first_are_refused_where_they_must():
+    turned = piece(sparse(0.01, choose=lambda index: index.flip(-1)))
+    found = find_router(turned, EXPERTS, ordered=True)
+    assert isinstance(found, Unfit)
+    assert "best first" in found.why
+
+
 def test_the_correction_is_measured():
     found = find_router(piece(before(torch.sigmoid, bias=BIAS)), EXPERTS)
     np.testing.assert_allclose(found.correction, BIAS.numpy(), atol=1e-6)
@@ -91,6 +133,40 @@ def test_one_choice_and_all_of_them_are_told():
         assert find_router(piece(route), EXPERTS).choices == count
 
 
+def grouped(score, groups, kept, best, bias=None, fill=float("-inf")):
+    """DeepSeek's: only experts of the best groups may be chosen."""
+
+    def route(logits):
+        scores = score(logits)
+        ranked = scores if bias is None else scores + bias.to(scores)
+        each = ranked.view(len(logits), groups, -1).topk(best, -1).values.sum(-1)
+        mask = torch.zeros_like(each).scatter(1, each.topk(kept, -1).indices, 1).bool()
+        ranked = ranked.masked_fill(~mask.repeat_interleave(EXPERTS // groups, -1), fill)
+        index = ranked.topk(CHOICES, -1).indices
+        return ranked, index, scores.gather(-1, index)
+
+    return route
+
+
+@pytest.mark.parametrize(
+    ("route", "groups"),
+    [
+        (grouped(torch.sigmoid, 4, 2, 2, BIAS), Groups(4, 2, 2)),
+        (grouped(soft, 4, 3, 1, fill=0.0), Groups(4, 3, 1)),
+        (grouped(torch.sigmoid, 2, 1, 2, fill=0.0), Groups(2, 1, 2)),
+    ],
+)
+def test_groups_that_experts_are_chosen_from(route, groups):
+    found = find_router(piece(route), EXPERTS)
+    assert isinstance(found, FoundRouter), found
+    assert found.groups == groups
+
+
+def test_a_rank_of_nought_for_experts_that_are_hidden_is_refused_where_others_may_be_below():
+    found = find_router(piece(grouped(torch.sigmoid, 4, 2, 2, BIAS - 0.3, 0.0)), EXPERTS)
+    assert isinstance(found, Unfit)
+
+
 def _second_best(logits):
     index = logits.topk(CHOICES + 1, -1).indices[:, 1:]
     return soft(logits), index, soft(logits).gather(-1, index)
@@ -103,9 +179,9 @@ def _one_twice(logits):
 
 
 def _by_groups(logits):
-    """DeepSeek's groups: only the better half of the experts may be chosen."""
+    """Only the worse half of the experts may be chosen."""
     groups = logits.view(len(logits), 2, EXPERTS // 2)
-    best = groups.max(-1).values.argmax(-1)
+    best = groups.max(-1).values.argmin(-1)
     mask = F.one_hot(best, 2).bool().repeat_interleave(EXPERTS // 2, -1)
     ranked = torch.sigmoid(logits).masked_fill(~mask, 0.0)
     index = ranked.topk(CHOICES, -1).indices
@@ -117,7 +193,7 @@ def _by_groups(logits):
     [
         (_second_best, "not those that it ranks highest"),
         (_one_twice, "not those that it ranks highest"),
-        (_by_groups, "no softmax or sigmoid"),
+        (_by_groups, "not those of groups that rank lower"),
         (before(lambda x: soft(x / 1.01)), "no softmax or sigmoid"),
         (before(torch.tanh), "no softmax or sigmoid"),
         (before(soft, weigh=lambda x: soft(x).square()), "weights of its experts are off"),

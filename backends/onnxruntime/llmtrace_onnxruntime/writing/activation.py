@@ -81,6 +81,7 @@ SPELLED: Mapping[str, Callable[[Graph, str], str]] = {
     "silu": lambda graph, x: _swish(graph, x, 1.0),
     "sigmoid": lambda graph, x: graph.op("Sigmoid", x),
     "tanh": lambda graph, x: graph.op("Tanh", x),
+    "softplus": lambda graph, x: graph.op("Softplus", x),
     "mish": _mish,
     "quick_gelu": lambda graph, x: _swish(graph, x, 1.702),
     "gelu": _gelu,

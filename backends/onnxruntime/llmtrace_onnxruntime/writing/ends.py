@@ -6,7 +6,7 @@ import numpy as np
 
 from llmtrace.spec import ModelSpec
 from llmtrace_onnxruntime.writing import prompt
-from llmtrace_onnxruntime.writing.activation import scaled, softcap
+from llmtrace_onnxruntime.writing.activation import activation, scaled, softcap
 from llmtrace_onnxruntime.writing.blocks import BITS, BLOCK, levels, packed
 from llmtrace_onnxruntime.writing.graph import Graph
 from llmtrace_onnxruntime.writing.norm import norm
@@ -22,6 +22,9 @@ def model(graph: Graph, spec: ModelSpec) -> None:
     for layer, each in enumerate(spec.blocks):
         stream = block(graph, each, stream, f"blocks.{layer}.", spec.context)
     x = stream.normed(spec.ln_final, "ln_final")
+    if spec.head is not None:
+        x = activation(graph, spec.head.act, graph.linear(x, "head.W_in"))
+        x = x if spec.head.norm is None else norm(graph, spec.head.norm, x, "head_norm", spec.d_model)
     graph.rename(_logits(graph, spec, x), prompt.LOGITS)
 
 

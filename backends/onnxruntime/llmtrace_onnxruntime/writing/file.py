@@ -39,7 +39,7 @@ def write_onnx(
     path = Path(path)
     graph = Graph(Weights(model), kind, STYLES[style])
     write_model(graph, model.spec)
-    _save(_proto(graph, model.spec.vocab), path, external=external)
+    _save(_proto(graph, model.spec.predicted), path, external=external)
     return path
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from llmtrace.errors import UnsupportedModelError
 from llmtrace.schema.sites import Array
-from llmtrace.spec import Moe
+from llmtrace.spec import GatedMlp, Moe
 from llmtrace_onnxruntime.writing.activation import scaled
 from llmtrace_onnxruntime.writing.graph import Graph
 from llmtrace_onnxruntime.writing.style import Attributes
@@ -25,7 +25,7 @@ def by_operator(graph: Graph, m: Moe, rows: str, logits: str, at: str) -> str:
     if m.expert.bias:
         both = _interleaved(graph.weights[f"{at}.b_gate"], graph.weights[f"{at}.b_in"])
         biases = graph.vector(both), graph.weight(f"{at}.b_out")
-    clamp = m.expert.clamp
+    clamp = m.expert.clamp if isinstance(m.expert, GatedMlp) else None
     attributes: Attributes = {
         "k": m.choices, "activation_type": "swiglu", "swiglu_fusion": 1, "activation_alpha": ALPHA[m.expert.act],
         "activation_beta": clamp.offset if clamp else 0.0, "normalize_routing_weights": int(_normalises(m)),
@@ -41,10 +41,18 @@ def _normalises(m: Moe) -> bool:
 
 
 def _lacking(graph: Graph, m: Moe) -> str:
-    if m.scoring == "sigmoid":
-        return "scores by a sigmoid"
+    if m.scoring not in ("softmax", "topk_softmax"):
+        return "scores by a sigmoid" if "sigmoid" in m.scoring else "a sparse mixer"
     if m.correction:
         return "a correction of the choice"
+    if m.groups is not None:
+        return "groups of experts"
+    if m.eps:
+        return "something added to the sum of weights"
+    if m.weighs == "inputs":
+        return "weights that multiply what experts read"
+    if not isinstance(m.expert, GatedMlp):
+        return "experts that are not gated"
     if m.expert.act not in ALPHA:
         return f"experts of {m.expert.act}"
     return "experts of int4" if graph.kind == "int4" else ""

@@ -3,8 +3,10 @@ with it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llmtrace.errors import UnsupportedModelError
-from llmtrace.spec import Attention, Block, Branch, Mixer, Moe, Norm
+from llmtrace.spec import Attention, Block, Branch, Carry, Mixer, Moe, Norm
 from llmtrace_onnxruntime.writing.activation import scaled
 from llmtrace_onnxruntime.writing.attention import attention
 from llmtrace_onnxruntime.writing.graph import Graph
@@ -43,21 +45,38 @@ class Point:
 def block(graph: Graph, b: Block, stream: Point, at: str, context: int | None) -> Point:
     """The stream after a block: the order in which points and norms come is that of the branches that read them."""
     norms = {f"{each.name}.out": each for each in b.norms}
-    points, read, waiting = {"resid_pre": stream}, dict[str, str](), list[str]()
     here = stream
+    if b.carry_pre.factored:
+        here = Point(graph, stream.d_model, _going_on(graph, b.carry_pre, stream, str, f"{at}resid_pre"))
+    points, read, waiting = {"resid_pre": here}, dict[str, str](), list[str]()
+
+    def reading(site: str) -> str:
+        if site not in read:
+            one = norms.get(site)
+            read[site] = points[one.reads].normed(one.norm, f"{at}{one.name}") if one else points[site].value()
+        return read[site]
+
     for branch in b.branches:
         source = norms[branch.reads].reads if branch.reads in norms else branch.reads
         if source not in points:
-            here = points[source] = Point(graph, stream.d_model, here.value(), *waiting)
+            goes_on = _going_on(graph, b.carry_mid, here, reading, f"{at}resid_mid")
+            here = points[source] = Point(graph, stream.d_model, goes_on, *waiting)
             waiting = []
-        if branch.reads not in read:
-            one = norms.get(branch.reads)
-            read[branch.reads] = points[source].normed(one.norm, f"{at}{one.name}") if one else points[source].value()
-        waiting.append(_contribution(graph, branch, read[branch.reads], at, stream.d_model, context))
-    after = Point(graph, stream.d_model, here.value(), *waiting)
+        waiting.append(_contribution(graph, branch, reading(branch.reads), at, stream.d_model, context))
+    after = Point(graph, stream.d_model, _going_on(graph, b.carry_post, here, reading, f"{at}resid_post"), *waiting)
     if b.stream_scale == 1:
         return after
     return Point(graph, stream.d_model, scaled(graph, after.value(), b.stream_scale))
+
+
+def _going_on(graph: Graph, carry: Carry, here: Point, reading: Callable[[str], str], at: str) -> str:
+    """What of the stream goes on into a point of it: `scale * w * (x + b)`."""
+    x = reading(carry.reads) if carry.reads else here.value()
+    if carry.bias:
+        x = graph.op("Add", x, graph.weight(f"{at}.b"))
+    if carry.weight:
+        x = graph.op("Mul", x, graph.weight(f"{at}.w"))
+    return scaled(graph, x, carry.scale)
 
 
 def _contribution(graph: Graph, branch: Branch, x: str, at: str, d_model: int, context: int | None) -> str:
@@ -73,4 +92,6 @@ def _contribution(graph: Graph, branch: Branch, x: str, at: str, d_model: int, c
             y = mlp(graph, module, x, f"{at}mlp")
     if branch.post is not None:
         y = norm(graph, branch.post, y, f"{at}{branch.name}_post", d_model)
+    if branch.weight:
+        y = graph.op("Mul", y, graph.weight(f"{at}{branch.name}_out.w"))
     return scaled(graph, y, branch.multiplier)

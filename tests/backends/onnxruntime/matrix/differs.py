@@ -63,7 +63,8 @@ def _fields(at: str, found: Any, expected: Any, length: int) -> Iterator[tuple[s
 
 def _block(at: str, found: Block, expected: Block, length: int) -> Iterator[tuple[str, Any, Any]]:
     """Branch by branch, with the norm that each reads. One that was not read says nothing, and its norm neither."""
-    yield from _fields(f"{at}.stream_scale", found.stream_scale, expected.stream_scale, length)
+    for name in ("stream_scale", "carry_pre", "carry_mid", "carry_post"):
+        yield from _fields(f"{at}.{name}", getattr(found, name), getattr(expected, name), length)
     if len(found.branches) != len(expected.branches):
         yield f"{at}.branches", len(found.branches), len(expected.branches)
         return

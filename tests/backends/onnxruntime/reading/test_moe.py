@@ -177,7 +177,7 @@ def _feeds(graph, node, op):
     ("change", "style", "why"),
     [
         (attribute("TopK", "largest", 0), "plain", "not those that it ranks highest"),
-        (_bent, "plain", "0 products with the matrices of its experts are multiplied by their weights"),
+        (_bent, "plain", "no product with the matrices of its experts is multiplied by their weights"),
         (_weights_of_x, "plain", "rest on more than the router's logits"),
         (attribute("MoE", "activation_alpha", 1.2), "fused", "with alpha 1.2"),
         (attribute("MoE", "activation_beta", 0.5), "fused", "0.5 is added to the linear half"),
