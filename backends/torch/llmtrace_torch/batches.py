@@ -27,10 +27,11 @@ class Row:
 
     def of(self, tensor: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
         """The prompt's part of a value, without its padding: a view. `axes` are those that grow with a prompt that runs alone; the first
-        axis counts prompts, unless it counts tokens."""
-        # the tokens of all prompts may stand one after the other
-        if axes and axes[0] == 0 and tensor.shape[0] == self.batch * self.padded:
-            return tensor[self.index * self.padded :][: self.length]
+        axis counts prompts, unless the tokens of all prompts stand one after the other."""
+        if self.batch == 1:
+            return tensor
+        if axes and tensor.shape[axes[0]] == self.batch * self.padded:
+            return tensor.narrow(axes[0], self.index * self.padded, self.length)
         mine = tensor[self.index : self.index + 1] if tensor.shape[0] == self.batch else tensor
         for axis in axes:
             mine = mine.narrow(axis, 0, self.length)
@@ -83,12 +84,11 @@ def padded(requests: Sequence[Request], device: torch.device) -> tuple[list[Row]
 def batches(spec: ModelSpec, requests: Sequence[Request]) -> Iterator[list[int]]:
     """Places of the prompts that run together: neighbours in length, up to `BATCH_TOKENS`.
 
-    Where rotary angles depend on how long the prompt is, only prompts of one length run together.
+    Where rotary angles depend on how long the prompt is, or may, only prompts of one length run together.
     """
-    scalings = {
-        type(block.attention.rotary.scaling) for block in spec.blocks if block.attention and block.attention.rotary
-    }
-    alike = bool(scalings & {DynamicNtk, LongRope})
+    attentions = [block.attention for block in spec.blocks if block.attention is not None]
+    scalings = {type(each.rotary.scaling) for each in attentions if each.rotary is not None}
+    alike = bool(scalings & {DynamicNtk, LongRope}) or not all(each.projected for each in attentions)
     batch: list[int] = []
     for place in sorted(range(len(requests)), key=lambda place: len(requests[place].tokens)):
         length = len(requests[place].tokens)

@@ -1,15 +1,14 @@
-"""A GGUF file as transformers reads it: its config, its tensors under native names, and which of the file's tensors each comes from."""
+"""A GGUF file as transformers reads it: its config, and which of the file's tensors each parameter comes from."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from transformers import PreTrainedModel
@@ -17,21 +16,12 @@ from transformers.modeling_gguf_pytorch_utils import (
     TENSOR_PROCESSORS,
     TensorProcessor,
     get_gguf_hf_weights_map,
-    load_gguf_checkpoint,
 )
 
 from llmtrace.errors import ModelOpenError, UnsupportedModelError
-from llmtrace.families.native import Family, native_of
-from llmtrace.families.weights import stored_as
 from llmtrace.gguf_header import Header
-from llmtrace.schema.sites import Array
-from llmtrace.schema.steps import needed
-from llmtrace.spec import ModelSpec
-from llmtrace_torch.arrays import as_numpy
 from llmtrace_torch.quiet import quiet
 
-FUSED = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
-"""Tensors of all experts [expert out in], and the matrices that stand one below the other in each."""
 LACKS = ("is not supported", "does not recognize")
 """How transformers says that it does not know an architecture."""
 BLOCK = re.compile(r"(?:^|\.)blk\.(\d+)\.")
@@ -96,51 +86,14 @@ def skeleton(config: Any) -> PreTrainedModel:
     return model
 
 
-def tensors_of(path: Path, config: Any) -> dict[str, Array]:
-    """Every tensor of the file, dequantised to float32, by its native name: read from the file, not from a running model."""
-    with quiet(), alone(path) as directory:
-        found = load_gguf_checkpoint(
-            str(directory / path.name), return_tensors=True, model_to_load=skeleton(config), torch_dtype=torch.float32
-        )
-    tensors: Mapping[str, torch.Tensor] = found["tensors"]
-    return {own: array for name, tensor in tensors.items() for own, array in _apart(name, as_numpy(tensor))}
-
-
-def _apart(name: str, array: Array) -> Iterator[tuple[str, Array]]:
-    """A tensor by its name in a checkpoint: transformers' reader hands out the experts of a Qwen fused, as they are in memory."""
-    if array.ndim != 3 or not name.endswith(tuple(FUSED)):
-        yield name, array
-        return
-    stem, _, fused = name.rpartition(".")
-    for expert, matrix in enumerate(array):
-        for part, piece in zip(FUSED[fused], np.split(matrix, len(FUSED[fused])), strict=True):
-            yield f"{stem}.{expert}.{part}.weight", piece
-
-
 def sources(header: Header, config: Any) -> dict[str, str]:
-    """Native name to the storage type of the tensor that it comes from; of experts, that of the first."""
+    """Parameter to the storage type of the tensor that it comes from."""
     architecture = str(header.metadata["general.architecture"])
     kind: Any = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
     processor = kind(config=config.to_dict())
     with quiet(), alone(header.path):
         names: dict[str, str] = get_gguf_hf_weights_map(skeleton(config), processor)
-    found: dict[str, str] = {}
-    for name, native in names.items():
-        if name in header.tensors:
-            stem, _, last = native.rpartition(".")
-            fused = [f"{stem}.0.{part}.weight" for part in FUSED.get(last, ())]
-            found |= dict.fromkeys([native, *fused], header.tensors[name].kind)
-    return found
-
-
-def stored(spec: ModelSpec, family: Family, kinds: Mapping[str, str]) -> dict[str, str]:
-    """Schema weight to storage type, where it is one tensor of the file."""
-    found: dict[str, str] = {}
-    for weight, _ in needed(spec):
-        kind = kinds.get(native_of(family, stored_as(spec, weight.name))[1][0])
-        if kind is not None:
-            found[weight.name] = kind
-    return found
+    return {native: header.tensors[name].kind for name, native in names.items() if name in header.tensors}
 
 
 def unread(header: Header) -> tuple[str, ...]:

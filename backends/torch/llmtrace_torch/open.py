@@ -1,4 +1,6 @@
-"""From a source to a session: a checkpoint directory, the name of a model on the hub, or a GGUF file."""
+"""From a source to a session: a checkpoint directory, the name of a model on the hub, or a GGUF file. What a model computes is read off it as
+it runs: no architecture is described here.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import evolve, frozen
-from transformers import PreTrainedModel
+from attrs import field, frozen
 
 from llmtrace.errors import ModelOpenError, UnsupportedModelError
-from llmtrace.families import family as family_of
-from llmtrace.families import spec_of
-from llmtrace.families.checkpoint import PICKLES, open_checkpoint
-from llmtrace.families.native import Family
-from llmtrace.families.weights import weights_from
+from llmtrace.families.checkpoint import PICKLES
 from llmtrace.fingerprint import fingerprint
 from llmtrace.gguf_split import read_whole
 from llmtrace.protocol import TraceSession
 from llmtrace.schema.sites import Array
-from llmtrace.spec import ModelSpec
 from llmtrace.trace import ModelInfo
 from llmtrace_torch import gguf_model
-from llmtrace_torch.by_running import open_by_running, unknown
-from llmtrace_torch.falcon import alibi_twice
+from llmtrace_torch.directory import check
 from llmtrace_torch.hub import fetch
 from llmtrace_torch.loading import device_of, load, non_finite, settings_of
-from llmtrace_torch.locate import choices, locate
-from llmtrace_torch.offers import gaps, offers
 from llmtrace_torch.options import TorchOptions
-from llmtrace_torch.session import TorchSession
+from llmtrace_torch.tape.found import find
+from llmtrace_torch.tape.session import TapedSession
 from llmtrace_torch.tokenizer import open_tokenizer
-from llmtrace_torch.weights import Late, LateWeights
 
 
 @frozen
@@ -43,13 +36,15 @@ class Source:
     name: str
     path: Path
     """A directory, or a GGUF file."""
-    family: Family
-    spec: ModelSpec
-    weights: Mapping[str, Array]
-    stored: Mapping[str, str]
-    fingerprint: str
     kind: str
+    """Its `model_type`, as transformers has it."""
+    fingerprint: str
+    weights: str
     """How the weights are stored, for people."""
+    tensors: Mapping[str, Array] = field(factory=dict)
+    """Tensors as the file has them, by name."""
+    stored: Mapping[str, str] = field(factory=dict)
+    """The type of each of the file's tensors, by the name of the parameter that it becomes."""
     gguf: Any = None
     """The config that transformers makes of a GGUF file; None for a directory."""
     notes: tuple[str, ...] = ()
@@ -62,48 +57,36 @@ def open_model(source: str, options: TorchOptions) -> TraceSession:
         path = fetch(source, options.revision, trust=options.trust_remote_code)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    if path.is_dir() and (kind := unknown(path)):
-        return open_by_running(source, path, kind, options)
-    found = _directory(source, path, options) if path.is_dir() else _gguf(source, path)
+    known = _directory(source, path, options) if path.is_dir() else _gguf(source, path)
     device = device_of(options.device)
-    model: Any = load(found.name, found.path, options, found.gguf)
+    model: Any = load(known.name, known.path, options, known.gguf)
     try:
         model.to(device)
-        located = locate(model, found.spec, found.family)
-        twice = alibi_twice(model)
+        found = find(model, known.kind, known.tensors, known.stored)
+    except ModelOpenError as error:
+        raise type(error)(
+            f"{source}, a model of the type {known.kind!r:.60}, is not read as a decoder: {error}"
+        ) from error
     except RuntimeError as error:  # out of memory, or a kernel that lacks this type or device
         raise ModelOpenError(f"{source} cannot be run as {model.dtype} on {device}: {error}") from error
-    tokenizer, missing = open_tokenizer(found.path, gguf=found.gguf is not None, trust=options.trust_remote_code)
-    notes = (
-        *found.notes,
-        *filter(None, (missing, twice, located.refused and f"{located.refused}: q and k after rotary are derived")),
-    )
-    info = _info(found, model, device)
-    kernel = str(model.config._attn_implementation)
-    return TorchSession(
-        model, found.spec, evolve(info, notes=notes + non_finite(model)), tokenizer, located,
-        offers(found.spec, located, device), gaps(found.spec, located, kernel), found.weights, found.stored,
+    trust = options.trust_remote_code
+    tokenizer, missing = open_tokenizer(known.path, gguf=known.gguf is not None, trust=trust)
+    used = ("llmtrace-torch", "torch", "transformers", *(("gguf",) if known.gguf else ()))
+    info = ModelInfo(
+        source=source, backend="torch", runtime="PyTorch", versions={name: version(name) for name in used},
+        fingerprint=known.fingerprint, weights=known.weights, device=device,
+        settings=settings_of(model, experts=model._can_set_experts_implementation()),
+        notes=(*known.notes, *filter(None, [missing]), *found.notes, *non_finite(model)),
     )  # fmt: skip
+    return TapedSession(model, found, info, tokenizer)
 
 
 def _directory(source: str, path: Path, options: TorchOptions) -> Source:
-    checkpoint = open_checkpoint(path)
-    if checkpoint.config.get("auto_map") and not options.trust_remote_code:
-        raise ModelOpenError(
-            f"{source} brings Python code of its own (auto_map in config.json), which is not run. If you trust its author, open it "
-            "with the option trust_remote_code=true."
-        )
-    kinds = dict.fromkeys(checkpoint.stored.values())
-    return Source(
-        source,
-        path,
-        checkpoint.family,
-        checkpoint.spec,
-        checkpoint.weights,
-        checkpoint.stored,
-        checkpoint.fingerprint,
-        ", ".join(kinds),
-    )
+    kind, tensors = check(source, path, trust=options.trust_remote_code)
+    kinds = {name: tensors.dtype(name) for name in tensors}
+    files = {path / "config.json", *(entry.path for entry in tensors.entries.values())}
+    weights = ", ".join(dict.fromkeys(kinds.values()))
+    return Source(source, path, kind, fingerprint(files), weights, tensors, kinds)
 
 
 def _gguf(source: str, path: Path) -> Source:
@@ -118,36 +101,12 @@ def _gguf(source: str, path: Path) -> Source:
             "gguf-split --merge, or open it with the backend llamacpp, which reads them all."
         )
     try:
-        from llmtrace_torch.gguf_tensors import packed  # it needs the package gguf, which a directory does not
+        config = gguf_model.config_of(header)
     except ImportError as error:
         raise ModelOpenError(
             "A GGUF file is read with the package gguf, which is not installed: pip install gguf."
         ) from error
-    config = gguf_model.config_of(header)
-    try:
-        family, spec = family_of(config.to_dict()), spec_of(config.to_dict())
-    except ModelOpenError as error:
-        raise type(error)(f"{path}, whose metadata transformers reads as a config.json: {error}") from error
-    one_by_one = packed(spec, family, header, config)
-    weights: Mapping[str, Array]
-    if one_by_one is None:
-        weights = LateWeights(spec, family, lambda: gguf_model.tensors_of(path, config), str(path))
-        stored = Late(lambda: gguf_model.stored(spec, family, gguf_model.sources(header, config)))
-    else:
-        weights = weights_from(spec, family, one_by_one, str(path))
-        stored = Late(
-            lambda: gguf_model.stored(spec, family, {name: one.info.kind for name, one in one_by_one.items()})
-        )
-    kind = f"{header.kinds}, dequantised"
     return Source(
-        source, path, family, spec, weights, stored, fingerprint([path]), kind, config, gguf_model.unread(header)
-    )
-
-
-def _info(found: Source, model: PreTrainedModel, device: str) -> ModelInfo:
-    used = ("llmtrace-torch", "torch", "transformers", *(("gguf",) if found.gguf else ()))
-    return ModelInfo(
-        source=found.name, backend="torch", runtime="PyTorch", versions={name: version(name) for name in used},
-        fingerprint=found.fingerprint, weights=found.kind, device=device,
-        settings=settings_of(model, experts=bool(choices(found.spec))),
+        source, path, str(config.model_type), fingerprint([path]), f"{header.kinds}, dequantised",
+        stored=gguf_model.sources(header, config), gguf=config, notes=gguf_model.unread(header),
     )  # fmt: skip

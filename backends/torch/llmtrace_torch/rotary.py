@@ -12,11 +12,8 @@ import torch
 
 @contextmanager
 def forgetful(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
-    """Put every rotary module back on the way out: buffers, their numbers, cached lengths and whatever else was set on it.
-
-    A rotary module is known by its structure: a buffer called `inv_freq`, perhaps of a kind of layer (`full_attention_inv_freq`).
-    """
-    rotary = [module for module in modules if any(name.endswith("inv_freq") for name in module._buffers)]
+    """Put every rotary module back on the way out: buffers, their numbers, cached lengths and whatever else was set on it."""
+    rotary = [module for module in modules if is_rotary(module)]
     kept = [
         (
             module,
@@ -37,3 +34,8 @@ def forgetful(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
             with torch.no_grad():
                 for name, number in numbers.items():  # longrope writes into its buffer
                     module.get_buffer(name).copy_(number)
+
+
+def is_rotary(module: torch.nn.Module) -> bool:
+    """Whether a module has a buffer called `inv_freq`, perhaps of a kind of layer (`full_attention_inv_freq`)."""
+    return any(name.endswith("inv_freq") for name in module._buffers)

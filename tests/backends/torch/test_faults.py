@@ -17,10 +17,10 @@ FIRST = {
         "ln_1": "ln1.out", "attn.c_attn": "attn.q", "attn.c_proj": "attn.out", "ln_2": "ln2.out", "mlp.c_fc": "mlp.pre",
         "mlp.c_proj": "mlp.out",
     },
-    "mixtral": {"mlp.gate": "mlp.router", "mlp.experts": "mlp.out", "o_proj": "attn.out"},
+    "qwen2_moe": {"mlp.gate": "mlp.router", "mlp.shared_expert.down_proj": "mlp.shared_out", "o_proj": "attn.out"},
     "gemma2": {"post_attention_layernorm": "attn_post.out", "post_feedforward_layernorm": "mlp_post.out"},
     "qwen3": {"q_norm": "attn.q_norm.out", "k_norm": "attn.k_norm.out"},
-    "gpt_oss": {"sinks": "attn.pattern", "mlp.router": "mlp.router"},
+    "gpt_oss": {"sinks": "attn.pattern", "mlp.router": "mlp.router", "mlp.experts.down_proj": "mlp.out"},
 }  # fmt: skip
 """Native module to the site of its layer that should be named first; by hand."""
 
@@ -57,8 +57,8 @@ def test_a_wrong_rotary_base_in_the_runtime_is_found_where_it_turns(opened, atte
     assert violated == {f"blocks.{layer}.attn.{site}" for layer in range(3) for site in ("rot_q", "rot_k")}
 
 
-def test_a_wrong_scale_in_the_runtime_is_found_in_the_pattern_or_in_what_it_mixes(opened):
-    for attention, site in (("eager", "pattern"), ("sdpa", "z")):
+def test_a_wrong_scale_in_the_runtime_is_found_in_the_scores_or_in_what_they_mix(opened):
+    for attention, site in (("eager", "scores"), ("sdpa", "z")):
         model = opened("llama", attention=attention)
         model.session.model.model.layers[1].self_attn.scaling *= 1.1
         violated = [error for error in model.trace(TOKENS).verify() if error.status != "holds"]

@@ -113,7 +113,7 @@ def test_a_pattern_is_cut_by_query_and_never_by_key(opened):
     assert np.array_equal(part, whole[[1]][:, [11, 0]])
 
 
-def test_the_attention_is_switched_only_for_runs_that_need_it(opened):
+def test_no_kernel_is_exchanged_by_looking(opened):
     model, during = opened("llama", attention="sdpa"), []
 
     class Spy(Journal):
@@ -123,7 +123,7 @@ def test_the_attention_is_switched_only_for_runs_that_need_it(opened):
     steps = model.equations.steps
     for site in ("blocks.0.attn.z", "blocks.0.attn.rot_q"):
         model.session.run(Request(tuple(TOKENS), {site: cut(steps[site], Pick("**"), 12)}), Spy())
-    assert during == ["sdpa", "llmtrace"]
+    assert during == ["sdpa", "sdpa"]
 
 
 def test_two_sessions_know_nothing_of_each_other(opened):

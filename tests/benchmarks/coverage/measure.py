@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from attrs import evolve
@@ -48,19 +48,14 @@ def measure(kind: str) -> Outcome:
     plain = watched(tiny(kind, "eager"), PROMPT)
     found = Outcome(
         kind, "measured", kernels, _experts(model), layers if isinstance(layers, int) else 0, len(plain.softmaxes),
-        structural=True, full=True,
+        structural=True, full=True, aside=True,
     )  # fmt: skip
     for kernel in kernels:
         try:
             found = _opened(found, kernel, plain)
         except (LLMTraceError, _NotFoundError) as error:
-            return evolve(found, status="refused", structural=False, full=False, why=(_said(error),))
+            return evolve(found, status="refused", structural=False, full=False, aside=False, why=(_said(error),))
     return found
-
-
-def _rows(model: Any) -> int:
-    """Of the embedding, as the backend counts the vocabulary."""
-    return int(model.get_input_embeddings().weight.shape[0])
 
 
 class _NotFoundError(Exception):
@@ -81,7 +76,7 @@ def _opened(so_far: Outcome, kernel: str, plain: Computed) -> Outcome:
     bare = run(model, PROMPT)
     seen = watched(model, PROMPT)
     try:
-        found = find(model, so_far.kind, _rows(model))
+        found = find(model, so_far.kind)
     except LLMTraceError:
         raise
     except Exception as error:
@@ -113,6 +108,7 @@ def _opened(so_far: Outcome, kernel: str, plain: Computed) -> Outcome:
         so_far,
         structural=so_far.structural and not lacking,
         full=so_far.full and not (lacking or violated or missing or notes),
+        aside=so_far.aside and not (lacking or violated or missing or [each for each in notes if not _of_mixer(each)]),
         captured=captured if first else so_far.captured,
         derived=len(table) if first else so_far.derived,
         why=(*so_far.why, *dict.fromkeys(why)),
@@ -132,10 +128,12 @@ def _ends(trace: Trace, bare: Computed, seen: Computed, layers: int) -> Iterator
     for site in ("embed", "ln_final.out"):
         if site not in trace:
             yield f"`{site}` is not there"
-    if blocks != layers:
+    ran = max(1, len(seen.hidden) - 1)
+    if blocks not in (layers, ran):
         yield f"{blocks} blocks are found where the config says {layers} layers"
         return
-    if len(seen.hidden) != layers + 1:
+    each, rest = divmod(blocks, ran)
+    if rest or not each:
         yield f"transformers returns {len(seen.hidden)} hidden states for {layers} layers"
         return
     for layer, block in enumerate(trace.spec.blocks):
@@ -144,13 +142,18 @@ def _ends(trace: Trace, bare: Computed, seen: Computed, layers: int) -> Iterator
                 yield f"`blocks.{layer}.{branch.name}_out` is not there"
     first = "blocks.0.resid_post"
     after = first in trace and _apart(trace[first].array, seen.hidden[0]) <= EQUAL
-    for layer in range(blocks):
-        yield from _same(
-            trace, (f"blocks.{layer}.resid_post" if after else f"blocks.{layer}.resid_pre",), seen.hidden[layer]
-        )
-        if layer and not after:
-            yield from _same(trace, (f"blocks.{layer - 1}.resid_post",), seen.hidden[layer])
-    yield from _same(trace, ("ln_final.out", f"blocks.{blocks - 1}.resid_post"), seen.hidden[layers])
+    for place, layer in enumerate(range(0, blocks, each)):
+        hidden, carry = seen.hidden[place], trace.spec.blocks[layer].carry_mid
+        normed = f"blocks.{layer}.{carry.reads}"
+        if after:
+            yield from _same(trace, (f"blocks.{layer}.resid_post",), hidden)
+        elif carry.reads and normed in trace and _apart(trace[normed].array, hidden) <= EQUAL:
+            continue
+        else:
+            yield from _same(trace, (f"blocks.{layer}.resid_pre",), hidden)
+            if layer:
+                yield from _same(trace, (f"blocks.{layer - 1}.resid_post",), hidden)
+    yield from _same(trace, ("ln_final.out", f"blocks.{blocks - 1}.resid_post"), seen.hidden[-1])
 
 
 def _attention(trace: Trace, found: Found, seen: Computed, plain: Computed) -> Iterator[str]:
@@ -204,6 +207,10 @@ def _plain(note: str) -> str:
     """What of a note is not the same for all."""
     at, _, why = note.partition(" is captured as a whole and no equation is claimed: ")
     return f"`{at}` is opaque: {why}" if why else note
+
+
+def _of_mixer(note: str) -> bool:
+    return re.match(r"`blocks\.\d+\.mixer` is opaque", note) is not None
 
 
 def _said(error: Exception) -> str:

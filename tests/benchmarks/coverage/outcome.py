@@ -26,6 +26,8 @@ class Outcome:
     """Softmaxes over the prompt that eager attention runs."""
     structural: bool = False
     full: bool = False
+    aside: bool = False
+    """Full, but for mixers, which are opaque by design: nothing else is opaque, missing or off."""
     captured: int = 0
     """Sites handed out with the first kernel."""
     derived: int = 0

@@ -14,9 +14,8 @@ from tests.benchmarks.coverage.outcome import Outcome
 PAGE = Path(__file__).parents[3] / "docs" / "torch-coverage.md"
 HEAD = """# Decoders in PyTorch
 
-How much the PyTorch backend finds of each type of causal language model that transformers has. A checkpoint whose type has a row in
-LLMTrace's own table of families is opened by that row; any other is loaded, run on two short prompts, and its spec is read off the operators
-that ran. Here *every* type is opened the second way, also those that have a row. The page is written by
+How much the PyTorch backend finds of each type of causal language model that transformers has. No type is described anywhere: a model is loaded,
+run on two short prompts, and its spec is read off the operators that ran. The page is written by
 `python -m tests.benchmarks.coverage --write docs/torch-coverage.md`, and a test holds what it states.
 
 Each model is tiny and seeded: transformers' default config of the type with small sizes, and a layer of each kind that the config's lists
@@ -28,15 +27,17 @@ attention the pattern, `z` and `z_post`, are handed out or derived, and equal wh
 
 * the logits are those of a run without capture, bit for bit;
 * `resid_pre` of each block, `resid_post` of the block before, and the final norm are transformers' `output_hidden_states`, or `resid_post` of
-  each block where those are taken after a layer (Mamba);
+  each block where those are taken after a layer (Mamba), or what the norm that ends a layer makes, which here begins the next block (GPT); a
+  layer of several attentions is as many blocks, and one that the prompt does not run is none;
 * under both kernels the patterns are those that transformers' eager attention puts out (`output_attentions`, or where a type returns none
   the softmaxes that ran), and there are as many as softmaxes over the prompt ran: an attention that is opaque is counted as missing;
 * `z_post` is what one of the model's own matrices reads.
 
 Equal is a relative error of the whole signal within 1e-5; 1e-4 for what is derived, and for patterns. What adds up to the stream is held by the
 equations of the stream. A type is **full** where besides no branch is opaque, no site is missing, and every equation holds (`verify`).
-State-space and linear-attention layers are opaque by design: such a type can be structural, not full. The default config is what was
-measured: a checkpoint of the same type whose config turns on something else may fare otherwise.
+State-space, linear-attention and convolution layers (**mixers**) are opaque by design, so a type that has some is never full; where every
+attention, norm and MLP beside them is all there, it says *but mixers*. The default config is what was measured: a checkpoint of the same type
+whose config turns on something else may fare otherwise.
 """
 RULE = """## What counts
 
@@ -115,6 +116,7 @@ def totals(counted: Iterable[Outcome]) -> dict[str, int]:
         "count": len(rows),
         "structural": sum(each.structural for each in rows),
         "full": sum(each.full for each in rows),
+        "full but for mixers": sum(each.aside and not each.full for each in rows),
         "opened, and not structural": sum(each.status == "measured" and not each.structural for each in rows),
         "refused": sum(each.status == "refused" for each in rows),
         "no tiny model, or stopped": sum(each.status in ("not built", "stopped") for each in rows),
@@ -125,6 +127,8 @@ def row(one: Outcome) -> str:
     """A type as a row of the table."""
     opened = one.status == "measured"
     marks = ["✓" if each else "" if opened else "–" for each in (one.structural, one.full)]
+    if one.aside and not one.full:
+        marks[1] = "but mixers"
     said = "; ".join(alike(one.why))
     if not opened:
         said = f"{one.status}: {said}"

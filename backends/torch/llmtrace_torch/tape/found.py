@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import torch
-from attrs import frozen
+import numpy as np
+from attrs import evolve, frozen
 from transformers import PreTrainedModel
 
 from llmtrace.dataflow.constants import Source
-from llmtrace.dataflow.forms import Form, held_by
+from llmtrace.dataflow.forms import Form, held_by, shown
+from llmtrace.dataflow.proof import proven
+from llmtrace.dataflow.reading.model import ReadModel
 from llmtrace.dataflow.showing import provenance
-from llmtrace.dataflow.weights import stored
+from llmtrace.dataflow.weights import stored as stored_as
 from llmtrace.errors import UnsupportedModelError
 from llmtrace.protocol import Gap, Offer
+from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step, steps
 from llmtrace.spec import ModelSpec, Moe, Norm
 from llmtrace_torch.rotary import forgetful
-from llmtrace_torch.tape.record import record
+from llmtrace_torch.tape.filed import Arrays
+from llmtrace_torch.tape.lasting import lasting
+from llmtrace_torch.tape.record import Tape, record
 from llmtrace_torch.tape.spec import Reading, read
-from llmtrace_torch.tape.tapped import tapped
-from llmtrace_torch.tape.taps import Passing, passing
+from llmtrace_torch.tape.taps import Passing, alike, passing
 
 
 @frozen(eq=False)
@@ -38,60 +42,75 @@ class Found:
     offers: Mapping[str, Offer]
     gaps: Mapping[str, Gap]
     editable: tuple[str, ...]
+    lasting: frozenset[str]
+    """Sites whose values the model leaves as they are once they have passed."""
     notes: tuple[str, ...] = ()
 
 
-def find(model: PreTrainedModel, family: str, vocab: int) -> Found:
-    """Read a model, and find where its signals pass when it runs with its own kernels.
+def find(
+    model: PreTrainedModel,
+    family: str,
+    tensors: Mapping[str, Array] | None = None,
+    stored: Mapping[str, str] | None = None,
+) -> Found:
+    """Read a model, find where its signals pass when it runs with its own kernels, and hold what passes there to the equations.
 
-    Raises `UnsupportedModelError` for what is no decoder that the spec has words for, or where looking changes what the model computes.
+    `tensors` are those of its file by name, as far as they are there to be read; `stored` says by what types the file has parameters.
+    Raises `UnsupportedModelError` for what is no decoder that the spec has words for.
     """
-    reading = read(model, family, vocab)
-    with forgetful(model.modules()):
-        own = record(model, reading.prompt, spelled=False)
+    reading, own = _tapes(model, family, tensors or {})
     wanted = {name for place in reading.model.places.values() for name in held_by(place)}
     seen = passing(wanted, reading.tape, own, len(reading.prompt))
     places = {
         site: place for site, place in reading.model.places.items() if all(name in seen for name in held_by(place))
     }
-    _neutral(model, reading.prompt, seen)
-    table = steps(reading.model.spec)
+    proved = proven(
+        evolve(reading.model, places=places), _signals(places, seen, own, reading.prompt), reading.precision
+    )
+    table = steps(proved.spec)
+    places = {site: proved.places[site] for site in table if site in proved.places}
     whole = [site for site, place in places.items() if len(held_by(place)) == 1 and not table[site].equation.integer]
     return Found(
-        reading.model.spec, places, seen, reading.model.weights, _stored(reading),
+        proved.spec, places, seen, proved.weights, _stored(proved, reading, stored or {}),
         {site: _offer(reading, site) for site in places},
         {site: _gap(site, step, reading, str(model.config._attn_implementation)) for site, step in table.items() if site not in places},
         tuple(site for site in whole if seen[places[site][0]].editable is not None),
-        tuple(f"{at} is captured as a whole and no equation is claimed: {why}" for at, why in reading.model.why.items()),
+        lasting(model, reading.prompt, places, seen),
+        tuple(f"{at} is captured as a whole and no equation is claimed: {why}" for at, why in proved.why.items()),
     )  # fmt: skip
 
 
-def _neutral(model: PreTrainedModel, prompt: tuple[int, ...], seen: Mapping[str, Passing]) -> None:
-    """Raise where the logits are not the same bit for bit when everything is looked at."""
-    ids = torch.tensor([prompt], device=model.device)
-    modules = dict(model.named_modules())
-    with torch.no_grad():
-        with forgetful(modules.values()):
-            bare = model(ids, use_cache=False).logits
-        with (
-            forgetful(modules.values()),
-            tapped(modules, [each.tap for each in seen.values()], lambda _tap, _tensor: None),
-        ):
-            watched = model(ids, use_cache=False).logits
-    if not torch.equal(bare.nan_to_num(), watched.nan_to_num()):
-        raise UnsupportedModelError(
-            f"{type(model).__name__} computes other logits when it is looked at, so nothing is said of it."
-        )
+def _tapes(model: PreTrainedModel, family: str, tensors: Mapping[str, Array]) -> tuple[Reading, Tape]:
+    """What was read of a model, and a tape of its own kernels, which compute the same."""
+    kernel = str(model.config._attn_implementation)
+    for attention in dict.fromkeys(("eager", kernel)):
+        reading = read(model, family, tensors, attention)
+        with forgetful(model.modules()):
+            own = record(model, reading.prompt, spelled=False)
+        if alike(reading.tape.values[reading.tape.logits], own.values[own.logits]):
+            return reading, own
+    raise UnsupportedModelError(
+        f"its {kernel} attention computes other logits than the same attention operator by operator, so what is read off the one says "
+        "nothing of the other."
+    )
 
 
-def _stored(reading: Reading) -> dict[str, str]:
-    kinds = {name: str(leaf.dtype).removeprefix("torch.") for name, leaf in reading.tape.leaves.items()}
-    return stored(reading.model.weights, reading.graph, kinds)
+def _signals(
+    places: Mapping[str, tuple[str, Form]], seen: Mapping[str, Passing], own: Tape, prompt: Sequence[int]
+) -> dict[str, Array]:
+    """What passes where signals are seen, as the schema has it, and what the model is given."""
+    values = Arrays({name: own.values[each.value] for name, each in seen.items()})
+    signals = {site: shown(form, value, values, len(prompt)) for site, (value, form) in places.items()}
+    return {**signals, "tokens": np.asarray(prompt), "positions": np.arange(len(prompt))}
+
+
+def _stored(proved: ReadModel, reading: Reading, stored: Mapping[str, str]) -> dict[str, str]:
+    return stored_as(proved.weights, reading.graph, {**reading.stored, **stored})
 
 
 def _offer(reading: Reading, site: str) -> Offer:
     value, form = reading.model.places[site]
-    kind = str(reading.tape.values[value].dtype).removeprefix("torch.")
+    kind = str(reading.tape.values[value].dtype).removeprefix("torch.").replace("bool", "uint8")
     precision = reading.precision[site]
     return Offer(provenance(form), precision, kind if kind != precision.storage else "")
 

@@ -32,7 +32,16 @@ def _vertex(index: int, call: Call, numbers: dict[str, torch.Tensor]) -> Vertex:
         reads = [*mine, *reads] if call.name == "rsub" else [*reads, *mine]
     if follows(call):
         reads.append(LENGTH)
-    return Vertex(index, op, "", tuple(reads), call.makes)
+    return Vertex(index, op, "", tuple(reads), call.makes, _attributes(call))
+
+
+def _attributes(call: Call) -> dict[str, object]:
+    """What an operator is told that graphs are read by, by ONNX's names."""
+    if call.holds:
+        return {"holds": call.holds}
+    if call.name == "topk":
+        return {"sorted": int(call.kwargs.get("sorted", call.args[4] if len(call.args) > 4 else True))}
+    return {}
 
 
 def _numbers(call: Call) -> Iterator[float]:

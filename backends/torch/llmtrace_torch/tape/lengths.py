@@ -2,7 +2,8 @@
 `slope · tokens + start`; every number that differs between the two is taken for one.
 
 A module that does not call the same operators for both, as one that goes from token to token does, is one call of its own: what it computes is
-not looked into.
+not looked into. So is one that picks rows by what they hold, as a loop over those experts that were chosen does: it would call others for
+another prompt.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from llmtrace.dataflow.segments import WHOLE
 from llmtrace.errors import UnsupportedModelError
+from llmtrace_torch.rotary import forgetful
 from llmtrace_torch.tape.record import Call, ModuleCall, Ref, Tape
+from llmtrace_torch.tape.remembering import positions_of
 
 Item: TypeAlias = "Call | Ran"
+PICKING = frozenset({"nonzero"})
+"""Operators that make as many rows as it takes."""
 
 
 @frozen
@@ -95,6 +100,8 @@ class _Aligner:
     def __init__(self, one: Tape, other: Tape, modules: Mapping[str, torch.nn.Module]) -> None:
         self._tokens, self._apart = one.tokens, other.tokens - one.tokens
         self._modules = modules
+        self._leaves = one.leaves
+        self._values_of = one.values
 
     def all(self, ours: Sequence[Item], theirs: Sequence[Item]) -> Iterator[Call]:
         """The calls of one, where the other's are the same."""
@@ -112,11 +119,26 @@ class _Aligner:
         if ours.module.module != theirs.module.module:
             raise _Unlike(f"{_name(ours)} is {_name(theirs)} for a longer prompt")
         try:
+            if self._picks(ours):
+                return [self._whole(ours, theirs.module)]
+            module = self._modules[ours.module.module]
+            if (found := positions_of(module, ours.module.given, self._values_of)) is not None:
+                return [_remembered(module, ours.module, *found)]
             return list(self.all(ours.items, theirs.items))
         except _Unlike:
             if not ours.module.module:
                 raise
-            return [self._whole(ours.module, theirs.module)]
+            return [self._whole(ours, theirs.module)]
+
+    def _picks(self, ran: Ran) -> bool:
+        """Whether a module that has parameters, and is a part of a block, picks rows."""
+        if not any(isinstance(each, Call) and each.name in PICKING for each in ran.items):
+            return False
+        above = ran.module.module.split(".")[:-1]
+        lists = [
+            at for at in range(len(above)) if isinstance(self._modules.get(".".join(above[:at])), torch.nn.ModuleList)
+        ]
+        return bool(lists) and any(True for _ in self._modules[ran.module.module].parameters())
 
     def _call(self, ours: Call, theirs: Call) -> Call:
         if ours.operator is not theirs.operator:
@@ -124,8 +146,9 @@ class _Aligner:
         args, kwargs = self._values(_name(ours), (ours.args, dict(ours.kwargs)), (theirs.args, dict(theirs.kwargs)))
         return evolve(ours, args=args, kwargs=kwargs)
 
-    def _whole(self, ours: ModuleCall, theirs: ModuleCall) -> Call:
+    def _whole(self, ran: Ran, theirs: ModuleCall) -> Call:
         """A module as one call."""
+        ours = ran.module
         args, kwargs = self._values(ours.module, ours.given, theirs.given)
         module, places = self._modules[ours.module], tuple(ours.gives)
         if places != tuple(theirs.gives):
@@ -139,7 +162,10 @@ class _Aligner:
             return tuple(_cast(made[at], torch.promote_types(own, torch.float32)) for at in places)
 
         reads = tuple(dict.fromkeys(each.name for each in tree_leaves((args, kwargs)) if isinstance(each, Ref)))
-        return Call(operator, WHOLE, args, kwargs, reads, tuple(ours.gives.values()), ours.module, ours.turn, -1)
+        holds = tuple(dict.fromkeys(name for call in _calls(ran) for name in call.reads if name in self._leaves))
+        return Call(
+            operator, WHOLE, args, kwargs, reads, tuple(ours.gives.values()), ours.module, ours.turn, -1, holds=holds
+        )
 
     def _values(self, where: str, ours: Any, theirs: Any) -> Any:
         mine, shape = tree_flatten(ours)
@@ -157,6 +183,28 @@ class _Aligner:
         if not isinstance(x, float | str | bool | torch.dtype | torch.device):
             return x  # an object that is made for each run: a cache, a config
         raise _Unlike(f"{where} reads {x!r}, and {y!r} for a longer prompt")
+
+
+def _remembered(module: torch.nn.Module, ran: ModuleCall, given: Any, positions: str) -> Call:
+    """A rotary module that remembers as one call, which leaves it as it was."""
+    args, kwargs = given
+    places = tuple(ran.gives)
+
+    def operator(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        with forgetful([module]):
+            made = tree_leaves(module(*args, **kwargs))
+        return tuple(made[at] for at in places)
+
+    return Call(operator, WHOLE, args, kwargs, (positions,), tuple(ran.gives.values()), ran.module, ran.turn, -1)
+
+
+def _calls(ran: Ran) -> Iterator[Call]:
+    """All that a module and those in it call."""
+    for item in ran.items:
+        if isinstance(item, Ran):
+            yield from _calls(item)
+        else:
+            yield item
 
 
 def _cast(x: Any, kind: torch.dtype) -> Any:

@@ -37,7 +37,7 @@ def _table() -> Iterator[tuple[str, str]]:
         "ReduceSum": "sum",
         "ReduceMax": "amax max",
         "ReduceL2": "linalg_vector_norm norm",
-        "Softmax": "_softmax",
+        "Softmax": "_softmax _safe_softmax",
         "LayerNormalization": "native_layer_norm",
         "RMSNormalization": "_fused_rms_norm",
         "TopK": "topk",

@@ -25,7 +25,13 @@ LENGTH = "length"
 LARGE = 1 << 22
 """Numbers of a value that is let go when the module that made it returns: matrices of experts, looked up for each token."""
 SPELLED = get_decompositions(
-    [torch.ops.aten.baddbmm, torch.ops.aten.addcmul, torch.ops.aten.addcdiv, torch.ops.aten.rms_norm]
+    [
+        torch.ops.aten.baddbmm,
+        torch.ops.aten.addcmul,
+        torch.ops.aten.addcdiv,
+        torch.ops.aten.rms_norm,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,  # noqa: SLF001  it has no other name
+    ]
 )
 """Operators that do several things, and what does them one by one."""
 Key: TypeAlias = tuple[Any, ...]
@@ -60,6 +66,8 @@ class Call:
     """How many operators that call of it had called itself before; -1 for what was made up."""
     writes: bool = False
     """Whether it writes into its first argument."""
+    holds: tuple[str, ...] = ()
+    """Of a module that is one call: the parameters and constants that it reads itself."""
 
 
 @frozen(eq=False)
@@ -124,6 +132,8 @@ class Recorder(TorchDispatchMode):
         self.values: dict[str, torch.Tensor] = {}
         self.leaves: dict[str, torch.Tensor] = {}
         self._names: dict[Key, str] = {}
+        self._lying: dict[int, list[str]] = {}
+        """Memory to all values that lie there; `_names` has the last of those that lie alike."""
         self._bases: dict[int, torch.Tensor] = {}
         self._lasting: set[int] = set()
         """Memory of leaves."""
@@ -142,6 +152,7 @@ class Recorder(TorchDispatchMode):
     def know(self, tensor: torch.Tensor, name: str) -> None:
         """Call a tensor by a name."""
         self._names[_key(tensor)] = name
+        self._lying.setdefault(_memory(tensor), []).append(name)
         self.values[name] = tensor
         self._bases.setdefault(_memory(tensor), tensor)
         large = tensor.numel() > LARGE and _memory(tensor) not in self._lasting
@@ -241,8 +252,9 @@ class Recorder(TorchDispatchMode):
 
     def _keep_as_is(self, tensor: torch.Tensor) -> None:
         """Copy the values that lie where something is about to be written."""
-        for key, name in self._names.items():
-            if key[0] == _memory(tensor) and name in self.values:
+        memory = _memory(tensor)
+        for name in self._lying.pop(memory, ()):
+            if name in self.values and _memory(self.values[name]) == memory:
                 self.values[name] = self.values[name].clone()
 
     def _rewritten(self, tensor: torch.Tensor, name: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import weakref
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -22,8 +25,11 @@ from llmtrace_torch.arrays import as_numpy, as_tensor
 from llmtrace_torch.batches import BatchedSession, Row, padded
 from llmtrace_torch.rotary import forgetful
 from llmtrace_torch.tape.found import Found
-from llmtrace_torch.tape.tapped import tapped
+from llmtrace_torch.tape.tapped import Fitted
 from llmtrace_torch.tape.taps import Passing, Tap
+
+UNKEPT = 2
+"""What `sys.getrefcount` says of a local variable's object that is referred to by nothing else."""
 
 
 @frozen(eq=False)
@@ -35,6 +41,17 @@ class _Wanted:
     observer: Observer
     values: dict[str, Array]
     """Values that wait for others that belong to the same site."""
+
+
+@frozen(eq=False)
+class _Handed:
+    """What was handed over and may have been kept: nothing may write there until the run is over."""
+
+    site: str
+    tensor: weakref.ref[torch.Tensor]
+    """Dead where nobody kept it."""
+    version: int
+    """Of its memory, which PyTorch counts up whenever an operator writes there."""
 
 
 class TapedSession(BatchedSession):
@@ -55,90 +72,181 @@ class TapedSession(BatchedSession):
         self.weights: Mapping[str, Array] = SourcedWeights(found.weights)
         self.stored: Mapping[str, str] = found.stored
         self.editable: Collection[str] = tuple(found.editable)
+        self.lasting: Collection[str] = found.lasting
         self.model: PreTrainedModel | None = model
         self._modules = dict(model.named_modules())
         self._found = found
         self._steps = steps(found.spec)
+        self._last: tuple[tuple[frozenset[str], frozenset[str]], _Looking, Fitted] | None = None
         self._blocks = len(found.spec.blocks)
+
+    def run_many(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
+        """As every session that runs batches; prompts run alone where a value has no axis of tokens, as rows of all choices of all tokens."""
+        if any(self._merged(site) for each in requests for site in (*each.cuts, *each.edits)):
+            for request, observer in zip(requests, observers, strict=True):
+                self.run(request, observer)
+        else:
+            super().run_many(requests, observers)
+
+    def _merged(self, site: str) -> bool:
+        """Whether the tokens of several prompts could not be told apart in a site's value."""
+        passing = [self._found.passing[name] for name in held_by(self._found.places[site])]
+        return any(not each.axes or (each.editable is not None and not each.edited_axes) for each in passing)
 
     def _forward(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
         if self.model is None:
             raise ModelOpenError(f"The model {self.info.source} is closed: open it again.")
         rows, ids = padded(requests, self.model.device)
         wanted = [_Wanted(*each, {}) for each in zip(rows, requests, observers, strict=True)]
-        run = _Run(self._found, self._steps, self._blocks, wanted)
-        with torch.no_grad(), forgetful(self._modules.values()), tapped(self._modules, list(run.taps), run.hand):
+        looking, fitted = self._fitted(
+            frozenset(site for each in requests for site in (*each.cuts, *each.edits)),
+            frozenset(site for each in requests for site in each.edits),
+        )
+        run = _Run(looking, self._blocks, wanted)
+        with torch.no_grad(), forgetful(self._modules.values()), fitted.watched(run.hand):
             self.model(ids, use_cache=False)
         run.finish()
+
+    def _fitted(self, asked: frozenset[str], edited: frozenset[str]) -> tuple[_Looking, Fitted]:
+        """Where to look for some sites, and the hooks for that: found once for those that were asked for last."""
+        if self._last is None or self._last[0] != (asked, edited):
+            looking = _Looking(self._found, self._steps, self._blocks, asked, edited)
+            self._last = ((asked, edited), looking, Fitted(self._modules, list(looking.taps)))
+        return self._last[1:]
+
+    def close(self) -> None:
+        """Let go of the model."""
+        super().close()
+        self._last = None
+
+
+@frozen(eq=False)
+class _Site:
+    """One site, for a run."""
+
+    name: str
+    value: str
+    form: Form
+    held: tuple[str, ...]
+    """The values that it is put together of."""
+    stage: int
+    lasts: bool
+
+
+class _Looking:
+    """Where to look for some sites. Many runs look at the same."""
+
+    def __init__(
+        self, found: Found, table: Collection[str], blocks: int, asked: Collection[str], edited: Collection[str]
+    ) -> None:
+        changed = {found.places[site][0] for site in edited}
+        self.sites: dict[str, list[_Site]] = {}
+        """Value to the sites that wait for it, in dataflow order."""
+        self.shared: set[str] = set()
+        """Values of sites that are put together of several: what came of them is kept."""
+        for name in table:
+            if name in asked:
+                value, form = found.places[name]
+                held = held_by((value, form))
+                site = _Site(name, value, form, held, stage_of(name, blocks), name in found.lasting and not edited)
+                self.shared.update(held if len(held) > 1 else ())
+                for each in held:
+                    self.sites.setdefault(each, []).append(site)
+        self.taps: dict[Tap, list[tuple[str, tuple[int, ...]]]] = {}
+        """Where to look, for which values, and which axes of theirs grow."""
+        for value in self.sites:
+            passing: Passing = found.passing[value]
+            if value in changed and passing.editable is not None:
+                self.taps.setdefault(passing.editable, []).append((value, passing.edited_axes))
+            else:
+                self.taps.setdefault(passing.tap, []).append((value, passing.axes))
 
 
 class _Run:
     """One forward pass, and what is to be handed out of it."""
 
-    def __init__(self, found: Found, table: Mapping[str, object], blocks: int, wanted: Sequence[_Wanted]) -> None:
-        self._found = found
+    def __init__(self, looking: _Looking, blocks: int, wanted: Sequence[_Wanted]) -> None:
+        self._looking = looking
         self._wanted = wanted
         self._blocks = blocks
         self._done = 0
-        asked = {site for each in wanted for site in (*each.request.cuts, *each.request.edits)}
-        edited = {site for each in wanted for site in each.request.edits}
-        changed = {found.places[site][0] for site in edited}
-        self._unchanged = edited
+        self._edited = {site for each in wanted for site in each.request.edits}
+        self._unchanged = set(self._edited)
         """Sites whose edits have not been made yet."""
-        self._sites: dict[str, list[str]] = {}
-        """Value to the sites that wait for it, in dataflow order."""
-        for site in table:
-            if site in asked:
-                for name in held_by(found.places[site]):
-                    self._sites.setdefault(name, []).append(site)
-        together = [held_by(found.places[site]) for site in asked]
-        self._shared = {name for names in together if len(names) > 1 for name in names}
-        """Values of sites that are put together of several: what came of them is kept."""
-        self.taps: dict[Tap, list[str]] = {}
-        """Where to look, for which values."""
-        for name in self._sites:
-            passing: Passing = found.passing[name]
-            tap = passing.editable if name in changed and passing.editable is not None else passing.tap
-            self.taps.setdefault(tap, []).append(name)
+        self._handed: list[_Handed] = []
+        self._left: Counter[int] = Counter()
+        """How many signals of each stage are still to come."""
+        self._open = -1
+        """The first stage of which any are."""
+        self._early: list[tuple[_Wanted, _Site, Array]] = []
+        """Signals that passed before some of an earlier stage."""
+        for value, sites in looking.sites.items():
+            for site in sites:
+                if value == site.value:
+                    self._left[site.stage] += sum(site.name in each.request.cuts for each in wanted)
+        self._next()
 
     def hand(self, tap: Tap, tensor: torch.Tensor) -> torch.Tensor | None:
         """Change what passes where that was asked for, then hand it out."""
         changed = False
-        for name in self.taps[tap]:
-            passing = self._found.passing[name]
-            axes = passing.edited_axes if tap == passing.editable else passing.axes
-            for site in self._sites[name]:
-                form = self._found.places[site][1]
+        for name, axes in self._looking.taps[tap]:
+            for site in self._looking.sites[name]:
                 for each in self._wanted:
-                    if site in each.request.edits:
+                    if site.name in self._edited and site.name in each.request.edits:
                         tensor = tensor if changed else _copy(tensor)
                         changed = True
-                        self._edit(each, site, form, tensor, axes)
-                    if site in each.request.cuts:
+                        self._edit(each, site, tensor, axes)
+                    if site.name in each.request.cuts:
                         self._show(each, site, name, each.row.of(tensor, axes))
         return tensor if changed else None
 
-    def _edit(self, one: _Wanted, site: str, form: Form, tensor: torch.Tensor, axes: tuple[int, ...]) -> None:
+    def _edit(self, one: _Wanted, site: _Site, tensor: torch.Tensor, axes: tuple[int, ...]) -> None:
         mine = one.row.of(tensor, axes)
         array = np.array(as_numpy(mine), order="C")
-        natural = np.array(form.natural(array, one.row.length))
-        for change in one.request.edits[site]:
+        natural = np.array(site.form.natural(array, one.row.length))
+        for change in one.request.edits[site.name]:
             change.apply(natural)
-        form.put(array, natural)
+        site.form.put(array, natural)
         mine.copy_(as_tensor(array).to(mine.device))
-        self._unchanged.discard(site)
+        self._unchanged.discard(site.name)
 
-    def _show(self, one: _Wanted, site: str, name: str, tensor: torch.Tensor) -> None:
-        place = self._found.places[site]
-        one.values[name] = as_numpy(tensor)
-        if not all(each in one.values for each in held_by(place)):
-            return
-        self._close(stage_of(site, self._blocks))
-        array = one.request.cuts[site].apply(shown(place[1], place[0], one.values, one.row.length)).view()
+    def _show(self, one: _Wanted, site: _Site, value: str, tensor: torch.Tensor) -> None:
+        array = as_numpy(tensor)
+        if value in self._looking.shared:
+            one.values[value] = array
+            if not all(each in one.values for each in site.held):
+                return
+            array = shown(site.form, site.value, one.values, one.row.length)
+        else:
+            array = site.form.natural(array, one.row.length)
+        array = one.request.cuts[site.name].apply(array).view()
         array.flags.writeable = False
-        one.observer.signal(site, array)
-        if name not in self._shared:
-            one.values.pop(name, None)
+        if site.stage > self._open:
+            self._early.append((one, site, array.copy()))
+            return
+        behind = _behind(array) if site.lasts else None
+        version = 0 if behind is None else behind._version
+        self._give(one, site, array)
+        del array
+        if behind is not None and sys.getrefcount(behind) > UNKEPT:
+            self._handed.append(_Handed(site.name, weakref.ref(behind), version))
+
+    def _give(self, one: _Wanted, site: _Site, array: Array) -> None:
+        """Hand over, and all that was early for this."""
+        self._close(site.stage)
+        one.observer.signal(site.name, array)
+        self._left[site.stage] -= 1
+        self._next()
+        if not self._early:
+            return
+        ripe = [each for each in self._early if each[1].stage <= self._open]
+        self._early = [each for each in self._early if each[1].stage > self._open]
+        for each in sorted(ripe, key=lambda each: each[1].stage):
+            self._give(*each)
+
+    def _next(self) -> None:
+        while self._open < self._blocks and not self._left[self._open]:
+            self._open += 1
 
     def _close(self, stage: int) -> None:
         while self._done < min(stage, self._blocks):
@@ -147,12 +255,32 @@ class _Run:
             self._done += 1
 
     def finish(self) -> None:
-        """Close the blocks that are left. Raises `BackendError` for an edit of what did not pass in this run."""
+        """Close the blocks that are left. Raises `BackendError` for an edit of what did not pass in this run, and where the model wrote into
+        what it was said to leave as it is.
+        """
+        for one, site, array in sorted(self._early, key=lambda each: each[1].stage):
+            self._close(site.stage)
+            one.observer.signal(site.name, array)
         self._close(self._blocks)
         if missing := sorted(self._unchanged):
             raise BackendError(
                 f"{missing[0]} was to be edited, and the model did not compute it as it does for other prompts: edit another site."
             )
+        for each in self._handed:
+            tensor = each.tensor()
+            if tensor is not None and tensor._version != each.version:
+                raise BackendError(
+                    f"The model wrote into {each.site} after it had been handed over, which it did not do when it was opened: what was kept of "
+                    "this run is not what the model computed there. Stream this prompt instead of keeping it."
+                )
+
+
+def _behind(array: Array) -> torch.Tensor | None:
+    """The tensor whose memory an array lies in; None where it has its own."""
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return owner if isinstance(owner, torch.Tensor) else None
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

@@ -8,27 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from llmtrace.dataflow.constants import Constants
-from llmtrace.dataflow.forms import shown
 from llmtrace.dataflow.graph import Flow, Graph
 from llmtrace.dataflow.locating.locate import locate
-from llmtrace.dataflow.proof import proven
 from llmtrace.dataflow.reading.model import ReadModel, read_model
 from llmtrace.dataflow.reading.reader import Reader, probe_prompt
 from llmtrace.dataflow.showing import COARSER, storage
 from llmtrace.dataflow.values import values
+from llmtrace.errors import ModelOpenError
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import steps
-from llmtrace_torch.arrays import as_numpy
+from llmtrace.spec import DynamicNtk
+from llmtrace_torch.loading import non_finite
 from llmtrace_torch.rotary import forgetful
+from llmtrace_torch.tape.filed import Arrays, filed_under
 from llmtrace_torch.tape.graph import read_graph
 from llmtrace_torch.tape.lengths import aligned
 from llmtrace_torch.tape.record import TOKENS, Tape, record
@@ -38,6 +40,8 @@ LENGTHS = (12, 13, 11, 14, 17, 19, 23, 29, 31, 37)
 """Tokens of the shorter prompt, in order of preference."""
 LONGER = 8
 """Tokens more that the other prompt has."""
+LARGE = 1e30
+"""Weights that are larger may overflow by themselves."""
 UNSAID = 4096
 """A context that no config states."""
 
@@ -49,62 +53,67 @@ class Reading:
     model: ReadModel
     tape: Tape
     graph: Graph
+    stored: Mapping[str, str]
+    """Parameter to the type that it is stored in."""
     precision: Mapping[str, Precision]
     prompt: tuple[int, ...]
     """The prompt of `tape`; no axis but that of tokens is as long."""
 
 
-def read(model: PreTrainedModel, family: str, vocab: int) -> Reading:
-    """Run a model on two short prompts, and say what it computes.
+def read(model: PreTrainedModel, family: str, tensors: Mapping[str, Array], attention: str = "eager") -> Reading:
+    """Run a model on two short prompts, and say what it computes; nothing of that is proven yet. Weights are read from `tensors`, those of its
+    file by name, where a parameter is one of them, and from the model elsewhere. `attention` is the kernel that is read.
 
     Raises `UnsupportedModelError` for what is no decoder that the spec has words for, and `ModelOpenError` where it does not run.
     """
     short = _length(model)
-    prompt = probe_prompt(vocab, short, LONGER)
-    with plain(model):
+    embedding: Any = model.get_input_embeddings()
+    prompt = probe_prompt(embedding.weight.shape[0], short, LONGER)
+    with plain(model, attention):
         tape, longer = (record(model, prompt[:length]) for length in (short, short + LONGER))
+        if len(tape.calls) != len(longer.calls):  # some models make themselves ready in their first run
+            tape = record(model, prompt[:short])
+    _check(model, tape)
     calls = aligned(tape, longer, dict(model.named_modules()))
     graph, numbers = read_graph(tape, calls)
     leaves = {**tape.leaves, **numbers}
     shapes = {name: tuple(leaf.shape) for name, leaf in leaves.items()}
     anatomy = locate(graph, TOKENS, tape.logits, shapes, _ends(model, tape))
-    pieces = Replay(graph.flow(anatomy.row), calls, leaves, model.device)
-    constants = Constants(graph, Arrays(leaves), lambda names: pieces.run({}, names, short))
+    pieces = Replay(graph.flow(anatomy.row, anatomy.beside), calls, leaves, model.device)
+    filed = filed_under(leaves, tensors, model.base_model_prefix)
+    constants = Constants(graph, filed, lambda names: pieces.run(filed.beneath(graph, names), names, short))
     wanted = values(anatomy, graph)
     probe = pieces.run({TOKENS: np.asarray([prompt[:short]])}, wanted, short)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context == 0:
+        raise ModelOpenError(
+            "The model's config says that it takes prompts of no tokens (max_position_embeddings = 0)."
+        )
     context = context if isinstance(context, int) and context > 0 else None
-    reader = Reader(pieces.flow, pieces, constants, probe, short, context or UNSAID)
+    reader = Reader(pieces.flow, pieces, constants, probe, short, max(context or UNSAID, UNSAID))
     found = read_model(reader, anatomy, family, context)
+    turns = [block.attention.rotary for block in found.spec.blocks if block.attention is not None]
+    if any(rotary is not None and isinstance(rotary.scaling, DynamicNtk) for rotary in turns):
+        found = evolve(found, spec=evolve(found.spec, context=None))  # it goes on beyond what it was trained on
     seen = Arrays(tape.values)
-    signals = {site: shown(form, value, seen, short) for site, (value, form) in found.places.items()}
-    signals |= {"tokens": np.asarray(prompt[:short]), "positions": np.arange(short)}
     precision = {site: Precision(_coarsest(site, found, seen, pieces.flow)) for site in found.places}
-    return Reading(proven(found, signals, precision), tape, graph, precision, tuple(prompt[:short]))
+    return Reading(found, tape, graph, filed.kinds, precision, tuple(prompt[:short]))
 
 
-class Arrays(Mapping[str, Array]):
-    """Tensors as arrays, when they are asked for."""
-
-    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        self._tensors = tensors
-
-    def __getitem__(self, name: str) -> Array:
-        return as_numpy(self._tensors[name])
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._tensors
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
+def _check(model: PreTrainedModel, tape: Tape) -> None:
+    """Raise `ModelOpenError` where no weight is to blame and still no number comes out: a damaged config."""
+    if bool(tape.values[tape.logits].isfinite().any()):
+        return
+    if not non_finite(model) and all(float(weight.detach().abs().max()) < LARGE for weight in model.parameters()):
+        raise ModelOpenError(
+            "The model computes NaN of finite weights: a number in its config or metadata, as an epsilon or a rotary base, is none that it can "
+            "compute with."
+        )
 
 
 @contextmanager
-def plain(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model compute with plain kernels, and put its own back."""
+def plain(model: PreTrainedModel, attention: str = "eager") -> Iterator[None]:
+    """Let a model compute with a kernel of attention and a plain one of experts, and put its own back."""
     configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
     own = {
         key: (config._attn_implementation_internal, config._experts_implementation_internal)
@@ -112,7 +121,7 @@ def plain(model: PreTrainedModel) -> Iterator[None]:
     }
     try:
         for config in configs.values():
-            config._attn_implementation_internal = "eager"
+            config._attn_implementation_internal = attention
             config._experts_implementation_internal = "batched_mm"
         with forgetful(model.modules()):
             yield
@@ -124,7 +133,10 @@ def plain(model: PreTrainedModel) -> Iterator[None]:
 def _coarsest(site: str, found: ReadModel, seen: Mapping[str, Array], flow: Flow) -> str:
     """The coarsest type that a site's value has been in since the sites that it is computed from, or that tables of angles have."""
     value, _ = found.places[site]
-    kinds = {storage(value, seen, flow.graph)}
+    own = storage(value, seen, flow.graph)
+    if own == "uint8":  # truths
+        return own
+    kinds = {own}
     step = steps(found.spec)[site]
     for read in step.inputs:
         if read in found.places:

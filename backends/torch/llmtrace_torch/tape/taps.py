@@ -1,5 +1,5 @@
-"""Where values pass in a run with the model's own kernels. **Tap**: a module's input or output, or an operator that a module calls itself, told
-by how often that module called it before.
+"""Where values pass in a run with the model's own kernels. **Tap**: a module's input or output, or what an operator makes or reads that a module
+calls itself, told by how often that module called it before.
 
 Values were named on a tape of plain kernels. On a tape of the model's own they are found again by the module that makes them, and by their
 numbers: the same up to how kernels round.
@@ -32,20 +32,22 @@ class Tap:
     module: str
     turn: int
     """Of which call of the module, counted from 0."""
-    port: Literal["in", "out", "made"]
-    """Among what it is given, what it returns, or what an operator makes that it calls."""
+    port: Literal["in", "out", "made", "read"]
+    """Among what it is given, what it returns, or what an operator that it calls makes or reads."""
     place: int
     """Which tensor of its input or output; which of its calls of the operator."""
     operator: str = ""
-    """ATen's name, of what is made."""
+    """ATen's name, of what is made or read."""
     result: int = 0
-    """Which result of the operator."""
+    """Which result of the operator, or which of the tensors that it reads."""
 
 
 @frozen(eq=False)
 class Passing:
     """A value on the tape of the model's own kernels."""
 
+    value: str
+    """What it is called there."""
     tap: Tap
     """Where it is cheapest to see."""
     axes: tuple[int, ...]
@@ -71,11 +73,12 @@ def passing(wanted: Collection[str], plain: Tape, own: Tape, tokens: int) -> dic
             continue
         best = _alike(plain.values[name], maker, here.get((maker.module, maker.turn), []), own)
         if best is not None and (places := list(seen.places(best[0].makes[best[1]]))):
+            places = [each for each in places if _growing(own.values[each[1]], tokens)] or places
             tap, shown = places[0]
             edits = [(each, value) for each, value in places if seen.by_all(each, value)]
             edit, edited = edits[0] if edits else (None, shown)
             axes, edited_axes = (_growing(own.values[each], tokens) for each in (shown, edited))
-            found[name] = Passing(tap, axes, edit, edited_axes)
+            found[name] = Passing(shown, tap, axes, edit, edited_axes)
     return found
 
 
@@ -95,6 +98,7 @@ class _Seen:
             for place, name in ran.takes.items():
                 self._taps.setdefault(name, []).append(Tap(ran.module, ran.turn, "in", place))
         self._made: dict[str, Tap] = {}
+        self._read: dict[str, dict[Tap, Call]] = {}
         self._readers: dict[str, list[Call]] = {}
         counts: dict[tuple[str, int, str], int] = {}
         for call in tape.calls:
@@ -104,15 +108,22 @@ class _Seen:
                 continue
             at = (call.module, call.turn, call.name)
             counts[at] = counts.get(at, -1) + 1
+            for which, name in enumerate(call.reads):
+                tap = Tap(call.module, call.turn, "read", counts[at], call.name, which)
+                self._read.setdefault(name, {})[tap] = call
             for result, name in enumerate(call.makes):
                 self._made[name] = Tap(call.module, call.turn, "made", counts[at], call.name, result)
 
     def places(self, name: str) -> Iterator[tuple[Tap, str]]:
-        """The taps of a value or of a twin, with the one that passes there: those of modules, then those of operators that every run calls."""
+        """The taps of a value or of a twin, with the one that passes there: those of modules, then those of operators that every run calls;
+        where it is read last, since what is written into a part of it makes it without an operator.
+        """
         twins = [name, *(each for each in self._twins.get(_numbers(name, self._values[name]), ()) if each != name)]
         yield from ((tap, each) for each in twins for tap in self._taps.get(each, ()))
         made = [(self._made[each], each) for each in twins if each in self._made]
         yield from sorted(made, key=lambda each: each[0].operator in VARYING)
+        read = [(tap, each) for each in twins for tap in self._read.get(each, ())]
+        yield from sorted(read, key=lambda each: each[0].operator in VARYING)
 
     def by_all(self, tap: Tap, name: str) -> bool:
         """Whether all that reads a value or a twin of it reads what has passed a tap."""
@@ -121,6 +132,8 @@ class _Seen:
         inside = [within(call.module, tap.module) for call in readers]
         if tap.port == "in":
             return all(inside)
+        if tap.port == "read":
+            return all(call is self._read[name][tap] for call in readers)
         return not any(inside) if tap.port == "out" else tap.operator not in VARYING
 
 
@@ -141,8 +154,11 @@ def _numbers(name: str, value: torch.Tensor) -> object:
 
 
 def _alike(value: torch.Tensor, maker: Call, calls: list[Call], own: Tape) -> tuple[Call, int] | None:
-    """The call whose result is the value: of several that are close the nearest in kind, then in place."""
-    size = float(value.abs().max()) if value.is_floating_point() and value.numel() else 0.0
+    """The call whose result is the value: of several that are close the nearest in kind, then in place. A value in which no number is finite is
+    told by kind and place alone.
+    """
+    size = float(value.abs().nan_to_num(0.0, 0.0).max()) if value.is_floating_point() and value.numel() else 0.0
+    blank = value.is_floating_point() and not bool(value.isfinite().any())
     limit = CLOSE.get(value.dtype, COARSE) * size
     found: list[tuple[tuple[bool, int], tuple[Call, int]]] = []
     for call in calls:
@@ -150,9 +166,17 @@ def _alike(value: torch.Tensor, maker: Call, calls: list[Call], own: Tape) -> tu
             other = own.values.get(name)
             if other is None or other.shape != value.shape or other.dtype != value.dtype:
                 continue
+            if blank and (call.name, call.place) != (maker.name, maker.place):
+                continue
             if _off(value, other) <= limit:
                 found.append(((call.name != maker.name, abs(call.place - maker.place)), (call, result)))
     return min(found, key=lambda each: each[0])[1] if found else None
+
+
+def alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two values are the same but for how kernels round."""
+    size = float(one.abs().nan_to_num(0.0, 0.0).max())
+    return one.shape == other.shape and _off(one, other) <= CLOSE.get(one.dtype, COARSE) * size
 
 
 def _off(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -42,7 +42,7 @@ INFO = ModelInfo(
 
 
 def session(model, family):
-    found = find(model, family, model.get_input_embeddings().weight.shape[0])
+    found = find(model, family)
     return Model(TapedSession(model, found, INFO, None)), found
 
 

@@ -65,6 +65,26 @@ class Careless(nn.Module):
         return y + half.sum(-1, keepdim=True)
 
 
+class Filled(nn.Module):
+    """Writes into what it made under another name of the same tensor."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.inner = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        empty = torch.zeros_like(x)
+        return empty.detach().add_(self.inner(x))
+
+
+def test_a_value_stays_what_it_was_though_another_name_of_it_is_written_into(loaded, tokens):
+    model = loaded("llama")
+    model.model.norm = Filled(model.model.norm)
+    tape = record(model, tokens[0].tolist())
+    (made,) = (call for call in tape.calls if call.name == "zeros_like" and call.module == "model.norm")
+    assert not tape.values[made.makes[0]].any()
+
+
 def test_memory_that_is_written_into_through_views_is_followed(loaded, tokens):
     model = loaded("llama")
     model.model.norm = Careless(model.model.norm)

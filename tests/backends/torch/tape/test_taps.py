@@ -23,7 +23,7 @@ def run(model, tokens, taps=(), hand=lambda tap, tensor: None):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_tap_shows_its_value_and_no_logit_moves_a_bit(loaded, family, tokens):
     model = loaded(family)
-    found, seen = find(model, family, model.config.vocab_size), {}
+    found, seen = find(model, family), {}
     taps = [each.tap for each in found.passing.values()]
     looked = run(model, tokens, taps, lambda tap, tensor: seen.update({tap: tensor.clone()}))
     assert torch.equal(looked, run(model, tokens))
@@ -43,6 +43,19 @@ def test_what_is_exchanged_passes_on(loaded, tokens, port):
         down.bias.zero_()
     tap = Tap("model.layers.1.mlp.down_proj", 0, port, 0, "addmm" if port == "made" else "")
     changed = run(model, tokens, [tap], lambda tap, tensor: torch.zeros_like(tensor))
+    with torch.no_grad():
+        down.weight.zero_()
+    assert torch.equal(changed, run(model, tokens))
+
+
+def test_what_an_operator_is_about_to_read_is_seen_and_exchanged(loaded, tokens):
+    model, seen = loaded("llama"), []
+    down = model.model.layers[1].mlp.down_proj
+    with torch.no_grad():
+        down.bias.zero_()
+    tap = Tap("model.layers.1.mlp.down_proj", 0, "read", 0, "addmm", 1)
+    changed = run(model, tokens, [tap], lambda tap, tensor: seen.append(tensor) or torch.zeros_like(tensor))
+    assert seen[0].shape[-1] == model.config.intermediate_size
     with torch.no_grad():
         down.weight.zero_()
     assert torch.equal(changed, run(model, tokens))

@@ -1,0 +1,85 @@
+"""Numbers of a model by name: of its parameters as its file has them, so that what was changed on the way into memory shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from attrs import field, frozen
+
+from llmtrace.dataflow.graph import Graph
+from llmtrace.schema.sites import Array
+from llmtrace_torch.arrays import as_numpy
+
+
+class Arrays(Mapping[str, Array]):
+    """Tensors as arrays, when they are asked for."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> Array:
+        return as_numpy(self._tensors[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+@frozen
+class Filed(Mapping[str, Array]):
+    """Parameters and constants of a tape, each from the file where it is one tensor of it, and from memory elsewhere."""
+
+    _leaves: Mapping[str, torch.Tensor]
+    _tensors: Mapping[str, Array]
+    names: Mapping[str, str] = field(factory=dict)
+    """Parameter to the tensor of the file that it is."""
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The type of each in memory."""
+        return {name: str(leaf.dtype).removeprefix("torch.") for name, leaf in self._leaves.items()}
+
+    def beneath(self, graph: Graph, wanted: Sequence[str]) -> dict[str, Array]:
+        """Those from the file that some constants are computed from."""
+        found: dict[str, Array] = {}
+        seen, waiting = set[str](), list(wanted)
+        while waiting:
+            name = waiting.pop()
+            if name in self.names and name not in found:
+                found[name] = self[name]
+            vertex = graph.maker.get(name)
+            if vertex is not None and name not in seen:
+                waiting += filter(None, vertex.reads)
+            seen.add(name)
+        return found
+
+    def __getitem__(self, name: str) -> Array:
+        return self._tensors[self.names[name]] if name in self.names else as_numpy(self._leaves[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._leaves
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._leaves)
+
+    def __len__(self) -> int:
+        return len(self._leaves)
+
+
+def filed_under(leaves: Mapping[str, torch.Tensor], tensors: Mapping[str, Array], prefix: str) -> Filed:
+    """Leaves of a tape with the tensors of the same name, shape and type, which may lack the `prefix` of the base model.
+
+    What was rounded to another type on loading is read as it works.
+    """
+    names: dict[str, str] = {}
+    for name, leaf in leaves.items():
+        own = name if name in tensors else name.removeprefix(f"{prefix}.")
+        if own in tensors and (tensors[own].shape, tensors[own].dtype) == (leaf.shape, as_numpy(leaf).dtype):
+            names[name] = own
+    return Filed(leaves, tensors, names)
