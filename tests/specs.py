@@ -13,15 +13,19 @@ from llmtrace.protocol import Gap, Observer, Offer, Request
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
-from llmtrace.schema.steps import layer_of
+from llmtrace.schema.steps import layer_of, steps
 from llmtrace.spec import (
     Attention,
     Block,
     Branch,
+    Carry,
     Clamp,
     Embedding,
     Gate,
     GatedMlp,
+    Groups,
+    Head,
+    Latent,
     Linear,
     Mixer,
     Mlp,
@@ -64,6 +68,11 @@ MIXED = Block(
     (PreNorm("ln1", "resid_pre", RMS), PreNorm("ln2", "resid_mid", RMS)),
     (Branch("attn", "ln1.out", GQA), Branch("mixer", "ln1.out", Mixer("mamba2")), Branch("mlp", "ln2.out", GATED)),
 )
+CARRIED = evolve(
+    sequential(post=RMS), carry_pre=Carry(bias=True), carry_mid=Carry("", 0.6, weight=True), carry_post=Carry("", 0.8, True, True),
+    branches=(Branch("attn", "ln1.out", GQA, weight=True), Branch("mlp", "ln2.out", GATED, RMS, 0.7, weight=True)),
+)  # fmt: skip
+POST_NORM = evolve(sequential(), carry_mid=Carry("ln1.out"), carry_post=Carry("ln2.out", 0.5))
 EXPERTS = Moe(
     5,
     2,
@@ -91,6 +100,18 @@ SPECS: dict[str, ModelSpec] = {
     ),
     "norms after rotary": model(sequential(evolve(GQA, q_norm=HEAD_NORM, k_norm=HEAD_NORM, norm_after_rotary=True))),
     "sinks": model(sequential(evolve(GQA, sinks=True, window=4))),
+    "sinks taken off z": model(sequential(evolve(GQA, sinks=True, sinks_after=True, gate=Gate()))),
+    "latents": model(
+        sequential(
+            Attention(
+                4, 4, 10, 5, 0.3, rotary=Rotary(100.0, 4, start=6), q_latent=Latent("q_rank", 7, Norm(1e-6, over="q_rank")),
+                kv_latent=Latent("kv_rank", 3, Norm(1e-6, over="kv_rank"), bias=True), shared=4,
+            )
+        ),
+        sequential(Attention(4, 4, 10, 5, 0.3, kv_latent=Latent("kv_rank", 3), shared=2)),
+    ),
+    "keys that are chosen": model(sequential(evolve(GQA, selective=True, sinks=True))),
+    "heads made in another way": model(sequential(Attention(4, 2, 6, 5, 0.4, softcap=3.0, biases="O", projected=False)), sequential()),
     "alibi": model(sequential(evolve(GQA, rotary=None, slopes=(0.5, 0.25, 0.125, 0.0625)))),
     "gate and norm on z": model(sequential(evolve(GQA, gate=Gate(), z_norm=Norm(1e-6, over="d_value")))),
     "gate a head": model(sequential(evolve(GQA, gate=Gate(per_head=True), d_value=5))),
@@ -99,12 +120,29 @@ SPECS: dict[str, ModelSpec] = {
         sequential(mlp=Moe(5, 2, GatedMlp(7, "silu"), scoring="sigmoid", correction=True, scale=2.0, renormalise=True))
     ),
     "experts chosen first": model(sequential(mlp=Moe(5, 3, GatedMlp(7, "silu"), scoring="topk_softmax"))),
+    "experts chosen first, by a sigmoid": model(
+        sequential(mlp=Moe(5, 3, GatedMlp(7, "silu"), scoring="topk_sigmoid", correction=True, renormalise=True, eps=0.1))
+    ),
+    "experts in groups": model(
+        sequential(mlp=Moe(6, 2, GatedMlp(7, "silu"), scoring="sigmoid", correction=True, groups=Groups(3, 2, 2)))
+    ),
+    "experts by shares": model(sequential(mlp=Moe(5, 2, GatedMlp(7, "silu"), scoring="sparsemixer", near=0.7))),
+    "plain experts": model(
+        sequential(mlp=Moe(5, 2, Mlp(7, "relu2", bias=True), shared=Shared(Mlp(6, "relu2")), scoring="sigmoid"))
+    ),
+    "experts whose inputs are weighed": model(sequential(mlp=Moe(5, 2, GatedMlp(7, "silu"), weighs="inputs", shared=Shared(GatedMlp(6, "silu"))))),
+    "a norm inside the MLP": model(sequential(mlp=evolve(GATED, inner_norm=Norm(1e-6, over="d_mlp", bias=True)))),
+    "xIELU": model(sequential(mlp=Mlp(10, "xielu"))),
     "mixer": model(MIXED, sequential()),
     "interleaved, partial, scaled": model(sequential(evolve(GQA, rotary=Rotary(100.0, 4, "interleaved", Linear(2.0))))),
+    "carried stream": model(CARRIED, sequential(), CARRIED),
+    "stream through norms": model(POST_NORM, POST_NORM),
+    "fewer logits than tokens": model(sequential(), unembed=Unembedding(bias=True, vocab=8)),
+    "a head": model(sequential(), head=Head("gelu", True, LAYER_NORM)),
     "normed embedding": model(sequential(), embed=Embedding(2.0, LAYER_NORM)),
 }  # fmt: skip
 """By what is special about them."""
-CLEAR = {name: spec for name, spec in SPECS.items() if name != "mixer"}
+CLEAR = {name: spec for name, spec in SPECS.items() if not any(step.equation.opaque for step in steps(spec).values())}
 """Those that the equations run from end to end."""
 
 
@@ -136,11 +174,20 @@ def inputs(ids: Collection[int]) -> dict[str, Array]:
 def capture(model: Equations, ids: Collection[int], given: Mapping[str, Array] | None = None) -> dict[str, Array]:
     """Every signal of one run, by site."""
     opaque = {
-        site: np.random.default_rng(7).normal(size=step.shape(len(ids)))
+        site: chosen_keys(len(ids))
+        if site.endswith("selected")
+        else np.random.default_rng(7).normal(size=step.shape(len(ids)))
         for site, step in model.steps.items()
         if step.equation.opaque
     }
     return dict(model.run(inputs(ids) | opaque | dict(given or {}), list(model.steps)))
+
+
+def chosen_keys(length: int) -> Array:
+    """1 where a query may see a key, itself always, [query key]."""
+    return np.maximum(np.random.default_rng(7).integers(0, 2, (length, length)), np.eye(length, dtype=np.int64)).astype(
+        np.uint8
+    )
 
 
 class FakeSession:

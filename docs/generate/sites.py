@@ -17,9 +17,12 @@ from llmtrace.spec import (
     Attention,
     Block,
     Branch,
+    Carry,
     Embedding,
     Gate,
     GatedMlp,
+    Head,
+    Latent,
     Mixer,
     Mlp,
     ModelSpec,
@@ -51,7 +54,7 @@ says: experts, or a norm over the whole width.
 
 """
 SECTIONS = {
-    "The ends": r"embed|pos_embed|logits",
+    "The ends": r"embed|pos_embed|head\.\w+|logits",
     "The residual stream": r"blocks\.L\.\w+",
     "Norms": r".*(ln1|ln2|ln_final|_norm|_post)\.(scale|normalized|out)",
     "Attention": r"blocks\.L\.attn\.\w+",
@@ -76,14 +79,21 @@ def specimens() -> Iterator[ModelSpec]:
         4, 2, 16, 16, 0.25, rotary=Rotary(1e4, 16), q_norm=Norm(1e-5, over="d_head"), k_norm=Norm(1e-5, over="d_head"),
         sinks=True, z_norm=Norm(1e-5, over="d_value", each="head"), gate=Gate(), biases="QKVO",
     )  # fmt: skip
+    carry = Carry(weight=True, bias=True)
     gated = GatedMlp(96, "silu", bias=True)
     shared = Shared(GatedMlp(48, "silu"), gated=True)
     experts = Moe(4, 2, gated, router_bias=True, correction=True, shared=shared)
-    for module in (gated, experts, Mlp(96, "gelu", bias=True)):
+    plain = evolve(experts, expert=Mlp(96, "relu2", bias=True), shared=None, weighs="inputs")
+    normed = evolve(gated, inner_norm=Norm(1e-5, over="d_mlp", bias=True))
+    for module in (normed, experts, plain, Mlp(96, "xielu", bias=True)):
         block = Block(
             (PreNorm("ln1", "resid_pre", norm), PreNorm("ln2", "resid_mid", norm)),
-            (Branch("attn", "ln1.out", attention, post=norm), Branch("mlp", "ln2.out", module, post=norm)),
-        )
+            (
+                Branch("attn", "ln1.out", attention, post=norm, weight=True),
+                Branch("mlp", "ln2.out", module, post=norm, weight=True),
+            ),
+            carry_pre=carry, carry_mid=carry, carry_post=carry,
+        )  # fmt: skip
         ends = Embedding(norm=norm), Positions(64), Unembedding(bias=True)
         yield ModelSpec("specimen", 64, 97, None, (block, block), norm, *ends)
     wide = {"q_norm": Norm(1e-5, over="head d_head"), "k_norm": Norm(1e-5, over="kv_head d_head")}
@@ -93,6 +103,20 @@ def specimens() -> Iterator[ModelSpec]:
         (Branch("mixer", "ln1.out", Mixer("mamba2")), Branch("attn", "ln1.out", late)),
     )
     yield ModelSpec("specimen", 64, 97, None, (mixed, mixed), norm)
+    latent = Attention(
+        4, 4, 16, 16, 0.25, q_latent=Latent("q_rank", 8, norm_of("q_rank"), True), kv_latent=Latent("kv_rank", 8, norm_of("kv_rank"), True),
+        shared=4,
+    )  # fmt: skip
+    made = Block((), (Branch("attn", "resid_pre", latent),))
+    yield ModelSpec("specimen", 64, 97, None, (made, made), norm)
+    chosen = Attention(4, 2, 16, 16, 0.25, sinks=True, sinks_after=True, selective=True, projected=False)
+    opaque = Block((), (Branch("attn", "resid_pre", chosen),))
+    yield ModelSpec("specimen", 64, 97, None, (opaque, opaque), norm, head=Head("gelu", True, norm))
+
+
+def norm_of(axis: str) -> Norm:
+    """Of a latent."""
+    return Norm(1e-5, over=axis, bias=True)
 
 
 def shown() -> list[Shown]:

@@ -52,6 +52,8 @@ def tree(spec: ModelSpec) -> Iterator[str]:
         yield f"  blocks.{first}" if first == last else f"  blocks.{{{first}..{last}}}"
         yield from _block(block)
     yield f"  ln_final: {described(spec.ln_final)}"
+    if spec.head is not None:
+        yield f"  head: {described(spec.head)}"
     yield f"  unembed: {described(spec.unembed)}"
 
 
@@ -60,9 +62,13 @@ def _block(block: Block) -> Iterator[str]:
         yield f"    {norm.name} ← {norm.reads}: {described(norm.norm)}"
     for branch in block.branches:
         more = f", times {branch.multiplier:g}" if branch.multiplier != 1 else ""
+        more += ", times one number a channel" if branch.weight else ""
         yield f"    {branch.name} ← {branch.reads}: {described(branch.module)}{more}"
         if branch.post is not None:
             yield f"    {branch.name}_post ← {branch.name}.out: {described(branch.post)}"
+    for point, carry in (("pre", block.carry_pre), ("mid", block.carry_mid), ("post", block.carry_post)):
+        if (said := described(carry)) != "Carry":
+            yield f"    resid_{point} ← {said}"
     if block.stream_scale != 1:
         yield f"    the stream is then multiplied by {block.stream_scale:g}"
 

@@ -12,7 +12,6 @@ from llmtrace.comparison.flips import Flips, flips
 from llmtrace.comparison.judging import Judge
 from llmtrace.comparison.record import SiteError
 from llmtrace.comparison.run import Run
-from llmtrace.comparison.specs import unread
 from llmtrace.comparison.weights import Weighing
 from llmtrace.errors import LLMTraceError
 from llmtrace.protocol import TraceSession
@@ -21,7 +20,6 @@ from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import any_layer
 from llmtrace.schema.verify import NOT_FINITE, LocalError, distance, token_axis
-from llmtrace.spec import Norm
 
 ALIKE = 1e-3
 """How near two errors are that the same weights make, in float32 and in float64."""
@@ -181,20 +179,8 @@ def _alike(one: LocalError, other: LocalError) -> bool:
 
 
 def offered(session: TraceSession, reference: Equations) -> list[str]:
-    """The sites that a session hands out and the reference's equations know, without those recorded on request.
-
-    The norms of a block of which a branch could not be read are numbered by what is left: they may be others than those they are called
-    after.
-    """
-    blocks = zip(reference.spec.blocks, session.spec.blocks, strict=False)
-    numbered_anew = {layer for layer, (ours, theirs) in enumerate(blocks) if unread(ours, theirs)}
-    return [
-        site
-        for site, step in reference.steps.items()
-        if site in session.offers
-        and not step.equation.on_request
-        and not (step.layer in numbered_anew and isinstance(step.record, Norm))
-    ]
+    """The sites that a session hands out and the reference's equations know, without those recorded on request."""
+    return [site for site, step in reference.steps.items() if site in session.offers and not step.equation.on_request]
 
 
 def merged(runs: Iterator[Mapping[str, SiteError]]) -> dict[str, SiteError]:

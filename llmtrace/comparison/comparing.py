@@ -17,7 +17,6 @@ from llmtrace.comparison.outputs import Outputs, outputs
 from llmtrace.comparison.probes import Asked, asked, readable, recorded
 from llmtrace.comparison.recent import ROOM, Recent
 from llmtrace.comparison.record import Candidate, Comparison
-from llmtrace.comparison.renumbered import without_renumbered
 from llmtrace.comparison.run import Progress, Run, nothing_said
 from llmtrace.comparison.sides import Given, Side, check, named, opened
 from llmtrace.comparison.sizes import check_same, check_vocabulary
@@ -132,9 +131,10 @@ def _candidate(
     progress: Progress,
 ) -> Candidate:
     reference, candidate = (
-        evolve(side, equations=evolve(side.equations, weights=Recent(weights, ROOM if len(runs) > 1 else 0)))
+        evolve(
+            side, equations=evolve(side.equations, weights=Recent(side.equations.weights, ROOM if len(runs) > 1 else 0))
+        )
         for side in (reference, candidate)
-        for weights in [without_renumbered(reference.spec, side.spec, side.equations.weights)]
     )
     ours = reference.equations
     weighing = Weighing(reference, candidate)

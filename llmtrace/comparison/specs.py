@@ -37,7 +37,7 @@ def differences(reference: ModelSpec, candidate: ModelSpec, weights: tuple[str, 
 
 
 def unread(reference: Block, candidate: Block) -> bool:
-    """Whether a branch of the candidate's is opaque where the reference's is not: it could not be read, and what is left is numbered anew."""
+    """Whether a branch of the candidate's is opaque where the reference's is not: it could not be read."""
     ours, theirs = (sum(isinstance(b.module, Mixer) for b in block.branches) for block in (reference, candidate))
     return theirs > ours
 

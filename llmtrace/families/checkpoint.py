@@ -20,7 +20,16 @@ from llmtrace.families.weights import Weights, canonical, first_non_finite, weig
 from llmtrace.fingerprint import fingerprint
 from llmtrace.spec import ModelSpec
 
-__all__ = ["PICKLES", "Checkpoint", "first_non_finite", "lacking", "open_checkpoint", "weights_from"]
+__all__ = [
+    "PICKLES",
+    "Checkpoint",
+    "first_non_finite",
+    "lacking",
+    "open_checkpoint",
+    "read_config",
+    "tensors_of",
+    "weights_from",
+]
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -59,14 +68,14 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     directory = Path(directory)
     if not directory.is_dir():
         raise ModelOpenError(f"{directory} is not a directory.")
-    config = _json(directory / "config.json", f"{directory} is no checkpoint: it lacks {lacking(directory)}.")
+    config = read_config(directory)
     if quantised := config.get("quantization_config"):
         method = quantised.get("quant_method", "unknown") if isinstance(quantised, Mapping) else quantised
         raise UnsupportedModelError(
             f"{directory} is quantised ({shown(method)}): open the original checkpoint, or dequantise it first."
         )
     row, spec = family(config), spec_of(config)
-    tensors, where = _tensors(directory)
+    tensors, where = tensors_of(directory)
     if len(spec.blocks) > len(tensors):  # before anything is made for each layer
         raise ModelOpenError(
             f"config.json announces {len(spec.blocks):,} layers, and {where} holds {len(tensors)} tensors in all: one of them is not "
@@ -74,6 +83,11 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         )
     spec = _really_tied(spec, row, tensors)
     return Checkpoint(directory, config, row, spec, tensors, weights_from(spec, row, tensors, where))
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """A directory's `config.json`. Raises `ModelOpenError` where there is none, or it is no JSON object."""
+    return _json(directory / "config.json", f"{directory} is no checkpoint: it lacks {lacking(directory)}.")
 
 
 def lacking(directory: Path) -> str:
@@ -98,8 +112,11 @@ def _json(path: Path, missing: str) -> dict[str, Any]:
     return found
 
 
-def _tensors(directory: Path) -> tuple[Tensors, str]:
-    """All tensors, and what to call the place that they are in."""
+def tensors_of(directory: Path) -> tuple[Tensors, str]:
+    """All tensors of a directory, and what to call the place that they are in.
+
+    Raises `ModelOpenError` where there are none, a shard is missing, or a file is damaged.
+    """
     if (directory / WHOLE).exists():
         return Tensors(read_header(directory / WHOLE)), str(directory / WHOLE)
     if (directory / INDEX).exists():

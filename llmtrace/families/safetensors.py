@@ -51,6 +51,11 @@ class Tensors(Mapping[str, Array]):
         found: Array = data.view(DTYPES[entry.place.dtype]).reshape(entry.place.shape)
         return found
 
+    def dtype(self, name: str) -> str:
+        """The name of a tensor's type: NumPy's, or the file's where NumPy has none."""
+        kind = self.entries[name].place.dtype
+        return np.dtype(DTYPES[kind]).name if kind in DTYPES else kind
+
     def __contains__(self, name: object) -> bool:
         """Without mapping it."""
         return name in self.entries

@@ -18,6 +18,7 @@ from collections.abc import Collection
 import numpy as np
 
 from llmtrace.influence.method import Answer, Method, Task
+from llmtrace.influence.onward import onward
 from llmtrace.influence.paths import path_sites, paths
 from llmtrace.influence.readout import Readout, uncapped
 from llmtrace.influence.record import Contract
@@ -45,6 +46,7 @@ class DlaFold:
             for layer, block in enumerate(spec.blocks)
         }
         self._starts = tuple(site for site in BEFORE if site in steps)
+        self._onward = onward(task.equations, "Direct logit attribution")
         self.sites: Collection[str] = (
             *(site for layer in range(layers) for site in (*path_sites(spec, layer), *self._others[layer])),
             *self._starts, "ln_final.scale", "logits",
@@ -61,38 +63,31 @@ class DlaFold:
         self._parts: dict[str, float] = {}
         self._biases = 0.0
         self._rest = np.zeros(tokens)
-        self._growth = 1.0
 
     def layer(self, layer: int, signals: Signals) -> None:
-        """Add this block's dot products, and grow all so far where the block scales the stream."""
+        """Add this block's dot products, each term as large as it is at the stream's end."""
         position, spec = self._task.position, self._task.equations.spec
         if spec.blocks[layer].attention is not None:
-            through = paths(self._task.equations, layer, signals)
-            self._matrix += through.towards(self._directions).sum(0)
-            self._rest += (through.constant * self._directions).sum(-1)
-            wanted = through.at(position).towards(self._wanted[None])[:, 0]  # [head key]
+            through, factor = (
+                paths(self._task.equations, layer, signals),
+                self._onward.factors[f"blocks.{layer}.attn_out"],
+            )
+            self._matrix += through.towards(factor * self._directions).sum(0)
+            self._rest += (factor * through.constant * self._directions).sum(-1)
+            wanted = through.at(position).towards(factor * self._wanted[None])[:, 0]  # [head key]
             self._layers[layer] = wanted.sum(0)
             self._heads[layer, : len(wanted)] = wanted.sum(-1)
-            self._biases += float(through.constant[position] @ self._wanted)
+            self._biases += float((factor * through.constant[position]) @ self._wanted)
         for site in self._others[layer]:
-            out = signals[site].astype(np.float64)
+            out = self._onward.factors[site] * signals[site].astype(np.float64)
             self._parts[site] = float(out[position] @ self._wanted)
             self._rest += (out * self._directions).sum(-1)
-        self._grow(spec.blocks[layer].stream_scale)
-
-    def _grow(self, scale: float) -> None:
-        if scale == 1:
-            return
-        self._growth *= scale
-        for running in (self._matrix, self._heads, self._layers, self._rest):
-            np.multiply(running, scale, out=running)
-        self._biases *= scale
-        self._parts = {name: scale * value for name, value in self._parts.items()}
 
     def finish(self, ends: Signals) -> None:
         """Credit the embeddings to their positions, divide by σ_f, add what stands after the stream, and compare with the logits."""
         task, position, readout = self._task, self._task.position, self._readout
-        own = self._growth * np.sum([ends[site].astype(np.float64) for site in self._starts], axis=0)
+        own = np.sum([self._onward.factors[site] * ends[site].astype(np.float64) for site in self._starts], axis=0)
+        self._rest += self._directions @ self._onward.constant
         sigma = ends["ln_final.scale"].astype(np.float64)
         tokens = np.arange(len(task.tokens))
         self._matrix[tokens, tokens] += (own * self._directions).sum(-1)
@@ -104,6 +99,7 @@ class DlaFold:
         self._scores[position] += self._own
         self._parts = {name: value / float(sigma[position, 0]) for name, value in self._parts.items()}
         self._parts["attention biases"] = self._biases / float(sigma[position, 0])
+        self._parts["stream biases"] = float(self._wanted @ self._onward.constant / sigma[position, 0])
         foil = None if task.foil is None else task.foil.id
         self._parts |= readout.biases(self._target.id, foil)
         logits = ends["logits"]

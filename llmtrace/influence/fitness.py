@@ -73,5 +73,5 @@ def _check_weights(model: Model, reader: str) -> None:
 def check_top(model: Model, top: int) -> None:
     """Raise `CapabilityError` if the lens has no weights to read, `OptionError` if it cannot show that many tokens."""
     _check_weights(model, "The logit lens")
-    if not 1 <= top <= model.spec.vocab:
-        raise OptionError(f"The lens shows between 1 and {model.spec.vocab} tokens (the vocabulary), not {top}.")
+    if not 1 <= top <= model.spec.predicted:
+        raise OptionError(f"The lens shows between 1 and {model.spec.predicted} tokens (the vocabulary), not {top}.")

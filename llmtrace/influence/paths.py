@@ -83,7 +83,12 @@ def path_sites(spec: ModelSpec, layer: int) -> tuple[str, ...]:
             "this method cannot part it. Raw attention and rollout can be had."
         )
     at = f"blocks.{layer}."
-    optional = {"attn.z": a.z_norm, "attn.gate": a.gate, f"{branch.name}_post.scale": branch.post}
+    optional = {
+        "attn.kept": a.sinks_after or None,
+        "attn.z": a.z_norm,
+        "attn.gate": a.gate,
+        f"{branch.name}_post.scale": branch.post,
+    }
     return (at + "attn.pattern", at + "attn.v", *(at + site for site, needed in optional.items() if needed is not None))
 
 
@@ -97,6 +102,8 @@ def paths(equations: Equations, layer: int, signals: Signals, dtype: type[np.flo
     values = signals[at + "attn.v"].astype(dtype)
     W_O = weight(equations, at + "attn.W_O", dtype)
     shift, gates = np.zeros((1, a.heads, a.d_value), dtype), None
+    if a.sinks_after:
+        mass *= signals[at + "attn.kept"].astype(dtype)[:, :, None]
     if a.z_norm is not None:
         z, n = signals[at + "attn.z"].astype(dtype), a.z_norm
         mass *= (1 / norm.scale(n, z)).reshape(len(z), -1).T[:, :, None]
@@ -119,6 +126,9 @@ def paths(equations: Equations, layer: int, signals: Signals, dtype: type[np.flo
     constant = np.broadcast_to(constant, (len(values), W_O.shape[-1])).copy()
     if branch.post is not None:
         mass, W_O, constant = _through_post(equations, at, branch, signals, mass, W_O, constant)
+    if branch.weight:
+        w = weight(equations, f"{at}{branch.name}_out.w", dtype)
+        W_O, constant = W_O * w, constant * w
     values = np.repeat(values, a.heads // a.kv_heads, axis=1)
     return Paths(mass, values, gates, branch.multiplier * W_O, branch.multiplier * constant)
 

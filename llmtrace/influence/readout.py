@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from attrs import frozen
 
+from llmtrace.errors import UnsupportedModelError
 from llmtrace.influence.paths import weight
 from llmtrace.schema import norm
 from llmtrace.schema.evaluate import Equations
@@ -37,6 +38,11 @@ class Readout:
     def of(cls, equations: Equations) -> Readout:
         """Read what a model has. Raises `CapabilityError` where weights are not at hand."""
         spec = equations.spec
+        if spec.head is not None:
+            raise UnsupportedModelError(
+                f"In this {spec.family} model another matrix and an activation stand between the final norm and the unembedding: no vector of "
+                "the stream is read as logits by one map, and a logit is no sum over the stream. Attention and rollout can be had."
+            )
         if "unembed.W_U" not in equations.weights:
             weight(equations, "unembed.W_U")  # raises
         return cls(

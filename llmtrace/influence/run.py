@@ -95,8 +95,8 @@ def _run(
     tokens = model.tokens(prompt)
     ids = [token.id for token in tokens]
     place = _place(position, len(tokens))
-    wanted = None if target is None else one_token(target, model.tokenizer, model.spec.vocab)
-    other = None if foil is None else one_token(foil, model.tokenizer, model.spec.vocab)
+    wanted = None if target is None else one_token(target, model.tokenizer, model.spec.predicted)
+    other = None if foil is None else one_token(foil, model.tokenizer, model.spec.predicted)
     predicted = Predicted(model, place)
     early = any(method.predictions or (method.aims and wanted is None) for method in methods)
     if early:

@@ -109,10 +109,9 @@ class ReferenceSession:
             if wanted in given:
                 continue
             if opaque := self._equations.span(wanted, given).opaque:
-                kinds = {self._equations.steps[site].record.kind for site in opaque}
                 raise SignalUnavailableError(
-                    f"{wanted} rests on {', '.join(sorted(opaque))}, the output of a {'/'.join(sorted(kinds))} branch, which the "
-                    "equations do not compute: capture it with a backend that runs the model, and hand it over as replay.",
+                    f"{wanted} rests on {', '.join(sorted(opaque))}, which the equations do not compute: capture it with a backend that "
+                    "runs the model, and hand it over as replay.",
                     gap="ours",
                 )
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from llmtrace.schema.attention import by_group, sees
+from llmtrace.schema.reuse import Reuse
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step
 from llmtrace.spec import Attention
@@ -39,21 +40,24 @@ def attends(step: Step, rests: Collection[str]) -> bool:
     """
     return (
         isinstance(step.record, Attention)
+        and not step.record.selective
+        and not step.record.sinks_after
         and step.equation.name in HIDDEN
         and step.signals.get("scores", step.site) not in rests
     )
 
 
 class Attending:
-    """Scores, patterns and sinks of the attentions of one run, one after another. Its arrays hold until the next is made.
-
-    They lie in the same memory each time: pages that are made anew for every layer would cost as much as the arithmetic.
+    """Scores, patterns and sinks of the attentions of one run, one after another. Its arrays may be kept; the memory of those that nobody keeps
+    is used again.
     """
 
     def __init__(self, length: int) -> None:
         self._length = length
         self._work = np.empty(0, np.float32)
-        self._arrays: dict[str, tuple[tuple[int, int | None], Array]] = {}
+        self._memory = {name: Reuse() for name in HIDDEN}
+        self._windows: dict[int, int | None] = {}
+        """By the identity of an array, the window outside of which it holds what stands there already."""
 
     def __call__(
         self, a: Attention, rot_q: Array, rot_k: Array, sinks: Array | None, wanted: Collection[str]
@@ -92,13 +96,10 @@ class Attending:
     def _array(self, name: str, a: Attention) -> Array:
         """Memory for one site, which holds already what stands outside of all blocks."""
         shape = (a.heads, *(self._length,) * (1 if name == "sink" else 2))
-        key, array = self._arrays.pop(name, ((0, None), np.empty(0)))
-        if key != (a.heads, a.window):
-            if array.shape != shape:
-                del array  # before the next one is made, or there would be two
-                array = np.empty(shape, np.float32)
+        array, new = self._memory[name].take(shape, "float32", zeros=HIDDEN[name] == 0)
+        if not (new and HIDDEN[name] == 0) and (new or self._windows[id(array)] != a.window):
             array.fill(HIDDEN[name])
-        self._arrays[name] = (a.heads, a.window), array
+        self._windows[id(array)] = a.window
         return array
 
     def _scores(self, a: Attention, queries: Array, keys: Array, heads: slice, start: int, first: int) -> Array:

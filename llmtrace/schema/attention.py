@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from llmtrace.errors import SignalUnavailableError
 from llmtrace.schema import norm
 from llmtrace.schema.functions import ACTIVATIONS, plus, softcap, softmax
 from llmtrace.schema.rotary import by_length, frequencies, rotate
 from llmtrace.schema.sites import Array, WeightRow, site, weights
-from llmtrace.spec import Attention, Norm
+from llmtrace.spec import Attention, Latent, Norm, OpaqueHeads
 
 
 def _late(which: str, part: str) -> WeightRow:
@@ -37,9 +38,25 @@ def _gate(a: Attention) -> str | None:
     return "head d_model 1" if a.gate.per_head else "head d_model d_value"
 
 
+def _opaque(what: str) -> SignalUnavailableError:
+    return SignalUnavailableError(
+        f"{what} is opaque to the equations here: it can be captured or replayed, not computed.", gap="ours"
+    )
+
+
+def projected(a: Attention) -> bool:
+    """Whether q, k and v are each one product of what the branch reads."""
+    return a.projected
+
+
 weights(
     Attention,
-    W_Q="head d_model d_head", W_K="kv_head d_model d_head", W_V="kv_head d_model d_value", W_O="head d_value d_model",
+    W_Q=lambda a: f"head {'q_rank' if a.q_latent else 'd_model'} d_head" if a.projected else None,
+    W_K=lambda a: ("kv_head kv_rank d_own" if a.kv_latent else "kv_head d_model d_head") if a.projected else None,
+    W_V=lambda a: f"kv_head {'kv_rank' if a.kv_latent else 'd_model'} d_value" if a.projected else None,
+    W_KR=lambda a: "d_model d_shared" if a.shared else None,
+    b_KR=lambda a: "d_shared" if a.shared and a.kv_latent and a.kv_latent.bias else None,
+    W_O="head d_value d_model",
     b_Q=lambda a: "head d_head" if "Q" in a.biases else None,
     b_K=lambda a: "kv_head d_head" if "K" in a.biases else None,
     b_V=lambda a: "kv_head d_value" if "V" in a.biases else None,
@@ -96,22 +113,36 @@ def _project(a: Attention, x: Array, w: Array, b: Array | None) -> Array:
     return y if a.clip is None else np.clip(y, -a.clip, a.clip)
 
 
-@site("token head d_head", sums="d_model")
-def q(a: Attention, x: Array, W_Q: Array, b_Q: Array | None = None) -> Array:
-    """`clip(x @ W_Q + b_Q)`"""
-    return _project(a, x, W_Q, b_Q)
+@site("token head d_head", sums="d_model", when=projected)
+def q(a: Attention, x: Array, W_Q: Array, b_Q: Array | None = None, q_latent: Array | None = None) -> Array:
+    """`clip(x @ W_Q + b_Q)`; of the latent instead of x, where there is one."""
+    return _project(a, x if q_latent is None else q_latent, W_Q, b_Q)
 
 
-@site("token kv_head d_head", sums="d_model")
-def k(a: Attention, x: Array, W_K: Array, b_K: Array | None = None) -> Array:
-    """`clip(x @ W_K + b_K)`"""
-    return _project(a, x, W_K, b_K)
+@site("token kv_head d_head", sums="d_model", when=projected)
+def k(
+    a: Attention,
+    x: Array,
+    W_K: Array,
+    b_K: Array | None = None,
+    kv_latent: Array | None = None,
+    W_KR: Array | None = None,
+    b_KR: Array | None = None,
+) -> Array:
+    """`clip(x @ W_K + b_K)`; with a latent `[latent @ W_K, x @ W_KR + b_KR]`, the second part the same in all heads."""
+    if kv_latent is None:
+        return _project(a, x, W_K, b_K)
+    own = _project(a, kv_latent, W_K, b_K)
+    if W_KR is None:
+        return own
+    shared = plus(x @ W_KR, b_KR)[:, None]
+    return np.concatenate([own, np.broadcast_to(shared, (*own.shape[:2], a.shared))], axis=-1)
 
 
-@site("token kv_head d_value", sums="d_model")
-def v(a: Attention, x: Array, W_V: Array, b_V: Array | None = None) -> Array:
-    """`norm(clip(x @ W_V + b_V))`: what the pattern mixes; the norm only where the model has one."""
-    return norm.apply(a.v_norm, _project(a, x, W_V, b_V))
+@site("token kv_head d_value", sums="d_model", when=projected)
+def v(a: Attention, x: Array, W_V: Array, b_V: Array | None = None, kv_latent: Array | None = None) -> Array:
+    """`norm(clip(x @ W_V + b_V))`: what the pattern mixes; the norm only where the model has one; of the latent instead of x, where there is one."""
+    return norm.apply(a.v_norm, _project(a, x if kv_latent is None else kv_latent, W_V, b_V))
 
 
 def _turn(a: Attention, n: Norm | None, x: Array, positions: Array, w: Array | None, b: Array | None) -> Array:
@@ -120,7 +151,27 @@ def _turn(a: Attention, n: Norm | None, x: Array, positions: Array, w: Array | N
     return norm.apply(n, turned, w, b) if a.norm_after_rotary else turned
 
 
-@site("token head d_head", noise=turning_noise, across=lambda a: "q positions" if by_length(a.rotary) else "")
+weights(Latent, W=lambda c: f"d_model {c.axis}", b=lambda c: c.axis if c.bias else None)
+
+
+@site(lambda c, axes: f"token {c.axis}", name="", sums="d_model")
+def latent(c: Latent, x: Array, W: Array, b: Array | None = None) -> Array:
+    """`x @ W + b`: what queries, or keys and values, are made of, after its norm."""
+    return plus(x @ W, b)
+
+
+@site(lambda heads, axes: heads.axes, name="", opaque=True)
+def opaque_heads(heads: OpaqueHeads, x: Array) -> Array:
+    """What stands for `rot_q`, `rot_k` or v where no equation says how it is made: captured, opaque to the equations."""
+    raise _opaque("How queries, keys and values are made")
+
+
+@site(
+    "token head d_head",
+    noise=turning_noise,
+    across=lambda a: "q positions" if by_length(a.rotary) else "",
+    when=projected,
+)
 def rot_q(
     a: Attention, q: Array, positions: Array, q_norm_w: Array | None = None, q_norm_b: Array | None = None
 ) -> Array:
@@ -128,7 +179,12 @@ def rot_q(
     return _turn(a, a.q_norm, q, positions, q_norm_w, q_norm_b)
 
 
-@site("token kv_head d_head", noise=turning_noise, across=lambda a: "k positions" if by_length(a.rotary) else "")
+@site(
+    "token kv_head d_head",
+    noise=turning_noise,
+    across=lambda a: "k positions" if by_length(a.rotary) else "",
+    when=projected,
+)
 def rot_k(
     a: Attention, k: Array, positions: Array, k_norm_w: Array | None = None, k_norm_b: Array | None = None
 ) -> Array:
@@ -136,8 +192,19 @@ def rot_k(
     return _turn(a, a.k_norm, k, positions, k_norm_w, k_norm_b)
 
 
-@site("head query key", sums="d_head", across="rot_q rot_k positions")  # the mask is of all queries by all keys
-def scores(a: Attention, rot_q: Array, rot_k: Array, positions: Array) -> Array:
+@site("query key", opaque=True, when=lambda a: a.selective)
+def selected(a: Attention, x: Array) -> Array:
+    """1 where an indexer lets a query see a key, 0 elsewhere: captured, opaque to the equations."""
+    raise _opaque("Which keys a query may see")
+
+
+def _meeting(a: Attention) -> str:
+    """The mask is of all queries by all keys."""
+    return "rot_q rot_k positions selected" if a.selective else "rot_q rot_k positions"
+
+
+@site("head query key", sums="d_head", across=_meeting)
+def scores(a: Attention, rot_q: Array, rot_k: Array, positions: Array, selected: Array | None = None) -> Array:
     """`softcap(scale * rot_q · rot_k) + slope * (key - query)`; what a query may not see is -inf."""
     length = len(positions)
     product = by_group(a, rot_q) @ grouped(a, rot_k).swapaxes(-1, -2)
@@ -146,6 +213,8 @@ def scores(a: Attention, rot_q: Array, rot_k: Array, positions: Array) -> Array:
     if a.slopes:
         s = s + np.asarray(a.slopes, s.dtype)[:, None, None] * (positions[None, :] - positions[:, None]).astype(s.dtype)
     np.copyto(s, -np.inf, where=~visible(positions, a.window))
+    if selected is not None:
+        np.copyto(s, -np.inf, where=selected == 0)
     return s
 
 
@@ -159,14 +228,20 @@ def _with_sink(scores: Array, sinks: Array | None) -> Array:
 
 @site("head query key", gain=softmax_gain)
 def pattern(a: Attention, scores: Array, sinks: Array | None = None) -> Array:
-    """`softmax(scores)`; with sinks the rows sum to `1 - sink`."""
-    return softmax(scores) if sinks is None else _with_sink(scores, sinks)[..., :-1]
+    """`softmax(scores)`; with sinks the rows sum to `1 - sink`, unless that is taken off z."""
+    return softmax(scores) if sinks is None or a.sinks_after else _with_sink(scores, sinks)[..., :-1]
 
 
 @site("head query", gain=softmax_gain, when=lambda a: a.sinks)
 def sink(a: Attention, scores: Array, sinks: Array) -> Array:
     """The mass that the learned sink logits took: it went to no token."""
     return _with_sink(scores, sinks)[..., -1]
+
+
+@site("head query", gain=softmax_gain, when=lambda a: a.sinks and a.sinks_after)
+def kept(a: Attention, scores: Array, sinks: Array) -> Array:
+    """`1 - sink`: what multiplies z where sinks are taken off it."""
+    return 1 - _with_sink(scores, sinks)[..., -1]
 
 
 @site("token head d_value", sums="key", across="v")
@@ -191,10 +266,16 @@ def gate(a: Attention, x: Array, W_gate: Array) -> Array:
 
 @site("token head d_value")
 def z_post(
-    a: Attention, z: Array, gate: Array | None = None, z_norm_w: Array | None = None, z_norm_b: Array | None = None
+    a: Attention,
+    z: Array,
+    kept: Array | None = None,
+    gate: Array | None = None,
+    z_norm_w: Array | None = None,
+    z_norm_b: Array | None = None,
 ) -> Array:
-    """`gate * norm(z)`: what enters `W_O`; z itself where nothing stands between."""
-    normed = norm.apply(a.z_norm, z, z_norm_w, z_norm_b)
+    """`gate * norm(kept * z)`: what enters `W_O`; z itself where nothing stands between."""
+    left = z if kept is None else z * kept.T[..., None]
+    normed = norm.apply(a.z_norm, left, z_norm_w, z_norm_b)
     return normed if gate is None else normed * gate
 
 

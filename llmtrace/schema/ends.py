@@ -6,9 +6,9 @@ import numpy as np
 
 from llmtrace.errors import SignalUnavailableError
 from llmtrace.schema import norm
-from llmtrace.schema.functions import plus, softcap
+from llmtrace.schema.functions import ACTIVATIONS, plus, softcap
 from llmtrace.schema.sites import Array, site, weights
-from llmtrace.spec import Branch, Embedding, Mixer, Positions, Sum, Unembedding
+from llmtrace.spec import Branch, Carry, Embedding, Head, Mixer, Positions, Sum, Unembedding
 
 weights(
     Embedding,
@@ -32,16 +32,28 @@ def pos_embed(p: Positions, positions: Array, W_pos: Array) -> Array:
     return np.asarray(W_pos[positions + p.offset])
 
 
-@site("token d_model", name="")
-def stream(point: Sum, *terms: Array) -> Array:
-    """`scale` times the sum of what flows in: the one residual equation."""
-    return point.scale * sum(terms[1:], start=terms[0])
+weights(Sum, w=lambda s: "d_model" if s.carry.weight else None, b=lambda s: "d_model" if s.carry.bias else None)
 
 
 @site("token d_model", name="")
-def contribution(branch: Branch, x: Array) -> Array:
-    """`multiplier * x`: what the branch adds to the stream, after its post-norm."""
-    return branch.multiplier * x
+def stream(point: Sum, *terms: Array, w: Array | None = None, b: Array | None = None) -> Array:
+    """`scale` times the sum of what flows in: the one residual equation. The first term is carried on: `carry.scale * w * (x + b)`."""
+    return point.scale * sum(terms[1:], start=carried(point.carry, terms[0], w, b))
+
+
+def carried(carry: Carry, x: Array, w: Array | None = None, b: Array | None = None) -> Array:
+    """What of the stream goes on."""
+    x = plus(x, b) if w is None else w * plus(x, b)
+    return x if carry.scale == 1 else carry.scale * x
+
+
+weights(Branch, w=lambda b: "d_model" if b.weight else None)
+
+
+@site("token d_model", name="")
+def contribution(branch: Branch, x: Array, w: Array | None = None) -> Array:
+    """`multiplier * w * x`: what the branch adds to the stream, after its post-norm."""
+    return branch.multiplier * x if w is None else branch.multiplier * w * x
 
 
 @site("token d_model", name="", opaque=True)
@@ -51,6 +63,21 @@ def mixer(m: Mixer, x: Array) -> Array:
         f"The output of a {m.kind} branch is opaque to the equations: it can be captured or replayed, not computed.",
         gap="ours",
     )
+
+
+weights(Head, W_in="d_model d_model", b_in=lambda h: "d_model" if h.bias else None)
+
+
+@site("token d_model", sums="d_model")
+def pre(h: Head, x: Array, W_in: Array, b_in: Array | None = None) -> Array:
+    """`x @ W_in + b_in`"""
+    return plus(x @ W_in, b_in)
+
+
+@site("token d_model", activation=True)
+def post(h: Head, pre: Array) -> Array:
+    """`act(pre)`"""
+    return ACTIVATIONS[h.act](pre)
 
 
 @site("token vocab", name="", sums="d_model")

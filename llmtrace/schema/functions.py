@@ -40,6 +40,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": lambda x: x * sigmoid(x),
     "sigmoid": sigmoid,
     "tanh": np.tanh,
+    "softplus": lambda x: np.logaddexp(0, x),
     "mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
     "quick_gelu": lambda x: x * sigmoid(1.702 * x),
     "gelu": _gelu,
@@ -48,6 +49,11 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "laplace": lambda x: 0.5 * (1 + erf((x - 0.707107) / (0.282095 * math.sqrt(2)))),
 }
 """What an MLP's `act` may name; arXiv 1606.08415 for GELU, 1710.05941 for SiLU, 2109.08668 for the squared ReLU."""
+
+
+def xielu(x: Array, alpha_p: Array, alpha_n: Array, beta: Array, eps: Array) -> Array:
+    """`alpha_p x² + beta x` for positive x, else `alpha_n (exp(min(x, eps)) - 1 - x) + beta x` (arXiv 2411.13010, eq. 11); each number [1]."""
+    return np.asarray(beta * x + np.where(x > 0, alpha_p * x * x, alpha_n * (np.expm1(np.minimum(x, eps)) - x)))
 
 
 def softmax(x: Array) -> Array:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmtrace.schema.functions import ACTIVATIONS, plus
-from llmtrace.schema.sites import Array, site, weights
+from llmtrace.schema import norm
+from llmtrace.schema.functions import ACTIVATIONS, plus, xielu
+from llmtrace.schema.sites import Array, WeightRow, site, weights
 from llmtrace.spec import GatedMlp, Mlp
+
+
+def _inner_norm(part: str) -> WeightRow:
+    def axes(m: GatedMlp) -> str | None:
+        n = m.inner_norm
+        return f"{n.each} {n.over}".strip() if n and (n.weight if part == "w" else n.bias) else None
+
+    return WeightRow(f"inner_norm.{part}", axes)
+
 
 for _kind in (Mlp, GatedMlp):
     weights(
@@ -14,7 +24,17 @@ for _kind in (Mlp, GatedMlp):
         W_in="d_model d_mlp", W_out="d_mlp d_model",
         b_in=lambda m: "d_mlp" if m.bias else None, b_out=lambda m: "d_model" if m.bias else None,
     )  # fmt: skip
-weights(GatedMlp, W_gate="d_model d_mlp", b_gate=lambda m: "d_mlp" if m.bias else None)
+weights(
+    GatedMlp, W_gate="d_model d_mlp", b_gate=lambda m: "d_mlp" if m.bias else None,
+    inner_norm_w=_inner_norm("w"), inner_norm_b=_inner_norm("b"),
+)  # fmt: skip
+
+
+def _number(m: Mlp) -> str | None:
+    return "1" if m.act == "xielu" else None
+
+
+weights(Mlp, alpha_p=_number, alpha_n=_number, beta=_number, eps=_number)
 
 
 def gated(m: GatedMlp, pre: Array, pre_linear: Array) -> Array:
@@ -44,15 +64,22 @@ def pre_linear(m: GatedMlp, x: Array, W_in: Array, b_in: Array | None = None) ->
 
 
 @site("token d_mlp", name="post", activation=True)
-def plain_post(m: Mlp, pre: Array) -> Array:
-    """`act(pre)`"""
-    return ACTIVATIONS[m.act](pre)
+def plain_post(
+    m: Mlp, pre: Array, alpha_p: Array | None = None, alpha_n: Array | None = None, beta: Array | None = None,
+    eps: Array | None = None,
+) -> Array:  # fmt: skip
+    """`act(pre)`, with its four numbers where it is xIELU."""
+    if alpha_p is None or alpha_n is None or beta is None or eps is None:
+        return ACTIVATIONS[m.act](pre)
+    return xielu(pre, alpha_p, alpha_n, beta, eps)
 
 
 @site("token d_mlp", name="post", activation=True)
-def gated_post(m: GatedMlp, pre: Array, pre_linear: Array) -> Array:
-    """`act(pre) * pre_linear`, after the clamps where the model has them."""
-    return gated(m, pre, pre_linear)
+def gated_post(
+    m: GatedMlp, pre: Array, pre_linear: Array, inner_norm_w: Array | None = None, inner_norm_b: Array | None = None
+) -> Array:
+    """`act(pre) * pre_linear`, after the clamps and before the norm where the model has them."""
+    return norm.apply(m.inner_norm, gated(m, pre, pre_linear), inner_norm_w, inner_norm_b)
 
 
 @site("token d_model", sums="d_mlp")

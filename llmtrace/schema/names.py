@@ -80,6 +80,9 @@ NAMES: tuple[Row, ...] = (
         B + "ln1", B + "ln1", Name(B + "attn.hook_in", note=BRIDGE),
         Name("attn_in.L"), Name("attentions_input[L]"),
     ),
+    Row(B + "attn.q_latent"),
+    *(Row(f"{B}attn.{latent}_norm.{part}") for latent in ("q_latent", "kv_latent") for part in ("scale", "normalized", "out")),
+    Row(B + "attn.kv_latent"),
     Row(B + "attn.q", Name(B + "attn.hook_q", also=(B + "attn.q.hook_out",)), Name("q_norm_in.L", note="only where q is normed")),
     *_norm(
         B + "attn.q_norm", B + "attn.q_norm", Name(B + "attn.q_norm.hook_out", note=BRIDGE), Name("q_norm_out.L"),
@@ -104,7 +107,9 @@ NAMES: tuple[Row, ...] = (
         Name("attn_probs.L", note="eager attention, or recomputed from q and k"),
         Name("attention_probabilities[L]", note="eager attention only; to be enabled when the model is loaded"),
     ),
+    Row(B + "attn.selected"),
     Row(B + "attn.sink"),
+    Row(B + "attn.kept"),
     Row(
         B + "attn.z",
         Name(B + "attn.hook_z", note="the bridge's is our attn.z_post where a gate or norm follows"),
@@ -131,6 +136,7 @@ NAMES: tuple[Row, ...] = (
         B + "mlp.router_weights", _differs(B + "mlp.hook_expert_weights", "the softmax over all experts, before the choice"),
         Name("expert_weights.L"),
     ),
+    Row(B + "mlp.expert_in"),
     Row(B + "mlp.pre", Name(B + "mlp.hook_pre", note=DENSE), Name("mlp_pre.L", note="dense blocks only")),
     Row(B + "mlp.pre_linear", Name(B + "mlp.hook_pre_linear"), Name("mlp_pre_linear.L", note="dense blocks only")),
     Row(B + "mlp.post", Name(B + "mlp.hook_post", note=DENSE), Name("mlp_act.L", note="dense blocks only")),
@@ -150,6 +156,11 @@ NAMES: tuple[Row, ...] = (
         "ln_final", "ln_final", Name("unembed.hook_in", also=("ln_final.hook_out",)),
         Name("final_norm"), Name("ln_final.output"),
     ),
+    Row("head.pre"),
+    Row("head.post"),
+    Row("head_norm.scale"),
+    Row("head_norm.normalized"),
+    Row("head_norm.out"),
     Row("logits", _differs("unembed.hook_out", RAW), _differs("lm_head", RAW), Name("logits")),
 )  # fmt: skip
 

@@ -76,17 +76,18 @@ def _turns(r: Rotary, positions: bytes, dtype: np.dtype[Any]) -> tuple[Array, Ar
     places = np.frombuffer(positions, np.int64)
     angle = places[:, None, None] * frequencies(r, int(places.max()) + 1)
     cos, sin = (gain(r) * f(angle).astype(dtype) for f in (np.cos, np.sin))
-    return cos, sin
+    return cos, -sin if r.backwards else sin
 
 
 def rotate(r: Rotary | None, x: Array, positions: Array) -> Array:
-    """Turn the pairs of the leading channels of every head; `[token head d_head]` stays so."""
+    """Turn the pairs of channels of every head; `[token head d_head]` stays so."""
     if r is None:
         return x
     cos, sin = _turns(r, positions.astype(np.int64).tobytes(), x.dtype)
     turned, half = x.copy() if r.width < x.shape[-1] else np.empty_like(x), r.width // 2
-    first = slice(0, half) if r.layout == "half" else slice(0, r.width, 2)
-    second = slice(half, r.width) if r.layout == "half" else slice(1, r.width, 2)
+    at, end = r.start, r.start + r.width
+    first = slice(at, at + half) if r.layout == "half" else slice(at, end, 2)
+    second = slice(at + half, end) if r.layout == "half" else slice(at + 1, end, 2)
     a, b = x[..., first], x[..., second]
     c, d = turned[..., first], turned[..., second]
     part = b * sin  # one array besides the result: new pages cost as much as the arithmetic

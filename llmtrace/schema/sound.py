@@ -22,6 +22,8 @@ from llmtrace.spec import (
     DynamicNtk,
     Gate,
     GatedMlp,
+    Groups,
+    Head,
     Linear,
     Llama3,
     LongRope,
@@ -33,6 +35,7 @@ from llmtrace.spec import (
     Positions,
     PreNorm,
     Rotary,
+    Shared,
     Unembedding,
     Yarn,
 )
@@ -48,12 +51,14 @@ POSITIVE: dict[type, tuple[str, ...]] = {
     Unembedding: ("softcap",),
 }
 """Numbers that an equation divides by, or takes the logarithm or the root of."""
-AXES = ("d_model", "d_head", "d_value", "head", "kv_head", "d_mlp")
+AXES = ("d_model", "d_head", "d_value", "head", "kv_head", "d_mlp", "q_rank", "kv_rank")
 """What a norm may run over, or have a weight of its own for each of."""
 MODULES = {"attn": Attention | Mixer, "mlp": Mlp | GatedMlp | Moe | Mixer, "mixer": Mixer}
 """What a branch of each name holds; one that could not be read is a mixer, whatever its name."""
 STREAM = ("resid_pre", "resid_mid")
 NORM = re.compile(r"ln[1-9]\d?")
+ZERO = ("offset", "start", "shared")
+"""Integers that may be nought."""
 LARGEST = 2**62
 """No size or number of positions is as large, and all below fit what the equations compute with."""
 WORD = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
@@ -94,7 +99,7 @@ def _number(record: Any) -> str:
         if value is None and kind.endswith("| None"):
             continue
         for one in value if kind.startswith("tuple[float") else (value,):
-            if kind.startswith("int") and (type(one) is not int or not (row.name != "offset") <= one < LARGEST):
+            if kind.startswith("int") and (type(one) is not int or not (row.name not in ZERO) <= one < LARGEST):
                 return f"{row.name} = {_shown(one)}; it must be a positive integer"
             if kind.startswith(("float", "tuple[float")) and (
                 isinstance(one, bool) or not isinstance(one, int | float) or not _finite(one)
@@ -127,10 +132,18 @@ def _contradiction(record: Any) -> str:
             axes = [*each.split(), *over.split()]
             if not over.split() or not set(axes) <= set(AXES) or len(axes) != len(set(axes)):
                 return f"a norm over {' '.join(axes)!r:.60}; its axes are among {', '.join(AXES)}"
-        case Mlp(act=act) | GatedMlp(act=act) | Gate(act=act) if act not in ACTIVATIONS:
+        case Mlp(act="xielu"):
+            pass
+        case Mlp(act=act) | GatedMlp(act=act) | Gate(act=act) | Head(act=act) if act not in ACTIVATIONS:
             return f"the activation {act!r:.40}; the equations know {', '.join(ACTIVATIONS)}"
         case Moe(experts=experts, choices=choices) if choices > experts:
             return f"{choices} choices of {experts} experts"
+        case Moe(expert=Mlp(act="xielu")) | Shared(expert=Mlp(act="xielu")):
+            return "experts of xIELU, whose numbers experts do not have"
+        case Moe(expert=GatedMlp(inner_norm=Norm())) | Shared(expert=GatedMlp(inner_norm=Norm())):
+            return "experts with a norm before their last matrix, which the equations do not know"
+        case Moe(experts=experts, choices=choices, groups=Groups(count=count, choices=groups, best=best)):
+            return _groups(experts, choices, count, groups, best)
         case Mixer(kind=kind) if not WORD.fullmatch(kind):
             return f"a mixer of the kind {kind!r:.60}; that must be a plain name"
         case Positions(length=length, offset=offset) if offset >= length:
@@ -146,15 +159,32 @@ def _contradiction(record: Any) -> str:
     return ""
 
 
+def _groups(experts: int, choices: int, count: int, groups: int, best: int) -> str:
+    if experts % count or groups > count:
+        return f"{groups} of {count} groups of {experts} experts"
+    if choices > groups * (experts // count) or best > experts // count:
+        return f"{choices} choices of {groups} groups of {experts // count} experts, ranked by {best} of them"
+    return ""
+
+
 def _attention(a: Attention) -> str:
     if a.heads % a.kv_heads:
         return f"{a.heads} query heads, which {a.kv_heads} key/value heads cannot share evenly"
     if a.slopes and len(a.slopes) != a.heads:
         return f"{len(a.slopes)} slopes for {a.heads} heads"
-    if a.rotary and a.rotary.width > a.d_head:
-        return f"{a.rotary.width} rotated channels of heads that have {a.d_head}"
+    if a.rotary and a.rotary.start + a.rotary.width > a.d_head:
+        begin = f" from {a.rotary.start} on" if a.rotary.start else ""
+        return f"{a.rotary.width} rotated channels{begin} of heads that have {a.d_head}"
+    if (a.q_latent and a.q_latent.axis != "q_rank") or (a.kv_latent and a.kv_latent.axis != "kv_rank"):
+        return "a latent on another axis than its own; they are q_rank and kv_rank"
+    if a.shared and (a.kv_latent is None or a.shared >= a.d_head):
+        return f"{a.shared} shared channels of keys, which need a latent and channels of their own"
     if not set(a.biases) <= set("QKVO"):
         return f"biases {a.biases!r:.40}; the projections are Q, K, V and O"
+    if a.sinks_after and (not a.sinks or a.z_norm):
+        return "sinks that are taken off z, and none that are learned, or a norm of z"
+    if not a.projected and (a.rotary or a.q_norm or a.k_norm or a.v_norm or a.clip or set(a.biases) - {"O"}):
+        return "an attention of which it is not known how q, k and v are made, and something that is done to them"
     return ""
 
 
@@ -194,4 +224,9 @@ def _block(block: Block) -> str:
     for reader in readers:
         if reader.reads not in (STREAM if isinstance(reader, PreNorm) else sources):
             return f"a part {reader.name} that reads {reader.reads!r:.60}; it may read {', '.join(sources)}"
+    if block.carry_pre.reads:
+        return f"a stream that goes on into a block as {block.carry_pre.reads!r:.60}; it may as itself only"
+    for carry in (block.carry_mid, block.carry_post):
+        if carry.reads not in ("", *sources[len(STREAM) :]):
+            return f"a stream that goes on as {carry.reads!r:.60}; it may as {', '.join(sources[len(STREAM) :]) or 'itself only'}"
     return ""

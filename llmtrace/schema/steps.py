@@ -16,7 +16,7 @@ from typing import Any
 from attrs import field, frozen
 
 from llmtrace.schema.sites import EQUATIONS, INPUTS, WEIGHTS, Equation
-from llmtrace.spec import Attention, Block, Mixer, ModelSpec, Norm, Sizes, Sum
+from llmtrace.spec import Attention, Block, Carry, Mixer, ModelSpec, Norm, OpaqueHeads, Sizes, Sum
 
 
 def any_layer(text: str) -> str:
@@ -28,6 +28,10 @@ def any_layer(text: str) -> str:
     return re.sub(r"\bblocks\.\d+\.", "blocks.L.", text)
 
 
+HEADS = {"rot_q": "token head d_head", "rot_k": "token kv_head d_head", "v": "token kv_head d_value"}
+"""What scores and mixtures are made of, and its axes."""
+OPTIONAL = ("q_latent", "kv_latent")
+"""Parts that an attention may read instead of what its branch does."""
 BEFORE = ("embed", "pos_embed")
 """The sites that stand in no block and come before the first."""
 
@@ -145,7 +149,14 @@ def parts(spec: ModelSpec) -> Iterator[Part]:
         yield from _block(f"blocks.{layer}.", block, stream)
         stream = (f"blocks.{layer}.resid_post",)
     yield Part("ln_final", spec.ln_final, reads=stream[0])
-    yield Part("logits", spec.unembed, reads="ln_final.out", weights="unembed")
+    reads = "ln_final.out"
+    if spec.head is not None:
+        yield Part("head", spec.head, reads=reads)
+        reads = "head.post"
+        if spec.head.norm is not None:
+            yield Part("head_norm", spec.head.norm, reads=reads)
+            reads = "head_norm.out"
+    yield Part("logits", spec.unembed, reads=reads, weights="unembed")
 
 
 def _block(at: str, block: Block, stream: tuple[str, ...]) -> Iterator[Part]:
@@ -153,11 +164,11 @@ def _block(at: str, block: Block, stream: tuple[str, ...]) -> Iterator[Part]:
     norms = {f"{norm.name}.out": norm for norm in block.norms}
     terms: tuple[str, ...] = (at + "resid_pre",)
     done = {"resid_pre"}
-    yield Part(at + "resid_pre", Sum(), terms=stream)
+    yield Part(at + "resid_pre", Sum(carry=block.carry_pre), terms=stream)
     for branch in block.branches:
         norm = norms.get(branch.reads)
         if (norm.reads if norm else branch.reads) == "resid_mid" and "resid_mid" not in done:
-            yield Part(at + "resid_mid", Sum(), terms=terms)
+            yield Part(at + "resid_mid", Sum(carry=block.carry_mid), terms=_carried(at, block.carry_mid, terms))
             terms = (at + "resid_mid",)  # the stream goes on from here, so a change of it does too
             done.add("resid_mid")
         if norm and norm.name not in done:
@@ -174,16 +185,44 @@ def _block(at: str, block: Block, stream: tuple[str, ...]) -> Iterator[Part]:
             yield Part(f"{at}{branch.name}_post", branch.post, reads=out)
             out = f"{at}{branch.name}_post.out"
         yield Part(contribution, branch, reads=out)
-    yield Part(at + "resid_post", Sum(block.stream_scale), terms=terms)
+    for each in block.norms:  # that the stream alone goes through
+        if each.name not in done:
+            yield Part(at + each.name, each.norm, reads=at + each.reads)
+    end = Sum(block.stream_scale, block.carry_post)
+    yield Part(at + "resid_post", end, terms=_carried(at, block.carry_post, terms))
+
+
+def _carried(at: str, carry: Carry, terms: tuple[str, ...]) -> tuple[str, ...]:
+    """What a point of the stream adds up: the stream, or what stands in its place, and the branches."""
+    return (at + carry.reads, *terms[1:]) if carry.reads else terms
 
 
 def _module(at: str, module: Any, reads: str) -> Iterator[Part]:
-    """A branch's module, and the norms of q and k where they are parts of their own."""
-    if not isinstance(module, Attention) or module.norm_after_rotary:
+    """A branch's module, and the norms of q and k where they are parts of their own; or heads that are opaque."""
+    if isinstance(module, Attention) and not module.projected:
+        for name, axes in HEADS.items():
+            yield Part(f"{at}.{name}", OpaqueHeads(axes), reads=reads, sizes=module.sizes)
+        yield Part(at, module, reads=reads, sizes=module.sizes, other={name: f"{at}.{name}" for name in HEADS})
+        return
+    if not isinstance(module, Attention):
         yield Part(at, module, reads=reads, sizes=module.sizes)
         return
+    latent: dict[str, str] = {}
+    for name, made in (("q_latent", module.q_latent), ("kv_latent", module.kv_latent)):
+        if made is None:
+            continue
+        latent[name] = f"{at}.{name}"
+        yield Part(f"{at}.{name}", made, reads=reads)
+        if made.norm is not None:
+            latent[name] = f"{at}.{name}_norm.out"
+            yield Part(
+                f"{at}.{name}_norm", made.norm, reads=f"{at}.{name}", axes=("token", made.axis), sizes=made.sizes
+            )
+    if module.norm_after_rotary:
+        yield Part(at, module, reads=reads, sizes=module.sizes, other=latent)
+        return
     normed: list[tuple[str, str, Norm | None]] = [("q", "head", module.q_norm), ("k", "kv_head", module.k_norm)]
-    other = {which: f"{at}.{which}_norm.out" for which, _, norm in normed if norm}
+    other = latent | {which: f"{at}.{which}_norm.out" for which, _, norm in normed if norm}
     yield Part(at, module, reads=reads, sizes=module.sizes, other=other)
     for which, head, norm in normed:
         if norm is not None:
@@ -241,10 +280,12 @@ def _step(spec: ModelSpec, part: Part, equation: Equation) -> Step:
             signals[name] = name
         elif name == "x":
             signals[name] = part.reads
+        elif name in part.other:
+            signals[name] = part.other[name]
         elif name in EQUATIONS[kind]:
             if EQUATIONS[kind][name].when(part.record):
-                signals[name] = part.other.get(name, f"{part.address}.{name}")
-        else:
+                signals[name] = f"{part.address}.{name}"
+        elif name not in OPTIONAL:
             row = WEIGHTS[kind][name]
             if axes := row.axes(part.record):
                 names = tuple(axes.split())

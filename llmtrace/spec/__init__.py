@@ -8,11 +8,11 @@ and one-branch blocks are the same record with other data. Optional features are
 
 from __future__ import annotations
 
-from llmtrace.spec.attention import Attention, Gate
+from llmtrace.spec.attention import Attention, Gate, Latent, OpaqueHeads
 from llmtrace.spec.axes import Sizes
-from llmtrace.spec.block import Block, Branch, Mixer, Module, PreNorm
-from llmtrace.spec.mlp import Clamp, GatedMlp, Mlp, Moe, Shared
-from llmtrace.spec.model import Embedding, ModelSpec, Positions, Sum, Unembedding
+from llmtrace.spec.block import Block, Branch, Carry, Mixer, Module, PreNorm
+from llmtrace.spec.mlp import Clamp, GatedMlp, Groups, Mlp, Moe, Shared
+from llmtrace.spec.model import Embedding, Head, ModelSpec, Positions, Sum, Unembedding
 from llmtrace.spec.norm import Norm
 from llmtrace.spec.rotary import DynamicNtk, Linear, Llama3, LongRope, Rotary, Scaling, Yarn
 
@@ -20,11 +20,15 @@ __all__ = [
     "Attention",
     "Block",
     "Branch",
+    "Carry",
     "Clamp",
     "DynamicNtk",
     "Embedding",
     "Gate",
     "GatedMlp",
+    "Latent",
+    "Head",
+    "Groups",
     "Linear",
     "Llama3",
     "LongRope",
@@ -34,6 +38,7 @@ __all__ = [
     "Module",
     "Moe",
     "Norm",
+    "OpaqueHeads",
     "Positions",
     "PreNorm",
     "Rotary",

@@ -1,4 +1,4 @@
-"""MLPs: plain, gated, and mixtures of **experts**, gated MLPs of which a router chooses a few for each token."""
+"""MLPs: plain, gated, and mixtures of **experts**, MLPs of which a router chooses a few for each token."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 from attrs import frozen
 
 from llmtrace.spec.axes import Sizes
+from llmtrace.spec.norm import Norm
 
 
 @frozen
@@ -16,7 +17,7 @@ class Mlp:
     d_mlp: int
     """Channels between the matrices."""
     act: str
-    """A name of `ACTIVATIONS`."""
+    """A name of `ACTIVATIONS`; or `xielu`, which has four numbers among the weights (arXiv 2411.13010)."""
     bias: bool = False
     """Whether both projections have one."""
 
@@ -48,6 +49,8 @@ class GatedMlp:
     """Whether all three projections have one."""
     clamp: Clamp | None = None
     """Bounds on both halves before the product."""
+    inner_norm: Norm | None = None
+    """A norm of the product, before `W_out`."""
 
     @property
     def sizes(self) -> Sizes:
@@ -59,10 +62,22 @@ class GatedMlp:
 class Shared:
     """An expert that every token takes; with `gated`, times `sigmoid(x @ W_shared_gate)`."""
 
-    expert: GatedMlp
+    expert: GatedMlp | Mlp
     """What it computes."""
     gated: bool = False
     """Whether a learned factor a token multiplies its output."""
+
+
+@frozen
+class Groups:
+    """Experts stand in groups, one after the other, and only those of the best groups may be chosen (DeepSeek-V2, arXiv 2405.04434, §2.2.2)."""
+
+    count: int
+    """How many groups there are, of as many experts each."""
+    choices: int
+    """How many of them experts are chosen from."""
+    best: int = 1
+    """A group is ranked by the sum of so many of its best experts."""
 
 
 @frozen
@@ -73,10 +88,11 @@ class Moe:
     """How many there are."""
     choices: int
     """How many each token takes."""
-    expert: GatedMlp
+    expert: GatedMlp | Mlp
     """What each of them is."""
-    scoring: Literal["softmax", "topk_softmax", "sigmoid"] = "softmax"
-    """Scores over all experts, before the choice (`softmax`, `sigmoid`), or over the chosen ones only (`topk_softmax`)."""
+    scoring: Literal["softmax", "topk_softmax", "sigmoid", "topk_sigmoid", "sparsemixer"] = "softmax"
+    """Scores over all experts, before the choice (`softmax`, `sigmoid`), or of the chosen ones, chosen by their logits (`topk_softmax`,
+    `topk_sigmoid`). `sparsemixer` (PhiMoE): each choice's share of a softmax over those not chosen before that are `near` it."""
     renormalise: bool = False
     """The chosen scores are divided by their sum."""
     scale: float = 1.0
@@ -87,6 +103,14 @@ class Moe:
     """A bias is added to the scores for the choice only (DeepSeek-V3)."""
     shared: Shared | None = None
     """What every token takes besides."""
+    eps: float = 0.0
+    """With `renormalise`, what is added to the sum of the chosen scores."""
+    near: float = 0.0
+    """With `sparsemixer`, by how much the logit of an expert that counts may be below the choice's, as a share of the larger size."""
+    weighs: Literal["outputs", "inputs"] = "outputs"
+    """What the weights multiply: what an expert makes, or what it reads (Llama 4)."""
+    groups: Groups | None = None
+    """Experts are chosen from some groups only."""
 
     @property
     def sizes(self) -> Sizes:

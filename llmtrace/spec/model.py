@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 
 from llmtrace.spec.axes import Sizes
-from llmtrace.spec.block import Block
+from llmtrace.spec.block import Block, Carry
 from llmtrace.spec.norm import Norm
 
 
@@ -35,6 +35,18 @@ class Positions:
 
 
 @frozen
+class Head:
+    """`norm(act(x @ W_in + b_in))`, between the final norm and the unembedding (BERT's prediction head)."""
+
+    act: str
+    """A name of `ACTIVATIONS`."""
+    bias: bool = False
+    """Whether the projection has one."""
+    norm: Norm | None = None
+    """Of the activation's output."""
+
+
+@frozen
 class Unembedding:
     """`softcap(scale * (x @ W_U + b_U))`."""
 
@@ -46,14 +58,23 @@ class Unembedding:
     """Whether the logits have one."""
     tied: bool = False
     """`W_U` is the embedding, transposed."""
+    vocab: int | None = field(default=None, kw_only=True)
+    """How many tokens there are logits for, the first of the vocabulary; None: for each. Some are only read."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """`vocab`, where it is another than the embedding's."""
+        return {} if self.vocab is None else {"vocab": self.vocab}
 
 
 @frozen
 class Sum:
-    """A point of the residual stream: `scale` times the sum of what flows into it."""
+    """A point of the residual stream: `scale` times the sum of what flows into it, first what the stream carries on."""
 
     scale: float = 1.0
     """Of the sum."""
+    carry: Carry = field(default=Carry())
+    """What of the first term goes in."""
 
 
 @frozen
@@ -77,9 +98,16 @@ class ModelSpec:
     positions: Positions | None = None
     """Learned positions, where there are any."""
     unembed: Unembedding = Unembedding()
-    """From the final norm to the logits."""
+    """From the final norm, or the head after it, to the logits."""
+    head: Head | None = None
+    """What stands between the final norm and the unembedding, where anything does."""
 
     @property
     def sizes(self) -> Sizes:
         """`d_model`, `vocab`: the axes that every part may use."""
         return {"d_model": self.d_model, "vocab": self.vocab}
+
+    @property
+    def predicted(self) -> int:
+        """How many tokens there are logits for."""
+        return self.vocab if self.unembed.vocab is None else self.unembed.vocab

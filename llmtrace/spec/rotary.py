@@ -76,13 +76,17 @@ Scaling: TypeAlias = Linear | DynamicNtk | Yarn | Llama3 | LongRope
 
 @frozen
 class Rotary:
-    """Rotary position embedding of the leading `width` channels of every head (arXiv 2104.09864, §3.2)."""
+    """Rotary position embedding of `width` channels of every head, the leading ones unless it says so (arXiv 2104.09864, §3.2)."""
 
     theta: float
     """The base of the frequencies."""
     width: int
-    """Leading channels that are turned; even."""
+    """Channels that are turned; even."""
     layout: Literal["half", "interleaved"] = "half"
     """Channel i is paired with i + width/2 (`half`) or 2i with 2i + 1 (`interleaved`)."""
     scaling: Scaling | None = None
     """How the frequencies are changed for long prompts."""
+    start: int = 0
+    """The first channel that is turned."""
+    backwards: bool = False
+    """Pairs turn from the second channel to the first."""

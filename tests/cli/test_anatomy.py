@@ -7,7 +7,7 @@ from attrs import evolve
 import llmtrace
 from llmtrace.cli.anatomy import described, parameters, tree
 from llmtrace.schema.steps import steps
-from llmtrace.spec import Attention, Norm, Rotary, Yarn
+from llmtrace.spec import Attention, Carry, Norm, Rotary, Yarn
 
 with llmtrace.open("builtin:induction") as _model:
     SPEC = _model.spec
@@ -35,3 +35,11 @@ def test_blocks_stand_together_only_where_they_are_alike():
     lines = list(tree(evolve(SPEC, blocks=(first, second, other, second))))
     assert [line.strip() for line in lines if line.startswith("  blocks")] == ["blocks.{0..1}", "blocks.2", "blocks.3"]
     assert "    the stream is then multiplied by 0.5" in lines
+
+
+def test_what_goes_on_of_the_stream_is_said_where_it_is_not_all():
+    block = evolve(SPEC.blocks[0], carry_mid=Carry("ln1.out"), carry_post=Carry("", 0.5, weight=True))
+    lines = [line.strip() for line in tree(evolve(SPEC, blocks=(block,)))]
+    assert "resid_mid ← Carry(reads ln1.out)" in lines
+    assert "resid_post ← Carry(scale 0.5, weight True)" in lines
+    assert not [line for line in lines if line.startswith("resid_pre")]

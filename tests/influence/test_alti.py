@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from llmtrace.influence import alti, influence
+from llmtrace.spec import Carry
+from tests.specs import SPECS
 
 
 def naive(watched) -> np.ndarray:
@@ -95,3 +98,27 @@ def test_no_rounding_of_a_sum_credits_a_hidden_token(built):
     y = np.asfortranarray(random.normal(size=(9, 300)))  # summed in another order than the vectors
     c, _ = alti.contributions(through, np.zeros((9, 300)), y, Attention(2, 2, 3, 3, 1.0))
     assert (np.triu(c, 1) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("mid", "post"),
+    [(Carry("", 0.6, weight=True), Carry()), (Carry("", 0.6, True, True), Carry("", 0.5)), (Carry("ln1.out", 0.6), Carry("ln2.out"))],
+)  # fmt: skip
+def test_what_goes_on_of_the_stream_is_the_tokens_own(mid, post, built):
+    """Against the paper's formula on what the equations show, with the stream that goes on beside attention written out."""
+    block = evolve(SPECS["sequential"].blocks[0], carry_mid=mid, carry_post=post)
+    model = built(evolve(SPECS["sequential"], blocks=(block,)))
+    ids = [1, 2, 3, 2, 5]
+    (found,) = influence(model, ids, ("alti",))
+    assert found.completeness_gap < 1e-12
+    weights, known = model.equations.weights, model.trace(ids).known
+    base = known["blocks.0.ln1.out" if mid.reads else "blocks.0.resid_pre"]
+    base = base + (weights["blocks.0.resid_mid.b"] if mid.bias else 0)
+    base = 0.6 * base * (weights["blocks.0.resid_mid.w"] if mid.weight else 1)
+    values = np.repeat(known["blocks.0.attn.v"], 2, axis=1)
+    sent = np.einsum("hqk,khd,hdm->qkm", known["blocks.0.attn.pattern"], values, weights["blocks.0.attn.W_O"])
+    for token, own in enumerate(base):
+        sent[token, token] += own
+    y = known["blocks.0.resid_mid"]
+    c = np.maximum(0, np.abs(y).sum(-1)[:, None] - np.abs(y[:, None] - sent).sum(-1))
+    np.testing.assert_allclose(found.matrix, c / c.sum(-1, keepdims=True), atol=1e-9)

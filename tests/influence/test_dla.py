@@ -6,8 +6,9 @@ import attrs
 import numpy as np
 import pytest
 
-from llmtrace.influence import influence
-from llmtrace.spec import Attention, Block, Branch, Mixer, Mlp, ModelSpec, Norm, PreNorm, Unembedding
+from llmtrace.errors import UnsupportedModelError
+from llmtrace.influence import influence, lens
+from llmtrace.spec import Attention, Block, Branch, Carry, Head, Mixer, Mlp, ModelSpec, Norm, PreNorm, Unembedding
 
 CAPPED = "gemma2"
 
@@ -157,3 +158,42 @@ def test_a_mixers_output_is_a_part_and_no_tokens(built):
     assert dict(answer.parts)["blocks.0.mixer_out"] != 0
     assert (answer.scores[:2] == 0).all()
     assert "mamba2" in dict(answer.notes)["credited to no token"]
+
+
+CARRIED = attrs.evolve(
+    scaled().blocks[0], carry_pre=Carry(bias=True), carry_mid=Carry("", 0.6, weight=True), carry_post=Carry("", 0.8, True, True)
+)  # fmt: skip
+
+
+def test_each_term_is_as_large_as_what_later_sums_carry_on_of_it(built):
+    """By running the model again: with all denominators fixed, a term that is taken away takes its own part of the logit away."""
+    branches = tuple(attrs.evolve(branch, weight=True) for branch in CARRIED.branches)
+    model = built(scaled(blocks=(attrs.evolve(CARRIED, branches=branches), CARRIED)))
+    ids, target = [1, 2, 3, 2], 5
+    (found,) = influence(model, ids, ("dla",), target=target)
+    assert found.completeness_gap < 1e-12
+    parts = dict(found.parts)
+    assert abs(parts["stream biases"]) > 1e-3
+    weights, kept = model.equations.weights, model.trace(ids).known
+    w = {name: np.asarray(weights[name]) for name in weights}
+    end, out = 1.0, kept["blocks.0.mlp_out"][-1]
+    for at, scale in (("blocks.1.resid_mid", 0.6), ("blocks.1.resid_post", 0.8 * 0.7)):
+        end = end * scale * w[f"{at}.w"]
+    gone = 0.7 * end * out  # of the last stream
+    gone = (gone - gone.mean()) / kept["ln_final.scale"][-1] * w["ln_final.w"]
+    assert parts["blocks.0.mlp_out"] == pytest.approx(2.0 * gone @ w["unembed.W_U"][:, target], rel=1e-9)
+
+
+def test_a_stream_that_goes_through_norms_is_refused(built):
+    block = attrs.evolve(scaled().blocks[0], carry_post=Carry("ln2.out"))
+    with pytest.raises(
+        UnsupportedModelError, match="in block 0 of this by hand model the stream itself goes through a norm"
+    ):
+        influence(built(scaled(blocks=(block,))), [1, 2, 3], ("dla",), target=5)
+
+
+@pytest.mark.parametrize("method", ["dla", "lens"])
+def test_a_head_before_the_unembedding_is_refused(method, built):
+    model = built(scaled(head=Head("gelu")))
+    with pytest.raises(UnsupportedModelError, match="another matrix and an activation stand between"):
+        influence(model, [1, 2, 3], ("dla",), target=5) if method == "dla" else lens(model, [1, 2, 3])

@@ -116,10 +116,19 @@ def test_what_one_attention_left_does_not_show_in_the_next():
         check(a, *given, made(a, *given, wanted(a)))
 
 
-def test_one_memory_serves_every_attention():
+def test_memory_that_nobody_holds_serves_the_next_attention():
     made = Attending(LENGTH)
-    first, then = (made(PLAIN, *inputs(PLAIN, seed=seed), ["pattern"])["pattern"] for seed in (0, 1))
-    assert np.shares_memory(first, then)
+    places = {made(PLAIN, *inputs(PLAIN, seed=seed), ["pattern"])["pattern"].ctypes.data for seed in range(4)}
+    assert len(places) == 1
+
+
+def test_what_somebody_holds_stays_as_it_is():
+    made = Attending(LENGTH)
+    held = made(PLAIN, *inputs(PLAIN), ["pattern"])["pattern"][1:, :3]
+    copy = held.copy()
+    other = made(PLAIN, *inputs(PLAIN, seed=1), ["pattern"])["pattern"]
+    assert not np.shares_memory(held, other)
+    np.testing.assert_array_equal(held, copy)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e20, 3e38])

@@ -7,7 +7,7 @@ from attrs import evolve
 from llmtrace.schema import attention
 from llmtrace.schema.norm import apply
 from llmtrace.spec import Attention, Gate, Norm
-from tests.specs import GQA, capture, equations, model, sequential
+from tests.specs import GQA, capture, chosen_keys, equations, model, sequential
 
 torch = pytest.importorskip("torch")
 RNG = np.random.default_rng(3)
@@ -128,3 +128,28 @@ def test_a_norm_after_rotary_is_not_one_before_it():
     np.testing.assert_allclose(before["q_norm.out"], normed, rtol=1e-12)
     np.testing.assert_allclose(before["rot_q"], attention.rotate(GQA.rotary, normed, np.arange(LENGTH)), rtol=1e-12)
     assert not np.allclose(apply(norm, turned, w["q_norm.w"]), before["rot_q"])
+
+
+def test_sinks_that_are_taken_off_z_leave_what_sinks_in_the_pattern_would():
+    s, w = run(evolve(GQA, sinks=True, sinks_after=True))
+    np.testing.assert_allclose(s["pattern"].sum(-1), 1, rtol=1e-12)
+    mass = np.exp(s["scores"])
+    shared = mass / (mass.sum(-1, keepdims=True) + np.exp(w["sinks"])[:, None, None])
+    v = np.repeat(s["v"], 2, axis=1)
+    np.testing.assert_allclose(s["z_post"], np.einsum("hqk,khd->qhd", shared, v), rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(s["kept"], 1 - s["sink"], rtol=1e-12)
+
+
+def test_keys_that_are_not_chosen_are_not_seen():
+    s, _ = run(evolve(GQA, selective=True))
+    chosen = chosen_keys(LENGTH).astype(bool) & causal()
+    assert (~chosen & causal()).any()
+    np.testing.assert_allclose(s["z"], pytorch(GQA, s, chosen), rtol=1e-11, atol=1e-13)
+
+
+def test_heads_that_are_made_in_another_way_have_no_matrices_and_all_that_is_made_of_them_has_equations():
+    a = Attention(4, 2, 6, 5, 0.4, projected=False)
+    s, w = run(a)
+    assert not {"q", "k"} & set(s)
+    assert set(w) == {"W_O"}
+    np.testing.assert_allclose(s["z"], pytorch(a, s, causal()), rtol=1e-11, atol=1e-13)

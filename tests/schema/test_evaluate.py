@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtrace.errors import SignalUnavailableError, UnknownSignalError
-from tests.specs import SPECS, capture, equations, inputs, model, sequential, specs
+from tests.specs import CLEAR, SPECS, capture, equations, inputs, model, sequential, specs
 
 IDS = (1, 4, 2, 4)
 
@@ -114,7 +114,7 @@ def test_a_name_that_is_no_site_is_an_error_with_near_names():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", [name for name in SPECS if name != "mixer"])
+@pytest.mark.parametrize("name", CLEAR)
 def test_the_equations_compute_in_the_type_that_is_asked_for(name, dtype):
     built = evolve(equations(SPECS[name]), dtype=dtype)
     for site, array in capture(built, IDS).items():

@@ -20,6 +20,7 @@ PEERS = {
     "silu": F.silu,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
+    "softplus": lambda x: F.softplus(x, threshold=1e3),
     "mish": F.mish,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from llmtrace.schema.rotary import frequencies, gain, rotate
 from llmtrace.spec import DynamicNtk, Linear, Llama3, LongRope, Rotary, Yarn
@@ -124,6 +125,21 @@ def test_channels_beyond_the_width_are_left_alone(layout):
     np.testing.assert_array_equal(found[..., 6:], x[..., 6:])
     np.testing.assert_array_equal(found[0], x[0])
     assert not np.allclose(found[1, :, :6], x[1, :, :6])
+
+
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_turning_backwards_undoes_turning(layout):
+    x, forwards = np.random.default_rng(0).normal(size=(9, 2, 8)), Rotary(100.0, 6, layout)
+    found = rotate(evolve(forwards, backwards=True), rotate(forwards, x, np.arange(9)), np.arange(9))
+    np.testing.assert_allclose(found, x, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_the_channels_that_are_turned_may_begin_anywhere(layout):
+    x, at_once = np.random.default_rng(0).normal(size=(9, 2, 8)), Rotary(100.0, 4, layout)
+    found = rotate(evolve(at_once, start=3), x, np.arange(9))
+    np.testing.assert_array_equal(found[..., 3:7], rotate(at_once, x[..., 3:7], np.arange(9)))
+    np.testing.assert_array_equal(found[..., [0, 1, 2, 7]], x[..., [0, 1, 2, 7]])
 
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])

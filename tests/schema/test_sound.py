@@ -13,6 +13,7 @@ from llmtrace.schema.sound import sound
 from llmtrace.spec import (
     Attention,
     Branch,
+    Carry,
     Clamp,
     DynamicNtk,
     Gate,
@@ -59,6 +60,8 @@ def with_mlp(mlp) -> ModelSpec:
 ESC = "attn\x1b]0;pwned\x07"
 UNSOUND = {
     "a negative epsilon": (normed(eps=-1e-5), "eps = -1e-05 in a norm; it must not be negative"),
+    "a stream that goes on as what is no norm": (with_block(carry_mid=Carry("resid_pre")), "goes on as 'resid_pre'; it may as ln1.out, ln2.out"),
+    "a stream that enters a block as a norm": (with_block(carry_pre=Carry("ln1.out")), "goes on into a block as 'ln1.out'"),
     "a norm over nothing": (normed(over=""), "a norm over ''"),
     "a norm over an axis that does not exist": (normed(over="nope"), "a norm over 'nope'"),
     "a norm over an axis twice": (normed(over="d_head d_head"), "a norm over 'd_head d_head'"),

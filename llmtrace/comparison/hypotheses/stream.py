@@ -10,7 +10,7 @@ from llmtrace.comparison.case import Case, Hypothesis, scalar_fit
 from llmtrace.comparison.hypotheses.lost import bounded
 from llmtrace.comparison.specs import said
 from llmtrace.schema.sites import Array
-from llmtrace.spec import Branch, Sum
+from llmtrace.spec import Branch, Carry, Sum
 
 POINTS = ("resid_pre", "resid_mid", "resid_post")
 CONTRIBUTIONS = ("attn_out", "mlp_out")
@@ -19,9 +19,9 @@ CONTRIBUTIONS = ("attn_out", "mlp_out")
 def _terms(case: Case) -> Iterator[tuple[str, Array]]:
     if not isinstance(case.step.record, Sum):
         return
-    expected = case.expected
-    for term in case.step.terms:
-        if term not in case.captured:
+    expected, carry = case.expected, case.step.record.carry
+    for place, term in enumerate(case.step.terms):
+        if term not in case.captured or (place == 0 and carry.factored):
             continue
         added = case.step.record.scale * np.asarray(case.captured[term]).astype(np.float64)
         yield f"{term} is not added", expected - added
@@ -36,6 +36,9 @@ def _factor(case: Case) -> Iterator[tuple[str, Array]]:
     record = case.step.record
     if isinstance(record, Sum) and record.scale != 1:
         yield f"the factor {said(record.scale)} of the stream is missing", case.expected / record.scale
+    if isinstance(record, Sum) and record.carry.factored:
+        plain = case.with_record(record.carry, Carry(record.carry.reads))
+        yield "what the stream is multiplied by where it goes on is missing", case.predict(plain)
     if not isinstance(record, Branch):
         return
     for multiplier in sorted({1.0, record.multiplier**2, 1 / record.multiplier} - {record.multiplier}):
