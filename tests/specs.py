@@ -110,11 +110,20 @@ SPECS: dict[str, ModelSpec] = {
         ),
         sequential(Attention(4, 4, 10, 5, 0.3, kv_latent=Latent("kv_rank", 3), shared=2)),
     ),
+    "a mask that the tokens make": model(sequential(evolve(GQA, masked=True))),
+    "a mixture that goes on in another way": model(sequential(evolve(GQA, mixed=False)), sequential(evolve(GQA, projected=False, rotary=None, biases="O", mixed=False))),
+    "a contribution that comes in another way": model(
+        Block(
+            (PreNorm("ln1", "resid_pre", RMS), PreNorm("ln2", "resid_mid", RMS)),
+            (Branch("attn", "ln1.out", GQA, followed=False), Branch("mlp", "ln2.out", GATED)),
+        )
+    ),
     "keys that are chosen": model(sequential(evolve(GQA, selective=True, sinks=True))),
     "heads made in another way": model(sequential(Attention(4, 2, 6, 5, 0.4, softcap=3.0, biases="O", projected=False)), sequential()),
     "alibi": model(sequential(evolve(GQA, rotary=None, slopes=(0.5, 0.25, 0.125, 0.0625)))),
     "gate and norm on z": model(sequential(evolve(GQA, gate=Gate(), z_norm=Norm(1e-6, over="d_value")))),
     "gate a head": model(sequential(evolve(GQA, gate=Gate(per_head=True), d_value=5))),
+    "gate with a bias": model(sequential(evolve(GQA, gate=Gate(bias=True)))),
     "experts": model(sequential(mlp=EXPERTS)),
     "corrected experts": model(
         sequential(mlp=Moe(5, 2, GatedMlp(7, "silu"), scoring="sigmoid", correction=True, scale=2.0, renormalise=True))

@@ -77,7 +77,7 @@ def specimens() -> Iterator[ModelSpec]:
     norm = Norm(1e-5, bias=True)
     attention = Attention(
         4, 2, 16, 16, 0.25, rotary=Rotary(1e4, 16), q_norm=Norm(1e-5, over="d_head"), k_norm=Norm(1e-5, over="d_head"),
-        sinks=True, z_norm=Norm(1e-5, over="d_value", each="head"), gate=Gate(), biases="QKVO",
+        sinks=True, z_norm=Norm(1e-5, over="d_value", each="head"), gate=Gate(bias=True), biases="QKVO",
     )  # fmt: skip
     carry = Carry(weight=True, bias=True)
     gated = GatedMlp(96, "silu", bias=True)
@@ -109,9 +109,12 @@ def specimens() -> Iterator[ModelSpec]:
     )  # fmt: skip
     made = Block((), (Branch("attn", "resid_pre", latent),))
     yield ModelSpec("specimen", 64, 97, None, (made, made), norm)
-    chosen = Attention(4, 2, 16, 16, 0.25, sinks=True, sinks_after=True, selective=True, projected=False)
+    chosen = Attention(4, 2, 16, 16, 0.25, selective=True, projected=False)
+    opaque = Block((), (Branch("attn", "resid_pre", evolve(chosen, masked=True, mixed=False)),))
+    yield ModelSpec("specimen", 64, 97, None, (opaque, opaque), norm)
     opaque = Block((), (Branch("attn", "resid_pre", chosen),))
-    yield ModelSpec("specimen", 64, 97, None, (opaque, opaque), norm, head=Head("gelu", True, norm))
+    sinking = Block((), (Branch("attn", "resid_pre", evolve(chosen, sinks=True, sinks_after=True)),))
+    yield ModelSpec("specimen", 64, 97, None, (opaque, sinking), norm, head=Head("gelu", True, norm))
 
 
 def norm_of(axis: str) -> Norm:

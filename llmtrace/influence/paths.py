@@ -72,11 +72,17 @@ def refuse_without_attention(spec: ModelSpec, method: str) -> None:
 def path_sites(spec: ModelSpec, layer: int) -> tuple[str, ...]:
     """The sites that `paths` reads; none where the block has no attention.
 
-    Raises `UnsupportedModelError` where a centred norm between z and `W_O` spans the heads: it mixes them.
+    Raises `UnsupportedModelError` where a centred norm between z and `W_O` spans the heads, which mixes them, and where it is not known what
+    becomes of z, or of what the branch makes.
     """
     branch = spec.blocks[layer].branch("attn")
     if branch is None or not isinstance(a := branch.module, Attention):
         return ()
+    if not a.mixed or not branch.followed:
+        raise UnsupportedModelError(
+            f"Block {layer} of this {spec.family} model does something to what its heads mix that no equation says, so that heads have no "
+            "outputs of their own: this method cannot part it. Raw attention and rollout can be had."
+        )
     if a.z_norm is not None and a.z_norm.centred and "head" in a.z_norm.over.split():
         raise UnsupportedModelError(
             f"Block {layer} of this {spec.family} model centres z over all heads before W_O, so that heads have no outputs of their own: "

@@ -65,7 +65,7 @@ weights(
     k_norm_w=_late("k_norm", "w"), k_norm_b=_late("k_norm", "b"),
     z_norm_w=_z_norm("w"), z_norm_b=_z_norm("b"),
     sinks=lambda a: "head" if a.sinks else None,
-    W_gate=_gate,
+    W_gate=_gate, b_gate=lambda a: "head 1" if a.gate and a.gate.bias else None,
 )  # fmt: skip
 
 
@@ -198,20 +198,35 @@ def selected(a: Attention, x: Array) -> Array:
     raise _opaque("Which keys a query may see")
 
 
+@site("head query key", opaque=True, when=lambda a: a.masked)
+def mask(a: Attention, x: Array) -> Array:
+    """What is added to scores and follows from what the tokens are, -inf where it hides a key: captured, opaque to the equations."""
+    raise _opaque("What masks keys")
+
+
 def _meeting(a: Attention) -> str:
     """The mask is of all queries by all keys."""
-    return "rot_q rot_k positions selected" if a.selective else "rot_q rot_k positions"
+    return "rot_q rot_k positions" + " selected" * a.selective + " mask" * a.masked
 
 
 @site("head query key", sums="d_head", across=_meeting)
-def scores(a: Attention, rot_q: Array, rot_k: Array, positions: Array, selected: Array | None = None) -> Array:
-    """`softcap(scale * rot_q · rot_k) + slope * (key - query)`; what a query may not see is -inf."""
+def scores(
+    a: Attention,
+    rot_q: Array,
+    rot_k: Array,
+    positions: Array,
+    selected: Array | None = None,
+    mask: Array | None = None,
+) -> Array:
+    """`softcap(scale * rot_q · rot_k) + slope * (key - query) + mask`; what a query may not see is -inf."""
     length = len(positions)
     product = by_group(a, rot_q) @ grouped(a, rot_k).swapaxes(-1, -2)
     product *= a.scale  # in place, as below: scores are large, and each array more costs as much as the arithmetic
     s = softcap(product.reshape(a.heads, length, length), a.softcap)
     if a.slopes:
         s = s + np.asarray(a.slopes, s.dtype)[:, None, None] * (positions[None, :] - positions[:, None]).astype(s.dtype)
+    if mask is not None:
+        s = s + mask
     np.copyto(s, -np.inf, where=~visible(positions, a.window))
     if selected is not None:
         np.copyto(s, -np.inf, where=selected == 0)
@@ -257,14 +272,15 @@ def _gate_axes(a: Attention, reads: tuple[str, ...]) -> str:
 
 
 @site(_gate_axes, sums="d_model", when=lambda a: a.gate is not None)
-def gate(a: Attention, x: Array, W_gate: Array) -> Array:
-    """`act(x @ W_gate)`: what multiplies z."""
+def gate(a: Attention, x: Array, W_gate: Array, b_gate: Array | None = None) -> Array:
+    """`act(x @ W_gate + b_gate)`: what multiplies z."""
     heads, d_model, width = W_gate.shape
     pre = (x @ W_gate.transpose(0, 2, 1).reshape(heads * width, d_model).T).reshape(len(x), heads, width)
+    pre = plus(pre, b_gate)
     return ACTIVATIONS[a.gate.act](pre) if a.gate else pre
 
 
-@site("token head d_value")
+@site("token head d_value", when=lambda a: a.mixed)
 def z_post(
     a: Attention,
     z: Array,

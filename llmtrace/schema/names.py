@@ -108,6 +108,7 @@ NAMES: tuple[Row, ...] = (
         Name("attention_probabilities[L]", note="eager attention only; to be enabled when the model is loaded"),
     ),
     Row(B + "attn.selected"),
+    Row(B + "attn.mask"),
     Row(B + "attn.sink"),
     Row(B + "attn.kept"),
     Row(

@@ -132,6 +132,10 @@ def _contradiction(record: Any) -> str:
             axes = [*each.split(), *over.split()]
             if not over.split() or not set(axes) <= set(AXES) or len(axes) != len(set(axes)):
                 return f"a norm over {' '.join(axes)!r:.60}; its axes are among {', '.join(AXES)}"
+        case Branch(followed=False, post=post, multiplier=multiplier, weight=weight) if (
+            post or multiplier != 1 or weight
+        ):
+            return "a contribution of which it is not known how it is made, and something that makes it"
         case Mlp(act="xielu"):
             pass
         case Mlp(act=act) | GatedMlp(act=act) | Gate(act=act) | Head(act=act) if act not in ACTIVATIONS:
@@ -181,6 +185,8 @@ def _attention(a: Attention) -> str:
         return f"{a.shared} shared channels of keys, which need a latent and channels of their own"
     if not set(a.biases) <= set("QKVO"):
         return f"biases {a.biases!r:.40}; the projections are Q, K, V and O"
+    if not a.mixed and (a.gate or a.z_norm or a.sinks_after):
+        return "a z_post of which it is not known how it is made, and something that makes it"
     if a.sinks_after and (not a.sinks or a.z_norm):
         return "sinks that are taken off z, and none that are learned, or a norm of z"
     if not a.projected and (a.rotary or a.q_norm or a.k_norm or a.v_norm or a.clip or set(a.biases) - {"O"}):

@@ -181,6 +181,9 @@ def _block(at: str, block: Block, stream: tuple[str, ...]) -> Iterator[Part]:
             continue
         yield from _module(at + branch.name, branch.module, at + branch.reads)
         out = f"{at}{branch.name}.out"
+        if not branch.followed:
+            yield Part(contribution, OpaqueHeads("token d_model"), reads=out)
+            continue
         if branch.post is not None:
             yield Part(f"{at}{branch.name}_post", branch.post, reads=out)
             out = f"{at}{branch.name}_post.out"
@@ -200,14 +203,17 @@ def _carried(at: str, carry: Carry, terms: tuple[str, ...]) -> tuple[str, ...]:
 def _module(at: str, module: Any, reads: str) -> Iterator[Part]:
     """A branch's module, and the norms of q and k where they are parts of their own; or heads that are opaque."""
     if isinstance(module, Attention) and not module.projected:
-        for name, axes in HEADS.items():
+        made = HEADS if module.mixed else {**HEADS, "z_post": "token head d_value"}
+        for name, axes in made.items():
             yield Part(f"{at}.{name}", OpaqueHeads(axes), reads=reads, sizes=module.sizes)
-        yield Part(at, module, reads=reads, sizes=module.sizes, other={name: f"{at}.{name}" for name in HEADS})
+        yield Part(at, module, reads=reads, sizes=module.sizes, other={name: f"{at}.{name}" for name in made})
         return
     if not isinstance(module, Attention):
         yield Part(at, module, reads=reads, sizes=module.sizes)
         return
-    latent: dict[str, str] = {}
+    latent = {} if module.mixed else {"z_post": f"{at}.z_post"}
+    if not module.mixed:
+        yield Part(f"{at}.z_post", OpaqueHeads("token head d_value"), reads=reads, sizes=module.sizes)
     for name, made in (("q_latent", module.q_latent), ("kv_latent", module.kv_latent)):
         if made is None:
             continue

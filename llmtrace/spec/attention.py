@@ -11,12 +11,14 @@ from llmtrace.spec.rotary import Rotary
 
 @frozen
 class Gate:
-    """`z_post = z * act(x @ W_gate)`, one factor a channel or one a head."""
+    """`z_post = z * act(x @ W_gate + b_gate)`, one factor a channel or one a head."""
 
     act: str = "sigmoid"
     """A name of `ACTIVATIONS`."""
     per_head: bool = False
     """One factor a head instead of one a channel."""
+    bias: bool = False
+    """Whether a number for each head is added before the activation."""
 
 
 @frozen
@@ -82,6 +84,10 @@ class Attention:
     """One learned logit a head that takes part in the softmax and reads no token."""
     sinks_after: bool = False
     """The mass that sinks take is taken off z, whose pattern has rows that sum to 1."""
+    masked: bool = False
+    """What the tokens are makes numbers that are added to scores, and hides keys (`mask`): captured, opaque to the equations."""
+    mixed: bool = True
+    """`z_post` follows from z; else it is captured, and opaque to the equations."""
     z_norm: Norm | None = None
     """A norm between z and `W_O`."""
     gate: Gate | None = None

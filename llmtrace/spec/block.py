@@ -39,6 +39,8 @@ class Branch:
     """Of the contribution (Granite's residual multiplier)."""
     weight: bool = field(default=False, kw_only=True)
     """Whether there is a learned factor a channel besides."""
+    followed: bool = field(default=True, kw_only=True)
+    """The contribution follows from the module's output; else it is captured, and opaque to the equations."""
 
 
 @frozen

@@ -19,6 +19,7 @@ VARIANTS = {
     "with biases": attrs.evolve(PLAIN, biases="VO"),
     "gated by channel": attrs.evolve(PLAIN, gate=Gate()),
     "gated by head": attrs.evolve(PLAIN, gate=Gate("silu", per_head=True), biases="O"),
+    "sinks taken off z, gated": attrs.evolve(PLAIN, sinks=True, sinks_after=True, gate=Gate()),
     "z normed per head": attrs.evolve(PLAIN, z_norm=Norm(1e-5, over="d_value")),
     "z normed per head, by a weight of each head": attrs.evolve(PLAIN, z_norm=Norm(1e-5, over="d_value", each="head")),
     "z normed over all heads": attrs.evolve(PLAIN, z_norm=Norm(1e-5, over="head d_value", bias=True)),
@@ -53,6 +54,8 @@ def sent(model, trace, layer):
     a, at = block.attention, f"blocks.{layer}.attn."
     pattern, v, z = (trace[at + name].array for name in ("pattern", "v", "z"))
     gate = trace[at + "gate"].array if a.gate else np.ones((len(z), a.heads, 1))
+    if a.sinks_after:
+        gate = gate * trace[at + "kept"].array.T[..., None]
     inner, shift = (lambda part: part), np.zeros((a.heads, a.d_value))
     if a.z_norm:
         axes = (-2, -1) if "head" in a.z_norm.over.split() else (-1,)
@@ -121,6 +124,15 @@ def test_a_norm_that_centres_over_all_heads_is_refused(built):
     with pytest.raises(UnsupportedModelError, match="centres z over all heads"):
         influence(model, TOKENS, ("alti",), target=3)
     assert influence(model, TOKENS, ("rollout",))[0].completeness_gap < 1e-12
+
+
+def test_what_becomes_of_a_mixture_that_no_equation_says_is_refused(built):
+    for attention, followed in ((attrs.evolve(PLAIN, mixed=False), True), (PLAIN, False)):
+        found = spec(attention, multiplier=1.0)
+        attn, mlp = found.blocks[0].branches
+        block = attrs.evolve(found.blocks[0], branches=(attrs.evolve(attn, followed=followed), mlp))
+        with pytest.raises(UnsupportedModelError, match="that no equation says"):
+            path_sites(attrs.evolve(found, blocks=(block,)), 0)
 
 
 def test_a_weight_that_is_missing_is_named():

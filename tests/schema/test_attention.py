@@ -147,6 +147,25 @@ def test_keys_that_are_not_chosen_are_not_seen():
     np.testing.assert_allclose(s["z"], pytorch(GQA, s, chosen), rtol=1e-11, atol=1e-13)
 
 
+def test_a_mask_that_the_tokens_make_is_added_to_scores():
+    s, _ = run(evolve(GQA, masked=True))
+    np.testing.assert_allclose(s["z"], pytorch(GQA, s, np.where(causal(), s["mask"], -np.inf)), rtol=1e-11, atol=1e-13)
+
+
+def test_a_gate_may_have_a_number_for_each_head_added_before_its_activation():
+    s, w = run(evolve(GQA, gate=Gate(bias=True)))
+    pre = np.einsum("td,hdc->thc", s["x"], w["W_gate"]) + w["b_gate"].reshape(1, -1, 1)
+    np.testing.assert_allclose(s["gate"], 1 / (1 + np.exp(-pre)), rtol=1e-12)
+
+
+def test_what_becomes_of_a_mixture_that_is_not_known_is_captured_and_projected():
+    s, w = run(evolve(GQA, mixed=False))
+    np.testing.assert_allclose(
+        s["out"] - w["b_O"], np.einsum("thc,hcd->td", s["z_post"], w["W_O"]), rtol=1e-11, atol=1e-13
+    )
+    assert np.abs(s["z_post"] - s["z"]).max() > 0.1
+
+
 def test_heads_that_are_made_in_another_way_have_no_matrices_and_all_that_is_made_of_them_has_equations():
     a = Attention(4, 2, 6, 5, 0.4, projected=False)
     s, w = run(a)

@@ -82,6 +82,8 @@ class Core:
     """The mixture."""
     computed: str = ""
     """The scores in the type that they were computed in: it says how they are rounded."""
+    masks: str = ""
+    """What is added to scores and follows from what the tokens are; empty where nothing is."""
     selects: str = ""
     """Which keys a query may see, where what the tokens are decides that; empty where only their positions do."""
 
@@ -100,6 +102,8 @@ class Tail:
     scales: tuple[Segment, ...]
     ends: str
     """The contribution."""
+    why: str = ""
+    """Why it is not known what stands between the line and the contribution, where it is not."""
 
 
 @frozen(eq=False)
@@ -112,6 +116,8 @@ class GateCell:
     factor: str
     """What its activation makes."""
     product: Segment
+    bias: Segment | None = None
+    """A constant that is added before the activation."""
 
 
 @frozen(eq=False)
@@ -135,6 +141,8 @@ class AttentionCell:
     tail: Tail
     kept: str = ""
     """What multiplies the mixture and follows from its scores: what sinks leave of it; empty where nothing does."""
+    post: str = ""
+    """Why it is not known what becomes of the mixture before the last matrix, where it is not."""
     why: str = ""
     """Why it is not known how q, k and v are made, where it is not: of none of the three."""
 

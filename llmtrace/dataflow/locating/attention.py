@@ -62,8 +62,8 @@ def cores(flow: Flow, first: str, last: str) -> list[Meeting]:
                 scores = _before_sinks(flow, vertex.reads[0])
                 pattern = vertex.makes[0] if scores is None else _without_sinks(flow, vertex.makes[0])
                 entering = scores or _unshifted(flow, vertex.reads[0])
-                selects = _selects(flow, product.makes[0], entering)
-                core = Core(vertex, entering, pattern, mixed[0].makes[0], _as_computed(flow, entering), selects)
+                masks = _masks(flow, product.makes[0], entering)
+                core = Core(vertex, entering, pattern, mixed[0].makes[0], _as_computed(flow, entering), *masks)
                 found.append(Meeting(core, (q, k, mixed[1])))
     return found
 
@@ -126,6 +126,9 @@ def _rests_on(flow: Flow, vertex: Vertex) -> set[str]:
             found.discard(name)
     if len(found) == 2 and vertex.op in MASKING:
         found -= {name for name in found if _selection(flow, name)}
+    if len(found) == 2 and vertex.op in MASKING:
+        scored = {name for name in found if _product(flow, name) is not None}
+        found = scored if len(scored) == 1 else found
     return found
 
 
@@ -142,13 +145,12 @@ def _selection(flow: Flow, name: str) -> str:
     return ""
 
 
-def _selects(flow: Flow, product: str, scores: str) -> str:
-    """What `_selection` finds between the product and the scores."""
+def _masks(flow: Flow, product: str, scores: str) -> tuple[str, str]:
+    """Of what is content and masks scores: what is added to them as it is, and what `_selection` finds; empty where there is none."""
     masking = [vertex for vertex in flow.between(product, scores) if vertex.op in MASKING]
-    found = (
-        _selection(flow, name) for vertex in masking for name in flow.reads(vertex) if not flow.follows(name, product)
-    )
-    return next(filter(None, found), "")
+    read = [name for vertex in masking for name in flow.reads(vertex) if not flow.follows(name, product)]
+    chosen = {name: _selection(flow, name) for name in read}
+    return next((name for name in read if not chosen[name]), ""), next(filter(None, chosen.values()), "")
 
 
 def _product(flow: Flow, name: str) -> Vertex | None:
@@ -193,8 +195,21 @@ def _cell(flow: Flow, point: str, branch: str, meeting: Meeting) -> AttentionCel
     met = tuple(
         Met(name, _whole(flow, operand), operand) for name, operand in zip("qkv", _operands(meeting), strict=True)
     )
-    z_norm, gate, tail, kept = _tail(flow, point, read, meeting.core, branch)
-    return AttentionCell(norm, read, q, k, v, latent, met, meeting.core, z_norm, gate, tail, kept, why)
+    way = segments(flow, meeting.core.z, branch)
+    place = next((place for place, one in enumerate(way) if one.kind == "line"), None)
+    if place is None:
+        raise Misfit("no matrix stands after the mixture")
+    z_norm = gate = None
+    kept = post = ""
+    try:
+        z_norm, gate, kept = _mixed(flow, point, read, meeting.core, way[:place])
+    except Misfit as misfit:
+        post = str(misfit)
+    try:
+        ends = tail(flow, way[place:])
+    except Misfit as misfit:
+        ends = Tail(line_of(flow, way[place]), None, (), branch, str(misfit))
+    return AttentionCell(norm, read, q, k, v, latent, met, meeting.core, z_norm, gate, ends, kept, post, why)
 
 
 def _projections(flow: Flow, point: str, meeting: Meeting) -> tuple[Segment | None, str, list[Projection]]:
@@ -280,17 +295,13 @@ def _norm(way: Sequence[Segment], where: str) -> Segment | None:
     return kept[0]
 
 
-def _tail(
-    flow: Flow, point: str, read: str, core: Core, branch: str
-) -> tuple[Segment | None, GateCell | None, Tail, str]:
-    """From the mixture to what is added: a norm and a gate of z, the line, what comes after it; and what sinks leave of z."""
-    way = segments(flow, core.z, branch)
-    place = next((place for place, one in enumerate(way) if one.kind == "line"), None)
-    if place is None:
-        raise Misfit("no matrix stands after the mixture")
+def _mixed(
+    flow: Flow, point: str, read: str, core: Core, way: Sequence[Segment]
+) -> tuple[Segment | None, GateCell | None, str]:
+    """From the mixture to the last line: a norm and a gate of z, and what sinks leave of it."""
     z_norm = gate = None
     kept = ""
-    for one in way[:place]:
+    for one in way:
         if one.kind == "norm" and z_norm is None and gate is None:
             z_norm = one
         elif one.kind == "gate" and not (kept or z_norm or gate) and flow.follows(_factor(flow, one), core.scores):
@@ -299,7 +310,7 @@ def _tail(
             gate = _gate(flow, point, read, one)
         elif one.kind != "move":
             raise Misfit(f"{_shown(one)} stands between the mixture and the last matrix")
-    return z_norm, gate, tail(flow, way[place:]), kept
+    return z_norm, gate, kept
 
 
 def _factor(flow: Flow, product: Segment) -> str:
@@ -316,11 +327,13 @@ def _gate(flow: Flow, point: str, read: str, product: Segment) -> GateCell:
         raise Misfit("what gates the mixture is made of something else than q, k and v")
     way = segments(flow, one.makes, factor)
     kept = [each for each in way if each.kind != "move"]
+    bias = kept.pop(0) if kept and kept[0].kind == "add" else None
+    begin = bias.last if bias else factor
     if any(each.kind not in ("point", "scale", "add") for each in kept):
         raise Misfit(
             f"{_shown(next(each for each in kept if each.kind not in ('point', 'scale', 'add')))} makes what gates the mixture"
         )
-    return GateCell(one, kept[0].first if kept else factor, kept[-1].last if kept else factor, product)
+    return GateCell(one, kept[0].first if kept else begin, kept[-1].last if kept else factor, product, bias)
 
 
 def tail(flow: Flow, way: Sequence[Segment]) -> Tail:

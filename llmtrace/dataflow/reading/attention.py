@@ -20,7 +20,7 @@ from llmtrace.dataflow.reading.latent import ReadLatents, read_latents
 from llmtrace.dataflow.reading.met import read_met
 from llmtrace.dataflow.reading.norms import Weights
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
-from llmtrace.dataflow.reading.selected import all_seen, read_selected
+from llmtrace.dataflow.reading.selected import all_seen, read_selected, unmasked
 from llmtrace.dataflow.reading.sinks import read_sinks
 from llmtrace.dataflow.reading.turns import alike, tables_of
 from llmtrace.dataflow.segments import Line
@@ -39,8 +39,8 @@ class ReadAttention:
     """The record, where its signals are, and what reads its weights."""
 
     module: Attention
-    why: str
-    """Why it is not known how q, k and v are made, where it is not."""
+    why: Mapping[str, str]
+    """Name of a signal from which on nothing more is known, and why: `rot_q` for how q, k and v are made, `z_post` for what becomes of z."""
     places: Mapping[str, tuple[str, Form]]
     """Name of a signal (`rot_q`) to the value that holds it."""
     weights: Weights
@@ -88,13 +88,13 @@ def _kernel(
 ) -> FoundKernel:
     """How scores follow from q and k."""
     q, k, core = ways["q"], ways["k"], cell.core
-    firsts = [q.turned, k.turned, *([core.selects] if selected else [])]
+    firsts = [q.turned, k.turned, *filter(None, (core.masks, core.selects))]
 
     def piece(x: Array, y: Array) -> Array:
         given = {
             way.turned: way.form.native(each).astype(reader.probe[way.turned].dtype) for way, each in ((q, x), (k, y))
         }
-        given |= all_seen(reader, core, selected, len(x))
+        given |= all_seen(reader, core, selected, len(x)) | unmasked(reader, core, len(x))
         scores = reader.pieces.run(given, (core.scores,), len(x))[core.scores]
         with np.errstate(over="ignore"):  # what hides a key may be the least number of float64
             return scores.reshape(q.heads, len(x), -1).astype(np.float32)
@@ -145,6 +145,10 @@ def _assembled(
         places["pattern"] = (cell.core.pattern, Pattern(q.heads))
         if kernel.origin == "query" or not kernel.slopes:
             places["scores"] = (cell.core.scores, Scores(q.heads))
+        if cell.core.masks:
+            if reader.probe[cell.core.masks].size != q.heads * reader.tokens**2:
+                raise Unreadable("what masks its scores is not one number for each of them")
+            places["mask"] = (cell.core.masks, Scores(q.heads))
         if selected is not None:
             places["selected"] = (cell.core.selects, selected)
         sinks = read_sinks(reader, cell, q.heads, weights)
@@ -157,12 +161,13 @@ def _assembled(
     module = Attention(
         heads=q.heads, kv_heads=k.heads, d_head=q.form.width, d_value=v.form.width, scale=kernel.scale * q.lead * k.lead,
         rotary=q.rotary, q_norm=_norm(q), k_norm=_norm(k), v_norm=_v_norm(v), norm_after_rotary=cell.q is not None and cell.q.late, clip=q.clip, softcap=kernel.softcap,
-        window=kernel.window, slopes=kernel.slopes, sinks=sinks, sinks_after=bool(cell.kept), z_norm=mixture.norm, gate=mixture.gate,
+        window=kernel.window, slopes=kernel.slopes, sinks=sinks, sinks_after=bool(cell.kept), masked=bool(cell.core.masks), mixed=not cell.post, z_norm=mixture.norm, gate=mixture.gate,
         biases="".join(letter for letter in order if lines[letter].bias), selective=selected is not None,
         projected=bool(cell.ways) or latents is not None, q_latent=latents.q if latents else None, kv_latent=latents.kv if latents else None,
         shared=latents.shared if latents else 0,
     )  # fmt: skip
-    return ReadAttention(module, "" if latents else cell.why, places, weights)
+    why = {} if module.projected else {"rot_q": cell.why}
+    return ReadAttention(module, why | ({"z_post": cell.post} if cell.post else {}), places, weights)
 
 
 def _norm(way: ReadHeads) -> Norm | None:

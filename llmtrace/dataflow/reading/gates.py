@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from attrs import evolve, frozen
 
 from llmtrace.dataflow.constants import Source, matrix
@@ -36,7 +37,7 @@ def read_mixture(reader: Reader, cell: AttentionCell, heads: int, width: int) ->
     places: dict[str, tuple[str, Form]] = {"z": (last, rows), "z_post": (last, rows)}
     weights: dict[str, Source] = {}
     norm = gate = None
-    if cell.z_norm is not None or cell.gate is not None or cell.kept:
+    if cell.z_norm is not None or cell.gate is not None or cell.kept or cell.post:
         form = _lies(reader, cell, heads, width)
         places["z"] = (cell.core.z, form)
         if cell.z_norm is not None:
@@ -67,7 +68,10 @@ def _gate(
         raise Unreadable("the matrix of its gate has a bias")
     factors = reader.probe[cell.line.makes].size // reader.tokens
     per_head = reader.probe[cell.enters].size // reader.tokens == heads
-    columns, form = split_heads(reader, cell.line.makes, cell.enters, 1 if per_head else width)
+    first = cell.bias.first if cell.bias is not None else cell.enters
+    columns, form = split_heads(reader, cell.line.makes, first, 1 if per_head else width)
+    if cell.bias is not None:
+        weights["b_gate"] = _bias(reader, cell.bias, form)
     if columns.size not in (heads, heads * width) or len(columns) != heads:
         raise Unreadable(f"its gate has {factors} factors for {heads} heads of {width} channels")
     activation = "identity"
@@ -83,4 +87,15 @@ def _gate(
         activation = found.act
     places["gate"] = (cell.factor, form)
     weights["W_gate"] = by_head(matrix(cell.line, reader.constants), columns)
-    return Gate(activation, per_head)
+    return Gate(activation, per_head, cell.bias is not None)
+
+
+def _bias(reader: Reader, one: Segment, form: Heads) -> Source:
+    """What is added before the activation, a number for each head."""
+    blank = np.zeros((reader.tokens, form.heads, form.width), np.float32)
+    added = over_heads(reader, one, form)(blank)
+    each = added[0, :, :1]
+    found = reader.vector(one, each[:, 0])
+    if not (added == each).all() or found is None:
+        raise Unreadable("what is added to its gate is no number for each head")
+    return found.then(lambda array: array.reshape(-1, 1))

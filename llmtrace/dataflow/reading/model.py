@@ -210,8 +210,8 @@ class _Block:
     def _read(self, name: str, cell: Known) -> Branch:
         reads = self._reads(cell)
         found = _module(self._reader, cell)
-        if isinstance(found, ReadAttention) and found.why:
-            self.why[f"{self._at}{name}.rot_q"] = found.why
+        if isinstance(found, ReadAttention):
+            self.why |= {f"{self._at}{name}.{part}": why for part, why in found.why.items()}
         for part, place in found.places.items():
             self.places[f"{self._at}{name}.{part}"] = place
         for part, read in found.weights.items():
@@ -228,6 +228,9 @@ class _Block:
             for one in cell.tail.scales
         ):
             raise Unreadable("a factor stands before the norm of its output")
+        if isinstance(cell, AttentionCell) and cell.tail.why:
+            self.why[f"{self._at}{name}_out"] = cell.tail.why
+            return Branch(name, reads, found.module, followed=False)
         if not cell.tail.scales:
             return Branch(name, reads, found.module, post)
         scaled = self._scaled(cell.tail.scales)

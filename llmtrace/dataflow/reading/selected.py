@@ -1,4 +1,6 @@
-"""Which keys an indexer lets a query see: an array that follows from what the tokens are, and holds one number where a key is seen."""
+"""Which keys a query sees, and what is added to its scores, where that follows from what the tokens are: an indexer's choice is an array that holds
+one number where a key is seen.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +32,15 @@ def all_seen(reader: Reader, core: Core, form: Selected | None, tokens: int) -> 
     return {} if form is None else {core.selects: _filled(reader, core, form.seen, tokens)}
 
 
+def unmasked(reader: Reader, core: Core, tokens: int) -> dict[str, Array]:
+    """What masks scores for a prompt in which every key is seen that comes no later, and nothing is added."""
+    if not core.masks:
+        return {}
+    value = reader.probe[core.masks]
+    hidden = np.triu(np.full((tokens, tokens), np.finfo(value.dtype).min, value.dtype), 1)
+    return {core.masks: np.ascontiguousarray(np.broadcast_to(hidden, (*value.shape[:-2], tokens, tokens)))}
+
+
 def _filled(reader: Reader, core: Core, number: float, tokens: int) -> Array:
     value = reader.probe[core.selects]
     return np.full((*value.shape[:-2], tokens, tokens), number, value.dtype)
@@ -44,6 +55,6 @@ def _sees(reader: Reader, core: Core, q: ReadHeads, k: ReadHeads, number: float)
         )
         for way in (q, k)
     }
-    given = {**blank, core.selects: _filled(reader, core, number, tokens)}
+    given = {**blank, core.selects: _filled(reader, core, number, tokens), **unmasked(reader, core, tokens)}
     scores = reader.pieces.run(given, (core.scores,), tokens)[core.scores].reshape(-1, tokens, tokens)
     return bool((scores[:, np.tri(tokens, dtype=bool)] > HIDDEN).all())

@@ -17,6 +17,8 @@ from llmtrace_torch.tape.record import Call, Tape
 
 CLOSE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """How far a value may be off, of its largest number, that another kernel made."""
+HIDING = 1e4
+"""Numbers that are larger may hide keys, by the least number of a type or less."""
 COARSE = 0.05
 """The same in half precision."""
 VARYING = frozenset(
@@ -157,7 +159,7 @@ def _alike(value: torch.Tensor, maker: Call, calls: list[Call], own: Tape) -> tu
     """The call whose result is the value: of several that are close the nearest in kind, then in place. A value in which no number is finite is
     told by kind and place alone.
     """
-    size = float(value.abs().nan_to_num(0.0, 0.0).max()) if value.is_floating_point() and value.numel() else 0.0
+    size = _size(value)
     blank = value.is_floating_point() and not bool(value.isfinite().any())
     limit = CLOSE.get(value.dtype, COARSE) * size
     found: list[tuple[tuple[bool, int], tuple[Call, int]]] = []
@@ -175,11 +177,22 @@ def _alike(value: torch.Tensor, maker: Call, calls: list[Call], own: Tape) -> tu
 
 def alike(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two values are the same but for how kernels round."""
-    size = float(one.abs().nan_to_num(0.0, 0.0).max())
-    return one.shape == other.shape and _off(one, other) <= CLOSE.get(one.dtype, COARSE) * size
+    return one.shape == other.shape and _off(one, other) <= CLOSE.get(one.dtype, COARSE) * _size(one)
+
+
+def _size(value: torch.Tensor) -> float:
+    """The largest number of a value that hides no key."""
+    return float(_told(value).abs().max()) if value.is_floating_point() and value.numel() else 0.0
+
+
+def _told(value: torch.Tensor) -> torch.Tensor:
+    """A value in double precision, with nought for what is not finite or hides a key."""
+    wide = value.double().nan_to_num(0.0, 0.0, 0.0)
+    hiding = wide.abs() > HIDING
+    return wide if bool(hiding.all()) else wide.masked_fill(hiding, 0.0)
 
 
 def _off(one: torch.Tensor, other: torch.Tensor) -> float:
     if not one.is_floating_point():
         return 0.0 if torch.equal(one, other) else torch.inf
-    return float((one.double() - other.double()).abs().nan_to_num(0.0).max()) if one.numel() else 0.0
+    return float((_told(one) - _told(other)).abs().max()) if one.numel() else 0.0

@@ -133,3 +133,48 @@ def test_a_bias_that_is_spread_over_the_prompt_before_it_is_added_is_one():
     assert "O" in found.spec.blocks[1].attention.biases
     bias = model.gpt_neox_japanese.layers[1].attention.dense_bias
     np.testing.assert_array_equal(found.weights["blocks.1.attn.b_O"].read(), bias.detach())
+
+
+def test_a_mask_that_follows_from_the_values_is_a_signal():
+    """Doge adds a number for each key, made of its value, to what a query scores."""
+    model, model_of, found = opened("doge", "eager")
+    attention = model.model.layers[0].self_attn
+    assert found.notes == ()
+    with outputs(attention.dt_proj) as seen:
+        run(model)
+    mask = model_of.trace(IDS, capture="blocks.0.attn.mask")["blocks.0.attn.mask"].array
+    added = torch.exp(attention.A * torch.nn.functional.softplus(seen[0][0])).T.repeat_interleave(2, dim=0)
+    causal = np.tri(len(IDS), dtype=bool)
+    np.testing.assert_allclose(mask[:, causal], np.broadcast_to(added[:, None], mask.shape)[:, causal], rtol=1e-6)
+    assert np.isneginf(mask[:, ~causal]).all()
+
+
+def test_a_gate_may_have_a_bias_for_each_head():
+    model, model_of, found = opened("beam")
+    assert model_of.spec.blocks[0].attention.gate.bias
+    bias = model.model.layers[0].self_attn.gate_bias
+    np.testing.assert_array_equal(found.weights["blocks.0.attn.b_gate"].read(), bias[:, None])
+    assert not [each.site for each in model_of.verify(IDS) if each.status == "violated"]
+
+
+def test_what_becomes_of_the_mixture_may_be_opaque_between_z_and_the_last_matrix():
+    model, model_of, _ = opened("axk2")
+    attention = model.model.layers[0].self_attn
+    read = []
+    hook = attention.o_proj.register_forward_pre_hook(lambda _module, args: read.append(args[0]))
+    run(model)
+    hook.remove()
+    trace = model_of.trace(IDS)
+    np.testing.assert_array_equal(trace["blocks.0.attn.z_post"].array.reshape(len(IDS), -1), read[0][0])
+    assert model_of.equations.steps["blocks.0.attn.z_post"].equation.opaque
+    assert {each.site: each.status for each in model_of.verify(IDS)}["blocks.0.attn.out"] == "holds"
+
+
+def test_what_a_branch_adds_may_be_opaque_after_its_last_matrix():
+    """Inkling's branches end in a short convolution over tokens."""
+    _, model_of, found = opened("inkling_text")
+    assert not model_of.spec.blocks[0].branch("attn").followed
+    assert any(note.startswith("blocks.0.attn_out is captured") for note in found.notes)
+    trace = model_of.trace(IDS)
+    assert np.abs(trace["blocks.0.attn_out"].array - trace["blocks.0.attn.out"].array).max() > 1e-3
+    assert not [each.site for each in model_of.verify(IDS) if each.status == "violated"]
