@@ -14,6 +14,7 @@ from llmtrace.protocol import (
     GapKind,
     Offer,
     SupportsEdits,
+    SupportsKeeping,
     SupportsMany,
     SupportsReplay,
     SupportsWeights,
@@ -61,6 +62,10 @@ def check_contract(session: TraceSession, backend: type[TraceBackend]) -> None:
         if isinstance(session, SupportsEdits):
             _check_names(
                 f"The backend {name} can edit", session.editable, table, f"is no site of {session.info.source}"
+            )
+        if isinstance(session, SupportsKeeping):
+            _check_names(
+                f"The backend {name} says that arrays last of", session.lasting, session.offers, "it does not offer"
             )
         if isinstance(session, SupportsWeights):
             known = {weight.name for weight, _ in needed(session.spec)}

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from attrs import evolve
 
 from llmtrace.calling import ReadWeights, calling, run, run_many
 from llmtrace.deriving import Deriving
@@ -16,7 +17,7 @@ from llmtrace.protocol import Observer, SupportsMany, SupportsWeights, TraceSess
 from llmtrace.recording import Fold, Folding, Plan, Recorder, plan
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sites import Array
-from llmtrace.selection import DEFAULT_MAX_BYTES, Capture, as_selection, check_bytes, select
+from llmtrace.selection import DEFAULT_MAX_BYTES, Capture, Selection, as_selection, check_bytes, select
 from llmtrace.spec import ModelSpec
 from llmtrace.tokens import Tokenizer, encode_prompt, token_of
 from llmtrace.trace import ModelInfo, Token, Trace
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from llmtrace.schema.verify import LocalError
 
 Prompt: TypeAlias = str | Sequence[int]
+PLANS = 4
+"""Plans that a model remembers."""
 
 
 class Model:
@@ -46,6 +49,7 @@ class Model:
         """Other backends that could not say whether they open this model, and why."""
         readable = isinstance(session, SupportsWeights)
         self.equations = Equations(session.spec, self.weights if readable else {})
+        self._plans: dict[tuple[Selection, int], Plan] = {}
 
     @property
     def info(self) -> ModelInfo:
@@ -142,18 +146,40 @@ class Model:
         replay: Mapping[str, Array] | None = None,
     ) -> Plan:
         """What a run would hand over, and its bytes. Nothing is run."""
-        ids = tuple(token.id for token in tokens)
-        return plan(self.session, self.equations, as_selection(capture), ids, edits, replay or {})
+        ids, selection = tuple(token.id for token in tokens), as_selection(capture)
+        if edits or replay:
+            return plan(self.session, self.equations, selection, ids, edits, replay or {})
+        key = (
+            selection,
+            len(ids),
+        )  # prompts of one length differ in nothing else, and a plan of every site takes as long as a short run
+        known = self._plans.get(key)
+        if known is not None and known.equations is self.equations:
+            return evolve(known, ids=ids)
+        ready = plan(self.session, self.equations, selection, ids)
+        self._plans = {**dict(list(self._plans.items())[1 - PLANS :]), key: ready}
+        return ready
 
     def stream(self, prompt: Prompt, observer: Observer, capture: Capture = None) -> None:
         """Run the model over one prompt and hand each selected signal to `observer` while it runs; nothing is kept."""
         self._run(self.plan(self.tokens(prompt), capture), observer)
 
-    def fold(self, prompt: Prompt, folds: Sequence[Fold]) -> None:
-        """Run the model over one prompt, and several folds over its layers in the same pass; the memory is that of one layer."""
+    def fold(
+        self,
+        prompt: Prompt,
+        folds: Sequence[Fold],
+        *,
+        heads: Sequence[int] | None = None,
+        tokens: Sequence[int] | None = None,
+    ) -> None:
+        """Run the model over one prompt, and several folds over its layers in the same pass; the memory is that of one layer.
+
+        `heads` and `tokens` cut what the folds see, as they cut a selection: of patterns, what is left is all that is made.
+        """
         sites = dict.fromkeys(site for fold in folds for site in fold.sites)
-        folding = Folding(folds)
-        self._run(self.plan(self.tokens(prompt), select(*sites)), folding)
+        ready = self.plan(self.tokens(prompt), select(*sites, heads=heads, tokens=tokens))
+        folding = Folding(folds, ready.lasting)
+        self._run(ready, folding)
         folding.finish()
 
     def _run(self, ready: Plan, observer: Observer) -> None:

@@ -136,6 +136,16 @@ class SupportsEdits(Protocol):
 
 
 @runtime_checkable
+class SupportsKeeping(Protocol):
+    """A session some of whose arrays stay as they are, so that who records them need not copy."""
+
+    lasting: Collection[str]
+    """Sites whose arrays in a run without edits are valid for good: the runtime never writes there again, nor does closing the model. Only
+    for what is a large part of the memory that it lies in: that is kept with it.
+    """
+
+
+@runtime_checkable
 class SupportsMany(Protocol):
     """A session that runs several prompts at once. Padding is its own business and must not leak."""
 

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from llmtrace.edits import Change, Edit, changes
 from llmtrace.errors import CapabilityError, EditNotSupportedError, SignalUnavailableError
-from llmtrace.protocol import Request, SupportsEdits, SupportsReplay, TraceSession
+from llmtrace.protocol import Request, SupportsEdits, SupportsKeeping, SupportsReplay, TraceSession
 from llmtrace.schema.attending import attends
 from llmtrace.schema.evaluate import Equations, Signals
 from llmtrace.schema.precision import BYTES, Precision
@@ -50,6 +50,10 @@ class Plan:
     """What is taken as given."""
     backend: str = ""
     """Whose session it is, for messages."""
+    shapes: Mapping[str, tuple[int, ...]] = {}
+    """Of what is asked for, for who checks each; may be left out."""
+    lasting: frozenset[str] = frozenset()
+    """Sites whose arrays stay as they are: whoever keeps them need not copy."""
 
     @property
     def request(self) -> Request:
@@ -118,9 +122,13 @@ def plan(
     precision = {site: session.offers[site].precision for site in asked}
     precision |= {site: _derived_precision(session, equations, site, rests) for site, rests in derived.items()}
     dtypes = {site: session.offers[site].dtype for site in asked} | {site: precision[site].storage for site in derived}
-    return Plan(
-        equations, ids, asked, cuts, derived, provenance, precision, dtypes, changed, replay, session.info.backend
+    lasting = frozenset(session.lasting if isinstance(session, SupportsKeeping) and not changed else ()) | frozenset(
+        derived
     )
+    shapes = {site: each.shape(equations.steps[site].shape(len(ids))) for site, each in asked.items()}
+    return Plan(
+        equations, ids, asked, cuts, derived, provenance, precision, dtypes, changed, replay, session.info.backend, shapes, lasting,
+    )  # fmt: skip
 
 
 def _check_editable(session: TraceSession, changed: Collection[str]) -> None:
@@ -185,18 +193,26 @@ def _unavailable(session: TraceSession, site: str, error: SignalUnavailableError
     )
 
 
+def keep(array: Array, lasts: bool) -> Array:
+    """An array to hold on to, read-only: itself where it lasts, unless that would hold much memory for little; else a copy."""
+    owner = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    kept = array.view() if lasts and 2 * array.nbytes >= owner.nbytes else np.array(array, order="C")
+    kept.flags.writeable = False
+    return kept
+
+
 class Recorder:
-    """Keeps a copy of everything that comes."""
+    """Keeps everything that comes: a copy, or the array itself where it lasts."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._arrays: dict[str, Array] = {}
 
     def signal(self, site: str, array: Array) -> None:
-        """Copy."""
-        kept = np.array(array, order="C")
-        kept.flags.writeable = False
-        self._arrays[site] = kept
+        """Keep it."""
+        self._arrays[site] = keep(array, site in self.plan.lasting)
 
     def layer_done(self, layer: int) -> None:
         """Nothing waits for the end of a layer."""
@@ -228,15 +244,15 @@ class Fold(Protocol):
 class Folding:
     """Gathers one layer's signals at a time and hands them to folds that share the pass."""
 
-    def __init__(self, folds: Iterable[Fold]) -> None:
+    def __init__(self, folds: Iterable[Fold], lasting: Collection[str] = ()) -> None:
         self._folds = tuple(folds)
+        self._lasting = lasting
         self._ends: dict[str, Array] = {}
         self._layer: dict[str, Array] = {}
 
     def signal(self, site: str, array: Array) -> None:
-        """Copy into the layer, or into the ends."""
-        kept = np.array(array, order="C")
-        kept.flags.writeable = False  # a fold that wrote here would write into what the others see
+        """Keep it with the layer, or with the ends; read-only, since a fold that wrote here would write into what the others see."""
+        kept = keep(array, site in self._lasting)
         (self._ends if layer_of(site) is None else self._layer)[site] = kept
 
     @np.errstate(invalid="ignore", over="ignore")  # as in `Deriving`

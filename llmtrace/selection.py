@@ -155,6 +155,8 @@ def as_selection(capture: Capture) -> Selection:
 
 def cut(step: Step, pick: Pick, tokens: int) -> Cut:
     """What a pick leaves of one step's signal, for a prompt of `tokens` tokens. Raises `OptionError` for an index out of range."""
+    if pick.tokens is None and pick.heads is None and pick.channels is None:
+        return Cut((None,) * len(step.axes))
     sizes = dict(zip(step.axes, step.shape(tokens), strict=True))
     indices: list[Indices | None] = []
     for place, axis in enumerate(step.axes):

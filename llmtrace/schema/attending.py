@@ -40,7 +40,7 @@ def attends(step: Step, rests: Collection[str]) -> bool:
     """
     return (
         isinstance(step.record, Attention)
-        and not step.record.selective
+        and not (step.record.selective or step.record.masked)
         and not step.record.sinks_after
         and step.equation.name in HIDDEN
         and step.signals.get("scores", step.site) not in rests

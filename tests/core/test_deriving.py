@@ -67,7 +67,9 @@ def test_a_cut_of_a_derived_pattern_is_that_of_the_whole():
     part = (
         Model(Narrow()).trace(IDS, capture=select("blocks.1.attn.pattern", heads=[1, 3]))["blocks.1.attn.pattern"].array
     )
-    np.testing.assert_array_equal(part, whole[[1, 3]])
+    np.testing.assert_allclose(
+        part, whole[[1, 3]], rtol=1e-6
+    )  # made alone, so that sums may be rounded in another order
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e30])

@@ -13,7 +13,7 @@ from llmtrace.deriving import Deriving
 from llmtrace.errors import CapabilityError, SchemaViolationError, SignalUnavailableError
 from llmtrace.model import Model
 from llmtrace.protocol import Gap
-from llmtrace.recording import Folding, plan
+from llmtrace.recording import Folding, keep, plan
 from llmtrace.schema.steps import layer_of, steps
 from llmtrace.selection import select
 from tests.specs import CLEAR, SPECS, FakeSession, WeighedSession, capture, equations, model, sequential, specs
@@ -367,3 +367,13 @@ def test_several_prompts_give_the_traces_of_each_alone():
 def test_replay_is_asked_of_sessions_that_can():
     with pytest.raises(CapabilityError, match="fake cannot take signals as given"):
         Model(FakeSession(equations(SPECS["sequential"]))).trace(IDS, replay={"embed": np.zeros((5, 12))})
+
+
+def test_what_lasts_is_kept_as_it_is_and_the_rest_is_copied():
+    array = np.arange(12.0).reshape(3, 4)
+    assert np.shares_memory(keep(array, lasts=True), array)
+    assert np.shares_memory(keep(array.T[1:], lasts=True), array)
+    for copied in (keep(array, lasts=False), keep(array[:1], lasts=True)):  # a row would hold all of it
+        assert not np.shares_memory(copied, array)
+    assert not any(keep(array, lasts=lasts).flags.writeable for lasts in (True, False))
+    assert array.flags.writeable

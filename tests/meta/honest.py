@@ -43,6 +43,8 @@ class Letters:
 class HonestSession(ReferenceSession):
     """One open model."""
 
+    lasting = ("embed", "blocks.0.attn.z", "logits")
+
     def hand(self, site, array):
         """What is handed over as `site`, whole: a wrong session hands over something else."""
         return array

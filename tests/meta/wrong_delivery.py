@@ -203,6 +203,19 @@ class GoesOn(HonestSession):
             raise failed[0]
 
 
+class UsedAgain(HonestSession):
+    """Everything is said to last, and one buffer serves every layer."""
+
+    lasting = ("blocks.0.attn.z", "blocks.1.attn.z")
+
+    def hand(self, site, array):
+        if not site.endswith("attn.z"):
+            return array
+        self.buffer = vars(self).get("buffer", array.copy())
+        self.buffer[...] = array
+        return self.buffer
+
+
 ORDER, ASKED, OFFERED = (
     "test_signals_come_once_in_layer_order",
     "test_only_what_is_asked_for_comes",
@@ -232,4 +245,6 @@ LIES = [
         r"asked for nothing, nothing came"),
     Lie("an observer's exception is wrapped", handing(Wrapping), FAILING, r"came out as ValueError"),
     Lie("an observer that failed is called again", GoesOn, FAILING, r"went on"),
+    Lie("one buffer serves every layer, and is said to last", UsedAgain, "test_what_is_said_to_last_stays_as_it_is[llama]",
+        r"blocks\.0\.attn\.z was said to last"),
 ]  # fmt: skip

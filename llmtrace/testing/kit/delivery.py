@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
+import pytest
 from attrs import evolve
 
 from llmtrace.model import Model
+from llmtrace.protocol import Request, SupportsKeeping
+from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import stage_of
 from llmtrace.selection import Pick, cut
 from llmtrace.testing.kit.base import Kit
@@ -73,6 +78,33 @@ class DeliveryKit(Kit):
                 assert shape == wanted, f"the shape of {site} is {shape} instead of {wanted} [{' '.join(step.axes)}]"
                 assert dtype == offer.dtype, f"the type of {site} is {dtype} instead of {offer.dtype}"
                 assert native, f"the byte order of {site} is another machine's"
+
+    def test_what_is_said_to_last_stays_as_it_is(self, model: Model, tiny: TinyModel) -> None:
+        """Arrays of `lasting` sites, where a session has any, hold after the run, and after another, what they held when they came."""
+        if not isinstance(model.session, SupportsKeeping):
+            pytest.skip("the session says of no array that it lasts")
+        cuts = whole(model.session, len(tiny.tokens))
+        kept = _Kept(model.session.lasting)
+        model.session.run(Request(tiny.tokens, cuts), kept)
+        model.session.run(Request(tiny.tokens[::-1], cuts), Watch())
+        for site, (array, before) in kept.arrays.items():
+            assert np.array_equal(array, before, equal_nan=True), f"{site} was said to last and was written into"
+
+
+class _Kept:
+    """Keeps arrays, and copies of them."""
+
+    def __init__(self, sites: Collection[str]) -> None:
+        self._sites = sites
+        self.arrays: dict[str, tuple[Array, Array]] = {}
+
+    def signal(self, site: str, array: Array) -> None:
+        """Keep both."""
+        if site in self._sites:
+            self.arrays[site] = array, array.copy()
+
+    def layer_done(self, layer: int) -> None:
+        """Nothing waits for it."""
 
 
 def _within(pick: Pick, shape: tuple[int, ...]) -> Pick:
