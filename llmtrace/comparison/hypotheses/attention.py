@@ -192,9 +192,11 @@ def _with(case: Case, changed: Attention) -> Array:
 
 
 def _through_scores(case: Case) -> bool:
-    """Whether the site is, or was computed through, scores that are not captured."""
+    """Whether the site is scores, or was computed through scores that are not captured."""
     part = f"{case.site[: case.site.index('attn.')]}attn."
-    return not ({part + "scores", part + "pattern"} & (set(case.captured) - {case.site}))
+    later = [part + "scores", part + "pattern"]
+    before = later[: later.index(case.site)] if case.site in later else later
+    return not set(before) & set(case.captured)
 
 
 def _small(case: Case, a: Attention) -> bool:
