@@ -34,6 +34,11 @@ def _scale(case: Case) -> Iterator[tuple[str, Array]]:
 def _shared(case: Case) -> Iterator[tuple[str, Array]]:
     if (moe := _moe(case)) is None or moe.shared is None:
         return
+    if case.site.endswith("mlp.shared_out"):
+        yield "the shared expert is missing", np.zeros_like(case.expected)
+        if moe.shared.gated:
+            ungated = evolve(moe, shared=evolve(moe.shared, gated=False))
+            yield "the shared expert's gate is missing", _with(case, ungated)
     if case.site.endswith("mlp.out"):
         yield "the shared expert is missing", _with(case, evolve(moe, shared=None))
         if moe.shared.gated:
@@ -69,6 +74,6 @@ ROWS = (
     Hypothesis("scoring-of-experts", SITES, _weighing),
     Hypothesis("choice-of-experts", ("mlp.expert_index",), _choice),
     Hypothesis("factor-of-experts", SITES, _scale),
-    Hypothesis("shared-expert", SITES, _shared),
+    Hypothesis("shared-expert", (*SITES, "mlp.shared_out"), _shared),
     Hypothesis("correction-of-experts", SITES, _correction),
 )

@@ -27,9 +27,9 @@ UNITS = {np.dtype(np.float16): FLOAT16, np.dtype(ml_dtypes.bfloat16): BFLOAT16}
 """Type of a value to its unit of rounding."""
 
 
-def probe_prompt(vocab: int, tokens: int, more: int = 0) -> list[int]:
+def probe_prompt(vocab: int, tokens: int, more: int = 0, seed: int = 0) -> list[int]:
     """Tokens from all over the vocabulary, one of the first `tokens` of them twice, and as many `more` as a longer probe takes."""
-    drawn = np.random.default_rng(0).integers(0, vocab, tokens + more)
+    drawn = np.random.default_rng(seed).integers(0, vocab, tokens + more)
     drawn[tokens - 2] = drawn[1]
     return [int(token) for token in drawn]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from attrs import evolve, frozen
@@ -17,6 +18,7 @@ from llmtrace.families.checkpoint import open_checkpoint
 from llmtrace.model import Model
 from llmtrace.protocol import Preset
 from llmtrace.spec import ModelSpec
+from llmtrace_torch import open as torch_open
 from tests.comparison.faults.fault import Fault
 
 
@@ -85,6 +87,22 @@ class Written:
 
 
 @contextmanager
+def planted(code: Callable[[Any], None] | None) -> Iterator[None]:
+    """While this is entered, PyTorch's models are other code as soon as they are loaded."""
+    real = torch_open.load
+
+    def load(*args: Any, **named: Any) -> Any:
+        model = real(*args, **named)
+        if code is not None:
+            with torch.no_grad():
+                code(model)
+        return model
+
+    with patch.object(torch_open, "load", load):
+        yield
+
+
+@contextmanager
 def opened(checkpoint: Path, column: Column, fault: Fault | None = None) -> Iterator[Model]:
     """The model of a checkpoint, with the fault in it. Raises `NotPlantedError` where the column has no room for it."""
     if column.backend == "torch":
@@ -92,11 +110,12 @@ def opened(checkpoint: Path, column: Column, fault: Fault | None = None) -> Iter
             raise NotPlantedError("PyTorch reads the checkpoint itself")
         options = {"dtype": column.kind, "attention": column.attention}
         try:
-            model = llmtrace.open(checkpoint, backend="torch", options=options)
+            with planted(fault.code if fault is not None and fault.early else None):
+                model = llmtrace.open(checkpoint, backend="torch", options=options)
         except OptionError as error:  # transformers has no such kernel for it
             raise NotPlantedError(str(error)) from error
         with model:
-            if fault is not None and fault.code is not None:
+            if fault is not None and fault.code is not None and not fault.early:
                 session: Any = model.session
                 with torch.no_grad():
                     fault.code(session.model)

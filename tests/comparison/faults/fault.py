@@ -32,6 +32,8 @@ class Fault:
     tensors: Callable[[Tensors], None] | None = None
     """Changes the stored tensors."""
     code: Callable[[Any], None] | None = None
+    early: bool = False
+    """The code is other code before the model is opened, since it calls other operators: what it computes is read, and not guessed."""
     """Changes the modules of an open model of transformers, in place."""
     spec: Callable[[ModelSpec], ModelSpec] | None = None
     """What a converter takes the model for that it writes."""

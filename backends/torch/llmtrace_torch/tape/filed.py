@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from attrs import field, frozen
+from attrs import define
 
 from llmtrace.dataflow.graph import Graph
 from llmtrace.schema.sites import Array
@@ -31,14 +31,18 @@ class Arrays(Mapping[str, Array]):
         return len(self._tensors)
 
 
-@frozen
+@define(eq=False)
 class Filed(Mapping[str, Array]):
-    """Parameters and constants of a tape, each from the file where it is one tensor of it, and from memory elsewhere."""
+    """Parameters and constants of a tape, each from the file where it is one tensor of it, and from memory elsewhere.
+
+    What was rounded to another type on loading is read as it works, until `settled`: then as the file has it.
+    """
 
     _leaves: Mapping[str, torch.Tensor]
     _tensors: Mapping[str, Array]
-    names: Mapping[str, str] = field(factory=dict)
+    names: Mapping[str, str]
     """Parameter to the tensor of the file that it is."""
+    settled: bool = False
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -51,7 +55,7 @@ class Filed(Mapping[str, Array]):
         seen, waiting = set[str](), list(wanted)
         while waiting:
             name = waiting.pop()
-            if name in self.names and name not in found:
+            if self._is_filed(name) and name not in found:
                 found[name] = self[name]
             vertex = graph.maker.get(name)
             if vertex is not None and name not in seen:
@@ -60,7 +64,13 @@ class Filed(Mapping[str, Array]):
         return found
 
     def __getitem__(self, name: str) -> Array:
-        return self._tensors[self.names[name]] if name in self.names else as_numpy(self._leaves[name])
+        return self._tensors[self.names[name]] if self._is_filed(name) else as_numpy(self._leaves[name])
+
+    def _is_filed(self, name: str) -> bool:
+        """Whether the file is asked."""
+        if name not in self.names:
+            return False
+        return self.settled or self._tensors[self.names[name]].dtype == as_numpy(self._leaves[name]).dtype
 
     def __contains__(self, name: object) -> bool:
         return name in self._leaves
@@ -73,13 +83,10 @@ class Filed(Mapping[str, Array]):
 
 
 def filed_under(leaves: Mapping[str, torch.Tensor], tensors: Mapping[str, Array], prefix: str) -> Filed:
-    """Leaves of a tape with the tensors of the same name, shape and type, which may lack the `prefix` of the base model.
-
-    What was rounded to another type on loading is read as it works.
-    """
+    """Leaves of a tape with the tensors of the same name and shape, which may lack the `prefix` of the base model."""
     names: dict[str, str] = {}
     for name, leaf in leaves.items():
         own = name if name in tensors else name.removeprefix(f"{prefix}.")
-        if own in tensors and (tensors[own].shape, tensors[own].dtype) == (leaf.shape, as_numpy(leaf).dtype):
+        if own in tensors and tensors[own].shape == leaf.shape:
             names[name] = own
     return Filed(leaves, tensors, names)

@@ -23,8 +23,12 @@ from llmtrace_torch.rotary import forgetful
 from llmtrace_torch.tape.filed import Arrays
 from llmtrace_torch.tape.lasting import lasting
 from llmtrace_torch.tape.record import Tape, record
-from llmtrace_torch.tape.spec import Reading, read
+from llmtrace_torch.tape.spec import Reading, another, plain, read
 from llmtrace_torch.tape.taps import Passing, alike, passing
+
+
+PROMPTS = 4
+"""Prompts on which two kernels may agree."""
 
 
 @frozen(eq=False)
@@ -58,15 +62,14 @@ def find(
     `tensors` are those of its file by name, as far as they are there to be read; `stored` says by what types the file has parameters.
     Raises `UnsupportedModelError` for what is no decoder that the spec has words for.
     """
-    reading, own = _tapes(model, family, tensors or {})
+    reading, tape, own, prompt = _tapes(model, family, tensors or {})
     wanted = {name for place in reading.model.places.values() for name in held_by(place)}
-    seen = passing(wanted, reading.tape, own, len(reading.prompt))
+    seen = passing(wanted, tape, own, len(prompt))
     places = {
         site: place for site, place in reading.model.places.items() if all(name in seen for name in held_by(place))
     }
-    proved = proven(
-        evolve(reading.model, places=places), _signals(places, seen, own, reading.prompt), reading.precision
-    )
+    proved = proven(evolve(reading.model, places=places), _signals(places, seen, own, prompt), reading.precision)
+    reading.filed.settled = True
     table = steps(proved.spec)
     places = {site: proved.places[site] for site in table if site in proved.places}
     whole = [site for site, place in places.items() if len(held_by(place)) == 1 and not table[site].equation.integer]
@@ -75,20 +78,32 @@ def find(
         {site: _offer(reading, site) for site in places},
         {site: _gap(site, step, reading, str(model.config._attn_implementation)) for site, step in table.items() if site not in places},
         tuple(site for site in whole if seen[places[site][0]].editable is not None),
-        lasting(model, reading.prompt, places, seen),
+        lasting(model, prompt, places, seen),
         tuple(f"{at} is captured as a whole and no equation is claimed: {why}" for at, why in proved.why.items()),
     )  # fmt: skip
 
 
-def _tapes(model: PreTrainedModel, family: str, tensors: Mapping[str, Array]) -> tuple[Reading, Tape]:
-    """What was read of a model, and a tape of its own kernels, which compute the same."""
+def _tapes(
+    model: PreTrainedModel, family: str, tensors: Mapping[str, Array]
+) -> tuple[Reading, Tape, Tape, Sequence[int]]:
+    """What was read of a model, a tape of the kernels that were read, one of its own, which compute the same, and the prompt of the two.
+
+    Two kernels that round otherwise may choose other experts for a token: then another prompt is taken.
+    """
     kernel = str(model.config._attn_implementation)
     for attention in dict.fromkeys(("eager", kernel)):
         reading = read(model, family, tensors, attention)
-        with forgetful(model.modules()):
-            own = record(model, reading.prompt, spelled=False)
-        if alike(reading.tape.values[reading.tape.logits], own.values[own.logits]):
-            return reading, own
+        table = steps(reading.model.spec)
+        chosen = {place[0] for site, place in reading.model.places.items() if table[site].equation.integer}
+        for seed in range(PROMPTS):
+            prompt = reading.prompt if not seed else another(model, len(reading.prompt), seed)
+            with plain(model, attention):
+                tape = reading.tape if not seed else record(model, prompt)
+            with forgetful(model.modules()):
+                own = record(model, prompt, spelled=False)
+            same = alike(tape.values[tape.logits], own.values[own.logits])
+            if same and chosen <= set(passing(chosen, tape, own, len(prompt))):
+                return reading, tape, own, prompt
     raise UnsupportedModelError(
         f"its {kernel} attention computes other logits than the same attention operator by operator, so what is read off the one says "
         "nothing of the other."
@@ -105,7 +120,9 @@ def _signals(
 
 
 def _stored(proved: ReadModel, reading: Reading, stored: Mapping[str, str]) -> dict[str, str]:
-    return stored_as(proved.weights, reading.graph, {**reading.stored, **stored})
+    filed = reading.filed
+    own = {name: stored[tensor] for name, tensor in filed.names.items() if tensor in stored}
+    return stored_as(proved.weights, reading.graph, {**filed.kinds, **stored, **own})
 
 
 def _offer(reading: Reading, site: str) -> Offer:

@@ -30,7 +30,7 @@ from llmtrace.schema.steps import steps
 from llmtrace.spec import DynamicNtk
 from llmtrace_torch.loading import non_finite
 from llmtrace_torch.rotary import forgetful
-from llmtrace_torch.tape.filed import Arrays, filed_under
+from llmtrace_torch.tape.filed import Arrays, Filed, filed_under
 from llmtrace_torch.tape.graph import read_graph
 from llmtrace_torch.tape.lengths import aligned
 from llmtrace_torch.tape.record import TOKENS, Tape, record
@@ -53,8 +53,8 @@ class Reading:
     model: ReadModel
     tape: Tape
     graph: Graph
-    stored: Mapping[str, str]
-    """Parameter to the type that it is stored in."""
+    filed: Filed
+    """The numbers of parameters."""
     precision: Mapping[str, Precision]
     prompt: tuple[int, ...]
     """The prompt of `tape`; no axis but that of tokens is as long."""
@@ -97,7 +97,13 @@ def read(model: PreTrainedModel, family: str, tensors: Mapping[str, Array], atte
         found = evolve(found, spec=evolve(found.spec, context=None))  # it goes on beyond what it was trained on
     seen = Arrays(tape.values)
     precision = {site: Precision(_coarsest(site, found, seen, pieces.flow)) for site in found.places}
-    return Reading(found, tape, graph, filed.kinds, precision, tuple(prompt[:short]))
+    return Reading(found, tape, graph, filed, precision, tuple(prompt[:short]))
+
+
+def another(model: PreTrainedModel, tokens: int, seed: int) -> tuple[int, ...]:
+    """Another prompt as long as that of a reading."""
+    embedding: Any = model.get_input_embeddings()
+    return tuple(probe_prompt(embedding.weight.shape[0], tokens, seed=seed))
 
 
 def _check(model: PreTrainedModel, tape: Tape) -> None:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from tests.comparison.faults.fault import Fault
 from tests.comparison.faults.patching import attentions, blocks, during, identity, instead
@@ -83,9 +84,10 @@ def _mask(change: Any) -> Any:
 
     def other(original: Any, module: Any, query: Any, key: Any, value: Any, mask: Any, *rest: Any, **named: Any) -> Any:
         length = query.shape[2]
-        places = torch.arange(length)
-        seen = change(places[:, None], places[None, :])
-        closed = torch.zeros(length, length, dtype=query.dtype).masked_fill(~seen, -math.inf)[None, None]
+        with _disable_current_modes():  # as if it had been made before
+            places = torch.arange(length)
+            seen = change(places[:, None], places[None, :])
+            closed = torch.zeros(length, length, dtype=query.dtype).masked_fill(~seen, -math.inf)[None, None]
         return original(module, query, key, value, closed, *rest, **named)
 
     def act(model: Any) -> None:
@@ -259,10 +261,10 @@ ROWS = (
     Fault("rotary positions divided by two", "granite", TURNED, ("positions divided by 2",), code=_frequencies(lambda f: f / 2)),
     Fault("rotary frequencies in bfloat16", "llama", TURNED, ("bfloat16",), code=_bf16_frequencies),
     Fault("rotary layout", "llama", TURNED, ("pairs interleaved",), code=_rotary(_apply_interleaved)),
-    Fault("rotary of half the channels", "llama", TURNED, ("rotary of 12 channels instead of 24",), code=_rotary(_apply_half)),
-    Fault("rotary missing", "mixtral", TURNED, ("rotary is not applied",), code=_rotary(_apply_not)),
+    Fault("rotary of half the channels", "llama", TURNED, ("width 12 instead of 24",), code=_rotary(_apply_half), early=True),
+    Fault("rotary missing", "mixtral", TURNED, ("rotary none instead of",), code=_rotary(_apply_not), early=True),
     Fault("rotary turned back", "qwen3", TURNED, ("turns the other way",), code=_rotary(_apply_back)),
-    Fault("rotary of k alone", "gemma2", TURNED, ("rotary is not applied",), code=_rotary(_apply_k_only)),
+    Fault("rotary of k alone", "gemma2", TURNED, ("rotary is not applied",), code=_rotary(_apply_k_only), early=True),
     Fault("positions from one", "llama", TURNED, ("positions counted from 1",), code=_positions(1), harmless=True),
     Fault("key heads tiled", "llama", SCORED, ("h mod kv_heads",), code=_tile),
     Fault("a mask that shows the next token", "llama", SCORED, ("mask", "one token too far"), code=_mask(lambda q, k: k <= q + 1)),
@@ -276,7 +278,7 @@ ROWS = (
     Fault("norm of k missing", "qwen3", ("blocks.0.attn.k_norm.out",), ("norm", "not applied"), code=_norm_missing("k_norm")),
     Fault("epsilon of the norm of q", "qwen3", ("blocks.0.attn.q_norm.out",), ("epsilon 1e-05",), code=_eps("q_norm", 1e-5)),
     Fault("epsilon of the last norm", "llama", ("ln_final.out", "logits"), ("epsilon 0.001",), code=_eps("model.norm", 1e-3)),
-    Fault("post-norm of the MLP missing", "gemma2", ("blocks.0.mlp_post.out", "blocks.0.mlp_out"), ("norm",), code=_norm_missing("post_feedforward_layernorm")),
+    Fault("post-norm of the MLP missing", "gemma2", ("blocks.0.mlp_post.out", "blocks.0.mlp_out"), ("norm",), code=_norm_missing("post_feedforward_layernorm"), early=True),
     Fault("last norm missing", "qwen2", ("ln_final.out", "logits"), ("norm",), code=_lm_head_reads),
     Fault("mean not subtracted", "gpt2", ("blocks.0.ln1.out",), ("mean is not subtracted",), code=_uncentred),
     Fault("mean subtracted", "mixtral", ("blocks.0.ln1.out",), ("mean is subtracted",), code=_centred),
