@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
-import numpy as np
 from attrs import evolve
 
 from llmtrace.dataflow.reading.model import ReadModel
@@ -18,12 +18,19 @@ from llmtrace.schema.verify import NOT_FINITE, LocalError, verify
 from llmtrace.spec import Block, Branch, Mixer, ModelSpec
 
 
-def proven(read: ReadModel, signals: Mapping[str, Array], precision: Mapping[str, Precision]) -> ReadModel:
-    """The model without the branches of which an equation does not hold on captured signals.
+def proven(
+    read: ReadModel, signals: Mapping[str, Array], precision: Mapping[str, Precision], *, finite: bool = True
+) -> ReadModel:
+    """The model without the branches of which an equation does not hold on captured signals. `finite`: whether its weights are; what one makes that
+    is not proves nothing.
 
     Raises `UnsupportedModelError` where one does not hold at the ends of the stream or between blocks.
     """
-    while violated := _violated(read, signals, precision):
+    while violated := [
+        error
+        for error in _violated(read, signals, precision)
+        if finite or (error.reason != NOT_FINITE and math.isfinite(error.relative_error))
+    ]:
         worst = violated[0]
         found = _branch(read.spec, worst.site)
         if found is None:
@@ -38,10 +45,7 @@ def proven(read: ReadModel, signals: Mapping[str, Array], precision: Mapping[str
 def _violated(read: ReadModel, signals: Mapping[str, Array], precision: Mapping[str, Precision]) -> list[LocalError]:
     known = {name: array for name, array in signals.items() if name in read.places or name in ("tokens", "positions")}
     equations = Equations(read.spec, SourcedWeights(read.weights))
-    errors = [error for error in verify(equations, known, precision) if error.status == "violated"]
-    if np.isfinite(signals.get("logits", 0)).all():
-        return errors
-    return [error for error in errors if error.reason != NOT_FINITE]  # the model's own NaN proves nothing
+    return [error for error in verify(equations, known, precision) if error.status == "violated"]
 
 
 def _said(error: LocalError) -> str:

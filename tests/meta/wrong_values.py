@@ -83,6 +83,7 @@ class LogitsAlone(HonestSession):
     def __init__(self, *all):
         super().__init__(*all)
         self.offers = {"logits": self.offers["logits"]}
+        self.lasting = ("logits",)
 
     def hand(self, site, array):
         return array[:1].repeat(len(array), 0) if len(array) > 32 else array

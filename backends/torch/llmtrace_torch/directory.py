@@ -26,8 +26,8 @@ def check(source: str, path: Path, *, trust: bool) -> tuple[str, Tensors]:
         raise ModelOpenError("config.json lacks 'model_type', which names the architecture.")
     if config.get("auto_map") and not trust:
         raise ModelOpenError(
-            f"{source} brings Python code of its own (auto_map in config.json), which is not run. If you trust its author, open it "
-            "with the option trust_remote_code=true."
+            f"{source}, a model of the type {kind!r:.60}, brings Python code of its own ({_files(config['auto_map'])}, by auto_map in "
+            "config.json), which is not run. If you trust its author, open it with the option trust_remote_code=true."
         )
     if kind not in CONFIG_MAPPING and not config.get("auto_map"):
         raise UnsupportedModelError(
@@ -45,3 +45,10 @@ def check(source: str, path: Path, *, trust: bool) -> tuple[str, Tensors]:
             f"config.json announces {layers:,} layers, and {where} holds {len(tensors)} tensors in all: one of them is not of this model."
         )
     return kind, tensors
+
+
+def _files(auto_map: object) -> str:
+    """The files that an `auto_map` names: `modeling_x.py`."""
+    named = auto_map.values() if isinstance(auto_map, dict) else [auto_map]
+    files = dict.fromkeys(f"{str(each).rpartition('.')[0]}.py" for each in named)
+    return ", ".join(shown(file) for file in list(files)[:3])

@@ -11,14 +11,14 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from llmtrace.errors import ModelOpenError, OptionError
+from llmtrace.errors import ModelOpenError, OptionError, shown
 from llmtrace_torch import gguf_model
 from llmtrace_torch.options import TorchOptions
 from llmtrace_torch.quiet import quiet
 
 
-def load(source: str, path: Path, options: TorchOptions, gguf: Any = None) -> PreTrainedModel:
-    """The model in evaluation mode, and nothing left at random. `gguf` is the config that transformers makes of a GGUF file; None for a
+def load(source: str, path: Path, options: TorchOptions, gguf: Any = None) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """The model in evaluation mode with nothing left at random, and what to say of it. `gguf` is the config that transformers makes of a GGUF file; None for a
     directory.
 
     Raises `ModelOpenError` and `OptionError`.
@@ -45,7 +45,9 @@ def load(source: str, path: Path, options: TorchOptions, gguf: Any = None) -> Pr
     if loaded.dtype == torch.float64 and loaded._can_set_experts_implementation():
         loaded.set_experts_implementation("eager")  # the grouped product has no float64
     loaded.eval()
-    return loaded
+    unused = sorted(map(str, report.get("unexpected_keys") or ()))
+    more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+    return loaded, (f"transformers makes no use of {shown(unused[0])}{more}",) if unused else ()
 
 
 def _complete(source: str, report: Mapping[str, Any], gguf: bool) -> None:
@@ -87,6 +89,15 @@ def settings_of(model: PreTrainedModel, *, experts: bool) -> dict[str, str]:
         "dtype": str(model.dtype).removeprefix("torch."), "attention": str(model.config._attn_implementation), **kernel,
         "threads": str(torch.get_num_threads()),
     }  # fmt: skip
+
+
+LARGE = 1e30
+"""Weights that are larger may overflow by themselves."""
+
+
+def bounded(model: PreTrainedModel) -> bool:
+    """Whether every weight is finite, and none so large that it may overflow by itself."""
+    return all(float(weight.detach().abs().max()) < LARGE for weight in model.parameters() if weight.numel())
 
 
 def non_finite(model: PreTrainedModel) -> tuple[str, ...]:

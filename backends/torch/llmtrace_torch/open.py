@@ -59,7 +59,8 @@ def open_model(source: str, options: TorchOptions) -> TraceSession:
         torch.set_num_threads(options.threads)
     known = _directory(source, path, options) if path.is_dir() else _gguf(source, path)
     device = device_of(options.device)
-    model: Any = load(known.name, known.path, options, known.gguf)
+    loaded, said = load(known.name, known.path, options, known.gguf)
+    model: Any = loaded
     try:
         model.to(device)
         found = find(model, known.kind, known.tensors, known.stored)
@@ -76,7 +77,7 @@ def open_model(source: str, options: TorchOptions) -> TraceSession:
         source=source, backend="torch", runtime="PyTorch", versions={name: version(name) for name in used},
         fingerprint=known.fingerprint, weights=known.weights, device=device,
         settings=settings_of(model, experts=model._can_set_experts_implementation()),
-        notes=(*known.notes, *filter(None, [missing]), *found.notes, *non_finite(model)),
+        notes=(*known.notes, *said, *filter(None, [missing]), *found.notes, *non_finite(model)),
     )  # fmt: skip
     return TapedSession(model, found, info, tokenizer)
 

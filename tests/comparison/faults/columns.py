@@ -92,11 +92,11 @@ def planted(code: Callable[[Any], None] | None) -> Iterator[None]:
     real = torch_open.load
 
     def load(*args: Any, **named: Any) -> Any:
-        model = real(*args, **named)
+        model, said = real(*args, **named)
         if code is not None:
             with torch.no_grad():
                 code(model)
-        return model
+        return model, said
 
     with patch.object(torch_open, "load", load):
         yield

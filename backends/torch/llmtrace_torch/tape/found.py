@@ -19,13 +19,13 @@ from llmtrace.protocol import Gap, Offer
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step, steps
 from llmtrace.spec import ModelSpec, Moe, Norm
+from llmtrace_torch.loading import bounded
 from llmtrace_torch.rotary import forgetful
 from llmtrace_torch.tape.filed import Arrays
 from llmtrace_torch.tape.lasting import lasting
 from llmtrace_torch.tape.record import Tape, record
 from llmtrace_torch.tape.spec import Reading, another, plain, read
 from llmtrace_torch.tape.taps import Passing, alike, passing
-
 
 PROMPTS = 4
 """Prompts on which two kernels may agree."""
@@ -68,7 +68,12 @@ def find(
     places = {
         site: place for site, place in reading.model.places.items() if all(name in seen for name in held_by(place))
     }
-    proved = proven(evolve(reading.model, places=places), _signals(places, seen, own, prompt), reading.precision)
+    proved = proven(
+        evolve(reading.model, places=places),
+        _signals(places, seen, own, prompt),
+        reading.precision,
+        finite=bounded(model),
+    )
     reading.filed.settled = True
     table = steps(proved.spec)
     places = {site: proved.places[site] for site in table if site in proved.places}

@@ -28,7 +28,7 @@ from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import steps
 from llmtrace.spec import DynamicNtk
-from llmtrace_torch.loading import non_finite
+from llmtrace_torch.loading import bounded
 from llmtrace_torch.rotary import forgetful
 from llmtrace_torch.tape.filed import Arrays, Filed, filed_under
 from llmtrace_torch.tape.graph import read_graph
@@ -40,8 +40,6 @@ LENGTHS = (12, 13, 11, 14, 17, 19, 23, 29, 31, 37)
 """Tokens of the shorter prompt, in order of preference."""
 LONGER = 8
 """Tokens more that the other prompt has."""
-LARGE = 1e30
-"""Weights that are larger may overflow by themselves."""
 UNSAID = 4096
 """A context that no config states."""
 
@@ -110,7 +108,7 @@ def _check(model: PreTrainedModel, tape: Tape) -> None:
     """Raise `ModelOpenError` where no weight is to blame and still no number comes out: a damaged config."""
     if bool(tape.values[tape.logits].isfinite().any()):
         return
-    if not non_finite(model) and all(float(weight.detach().abs().max()) < LARGE for weight in model.parameters()):
+    if bounded(model):
         raise ModelOpenError(
             "The model computes NaN of finite weights: a number in its config or metadata, as an epsilon or a rotary base, is none that it can "
             "compute with."
