@@ -141,8 +141,12 @@ def _coarsest(site: str, found: ReadModel, seen: Mapping[str, Array], flow: Flow
     if own == "uint8":  # truths
         return own
     kinds = {own}
-    step = steps(found.spec)[site]
-    for read in step.inputs:
+    table = steps(found.spec)
+    step = table[site]
+    waiting = list(step.inputs)
+    for read in waiting:
+        if read not in found.places and read in table:
+            waiting += table[read].inputs
         if read in found.places:
             between = list(flow.between(found.places[read][0], value))
             names = {name for vertex in between for name in vertex.makes}
