@@ -96,13 +96,19 @@ def _of_the_embedding(graph):
     [
         (_squared, "the activation of its gate is none that is known"),
         (_biased, "the matrix of its gate has a bias"),
-        (_of_the_embedding, "made of something else"),
     ],
 )
 def test_a_gate_of_another_kind_is_opaque_and_says_why(change, why, tmp_path):
     one = opened(attending(gate=Gate()), tmp_path, change=change)
     assert isinstance(one.module["attn"], Mixer)
     assert any(why in note for note in one.model.info.notes)
+    assert not violated(one.model)
+
+
+def test_a_gate_that_is_made_of_something_else_leaves_what_it_makes_of_the_mixture_opaque(tmp_path):
+    one = opened(attending(gate=Gate()), tmp_path, change=_of_the_embedding)
+    assert not one.module["attn"].mixed
+    assert any("attn.z_post is captured" in note and "made of something else" in note for note in one.model.info.notes)
     assert not violated(one.model)
 
 
