@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
 import attrs
+from attrs import evolve
 
 from llmtrace.comparison.alike import Alike, rounded_alike, same
 from llmtrace.comparison.record import Difference
@@ -43,7 +44,8 @@ def unread(reference: Block, candidate: Block) -> bool:
 
 
 def _in_block(reference: Block, candidate: Block, alike: Alike) -> Iterator[tuple[str, str, str]]:
-    """Of one block; where a branch could not be read, of the others alone."""
+    """Of one block; where a branch could not be read, of the others alone; where it is not known how heads are made, of the rest."""
+    candidate = _as_far_as_known(reference, candidate)
     if not unread(reference, candidate):
         yield from _unlike("blocks.*", reference, candidate, alike)
         return
@@ -51,6 +53,20 @@ def _in_block(reference: Block, candidate: Block, alike: Alike) -> Iterator[tupl
     for name in ours:
         if name in theirs and not isinstance(theirs[name], Mixer):
             yield from _unlike(f"blocks.*.{name}", ours[name], theirs[name], alike)
+
+
+def _as_far_as_known(reference: Block, candidate: Block) -> Block:
+    """The candidate's block, with the reference's heads where its own could not be read."""
+    a, found = reference.attention, candidate.attention
+    if a is None or found is None or found.projected or not a.projected:
+        return candidate
+    biases = "".join(letter for letter in "QKVO" if letter in (found.biases if letter == "O" else a.biases))
+    known = evolve(
+        found, rotary=a.rotary, q_norm=a.q_norm, k_norm=a.k_norm, v_norm=a.v_norm, norm_after_rotary=a.norm_after_rotary, clip=a.clip,
+        biases=biases, q_latent=a.q_latent, kv_latent=a.kv_latent, shared=a.shared, projected=True,
+    )  # fmt: skip
+    branches = tuple(evolve(b, module=known) if b.module is found else b for b in candidate.branches)
+    return evolve(candidate, branches=branches)
 
 
 def _short(name: str) -> str:

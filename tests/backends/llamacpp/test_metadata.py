@@ -184,4 +184,4 @@ def test_smollm2_is_what_transformers_reads(smollm2):
 
 def in_single(spec):
     """A spec as text, with its numbers as float32 has them: a file's header holds no others."""
-    return re.sub(r"\d+\.\d+(e-?\d+)?", lambda found: repr(np.float32(found[0])), repr(spec))
+    return re.sub(r"\d+(\.\d+)?(e-?\d+)?", lambda found: repr(np.float32(found[0])), repr(spec))

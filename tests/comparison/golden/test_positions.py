@@ -29,13 +29,16 @@ def test_an_offset_is_named_and_called_harmless_where_scores_and_logits_agree(tm
     assert outputs["same_top"] == 1 and outputs["worst_kld"] < 1e-9
 
 
-def test_a_graph_that_counts_from_one_is_compared_as_a_whole_and_says_what_was_not_read(tmp_path):
+def test_a_graph_that_counts_from_one_is_compared_where_heads_meet_and_says_what_was_not_read(tmp_path):
     pytest.importorskip("llmtrace_onnxruntime")
     path = _write_from_one(write_checkpoint("llama", tmp_path))
     found = llmtrace.compare(f"torch:{tmp_path / 'checkpoint'}", path, prompts=[PROMPT])
     (candidate,) = found.candidates
-    assert found.verdict == "agrees" and candidate.divergences == ()
-    assert candidate.spec == ()  # what is left of a block is numbered anew, which is no difference
+    first = candidate.first_divergence
+    assert first.site == "blocks.0.attn.rot_q" and first.cause.harmless
+    assert first.cause.words == "positions counted from 1 instead of 0"
+    assert {each.site.rpartition(".")[2] for each in candidate.divergences} == {"rot_q", "rot_k"}
+    assert candidate.spec == ()  # what could not be read is no difference
     assert [tensor.name for tensor in candidate.tensors if not tensor.explained] == []
     notes = [note for note in candidate.notes if "captured as a whole" in note]
     assert len(notes) == 3 and all("position 0 is turned" in note for note in notes)

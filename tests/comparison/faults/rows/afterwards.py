@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import torch
 from attrs import evolve
+from torch.utils._python_dispatch import _disable_current_modes
 
 from llmtrace.spec import ModelSpec
 from tests.comparison.faults.fault import Fault, Tensors
@@ -72,7 +73,9 @@ def _no_sinks(model: Any) -> None:
 
 def _softmax_in_half(model: Any) -> None:
     def half(original: Any, module: Any, q: Any, k: Any, v: Any, mask: Any, *rest: Any, **named: Any) -> Any:
-        return original(module, q.half().to(q.dtype), k.half().to(k.dtype), v, mask, *rest, **named)
+        with _disable_current_modes():  # no operator more than when the model was opened
+            q, k = q.half().to(q.dtype), k.half().to(k.dtype)
+        return original(module, q, k, v, mask, *rest, **named)
 
     for each in attentions(model):
         during(each, "eager_attention_forward", half)
