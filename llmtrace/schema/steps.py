@@ -214,16 +214,14 @@ def _module(at: str, module: Any, reads: str) -> Iterator[Part]:
     latent = {} if module.mixed else {"z_post": f"{at}.z_post"}
     if not module.mixed:
         yield Part(f"{at}.z_post", OpaqueHeads("token head d_value"), reads=reads, sizes=module.sizes)
-    for name, made in (("q_latent", module.q_latent), ("kv_latent", module.kv_latent)):
-        if made is None:
+    for name, few in (("q_latent", module.q_latent), ("kv_latent", module.kv_latent)):
+        if few is None:
             continue
         latent[name] = f"{at}.{name}"
-        yield Part(f"{at}.{name}", made, reads=reads)
-        if made.norm is not None:
+        yield Part(f"{at}.{name}", few, reads=reads)
+        if few.norm is not None:
             latent[name] = f"{at}.{name}_norm.out"
-            yield Part(
-                f"{at}.{name}_norm", made.norm, reads=f"{at}.{name}", axes=("token", made.axis), sizes=made.sizes
-            )
+            yield Part(f"{at}.{name}_norm", few.norm, reads=f"{at}.{name}", axes=("token", few.axis), sizes=few.sizes)
     if module.norm_after_rotary:
         yield Part(at, module, reads=reads, sizes=module.sizes, other=latent)
         return

@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
 
 import llmtrace
 from llmtrace.model import Model
+from llmtrace.schema.evaluate import Signals
 from llmtrace.selection import select
 from llmtrace.testing.tiny import write_tiny
 from tests.benchmarks.performance.memory import most
@@ -32,14 +33,15 @@ class Looked:
     """A fold that adds up, over layers, what the chosen rows looked at."""
 
     def __init__(self, layers: int) -> None:
-        self.sites = tuple(f"blocks.{layer}.attn.pattern" for layer in range(layers))
-        self.total: object = 0.0
+        self.sites: Collection[str] = [f"blocks.{layer}.attn.pattern" for layer in range(layers)]
+        self.total = np.zeros(())
 
-    def layer(self, layer, signals) -> None:
+    def layer(self, layer: int, signals: Signals) -> None:
         """Add the mean over heads."""
-        self.total = self.total + signals[self.sites[layer]].mean(0)
+        for array in signals.values():
+            self.total = self.total + array.mean(0)
 
-    def finish(self, ends) -> None:
+    def finish(self, ends: Signals) -> None:
         """Nothing is left."""
 
 

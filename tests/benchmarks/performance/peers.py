@@ -33,7 +33,7 @@ def _loaded(path: Path, attention: str) -> Any:
 def _nnsight(path: Path, ids: list[int]) -> Mapping[str, Go]:
     """As its users do: envoys of modules, and eager attention where patterns are wanted."""
     import torch
-    from nnsight import NNsight
+    from nnsight import NNsight  # type: ignore[import-not-found]  # in an environment of its own
 
     batch = torch.tensor([ids])
     eager, own = NNsight(_loaded(path, "eager")), NNsight(_loaded(path, "sdpa"))
@@ -71,7 +71,7 @@ def _nnsight(path: Path, ids: list[int]) -> Mapping[str, Go]:
 def _transformer_lens(path: Path, ids: list[int]) -> Mapping[str, Go]:
     """Its bridge, which runs eager attention."""
     import torch
-    from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.model_bridge import TransformerBridge  # type: ignore[import-not-found]
     from transformers import AutoTokenizer
 
     bridge = TransformerBridge.boot_transformers(
