@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from attrs import define
 
 from llmtrace.dataflow.graph import Graph
 from llmtrace.schema.sites import Array
@@ -31,18 +30,20 @@ class Arrays(Mapping[str, Array]):
         return len(self._tensors)
 
 
-@define(eq=False)
 class Filed(Mapping[str, Array]):
     """Parameters and constants of a tape, each from the file where it is one tensor of it, and from memory elsewhere.
 
-    What was rounded to another type on loading is read as it works, until `settled`: then as the file has it.
+    What was rounded to another type on loading is read as it works, until this is `settled`: then as the file has it.
     """
 
-    _leaves: Mapping[str, torch.Tensor]
-    _tensors: Mapping[str, Array]
-    names: Mapping[str, str]
-    """Parameter to the tensor of the file that it is."""
-    settled: bool = False
+    def __init__(
+        self, leaves: Mapping[str, torch.Tensor], tensors: Mapping[str, Array], names: Mapping[str, str]
+    ) -> None:
+        """`names` are those of the file's tensors, by parameter."""
+        self.names = names
+        self.settled = False
+        self._leaves = leaves
+        self._tensors = tensors
 
     @property
     def kinds(self) -> dict[str, str]:
