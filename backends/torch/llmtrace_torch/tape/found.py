@@ -16,6 +16,7 @@ from llmtrace.dataflow.showing import provenance
 from llmtrace.dataflow.weights import stored as stored_as
 from llmtrace.errors import UnsupportedModelError
 from llmtrace.protocol import Gap, Offer
+from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step, steps
 from llmtrace.spec import ModelSpec, Moe, Norm
@@ -24,7 +25,7 @@ from llmtrace_torch.rotary import forgetful
 from llmtrace_torch.tape.filed import Arrays
 from llmtrace_torch.tape.lasting import lasting
 from llmtrace_torch.tape.record import Tape, record
-from llmtrace_torch.tape.spec import Reading, another, plain, read
+from llmtrace_torch.tape.spec import Reading, another, plain, precisions, read
 from llmtrace_torch.tape.taps import Passing, alike, passing
 
 PROMPTS = 4
@@ -68,10 +69,12 @@ def find(
     places = {
         site: place for site, place in reading.model.places.items() if all(name in seen for name in held_by(place))
     }
+    found = evolve(reading.model, places=places)
+    precision = precisions(reading, found)
     proved = proven(
-        evolve(reading.model, places=places),
+        found,
         _signals(places, seen, own, prompt),
-        reading.precision,
+        precision,
         finite=bounded(model),
     )
     reading.filed.settled = True
@@ -80,7 +83,7 @@ def find(
     whole = [site for site, place in places.items() if len(held_by(place)) == 1 and not table[site].equation.integer]
     return Found(
         proved.spec, places, seen, proved.weights, _stored(proved, reading, stored or {}),
-        {site: _offer(reading, site) for site in places},
+        {site: _offer(reading, site, precision[site]) for site in places},
         {site: _gap(site, step, reading, str(model.config._attn_implementation)) for site, step in table.items() if site not in places},
         tuple(site for site in whole if seen[places[site][0]].editable is not None),
         lasting(model, prompt, places, seen),
@@ -130,10 +133,9 @@ def _stored(proved: ReadModel, reading: Reading, stored: Mapping[str, str]) -> d
     return stored_as(proved.weights, reading.graph, {**filed.kinds, **stored, **own})
 
 
-def _offer(reading: Reading, site: str) -> Offer:
+def _offer(reading: Reading, site: str, precision: Precision) -> Offer:
     value, form = reading.model.places[site]
     kind = str(reading.tape.values[value].dtype).removeprefix("torch.").replace("bool", "uint8")
-    precision = reading.precision[site]
     return Offer(provenance(form), precision, kind if kind != precision.storage else "")
 
 

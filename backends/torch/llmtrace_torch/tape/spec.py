@@ -51,9 +51,10 @@ class Reading:
     model: ReadModel
     tape: Tape
     graph: Graph
+    flow: Flow
+    """What is content in it."""
     filed: Filed
     """The numbers of parameters."""
-    precision: Mapping[str, Precision]
     prompt: tuple[int, ...]
     """The prompt of `tape`; no axis but that of tokens is as long."""
 
@@ -93,9 +94,13 @@ def read(model: PreTrainedModel, family: str, tensors: Mapping[str, Array], atte
     turns = [block.attention.rotary for block in found.spec.blocks if block.attention is not None]
     if any(rotary is not None and isinstance(rotary.scaling, DynamicNtk) for rotary in turns):
         found = evolve(found, spec=evolve(found.spec, context=None))  # it goes on beyond what it was trained on
-    seen = Arrays(tape.values)
-    precision = {site: Precision(_coarsest(site, found, seen, pieces.flow)) for site in found.places}
-    return Reading(found, tape, graph, filed, precision, tuple(prompt[:short]))
+    return Reading(found, tape, graph, pieces.flow, filed, tuple(prompt[:short]))
+
+
+def precisions(reading: Reading, model: ReadModel) -> dict[str, Precision]:
+    """How finely each site is rounded that has a place in `model`, what it was read as or less."""
+    seen = Arrays(reading.tape.values)
+    return {site: Precision(_coarsest(site, model, seen, reading.flow)) for site in model.places}
 
 
 def another(model: PreTrainedModel, tokens: int, seed: int) -> tuple[int, ...]:
