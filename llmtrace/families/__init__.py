@@ -83,7 +83,7 @@ def family(config: Mapping[str, Any]) -> Family:
     if name not in FAMILIES and (own := config.get("auto_map")):
         raise UnsupportedModelError(
             f"config.json says model_type {name!r:.60}, which is not among the {len(FAMILIES)} families that LLMTrace knows, and brings "
-            f"its own code ({_modules(own)}), which LLMTrace never runs."
+            f"its own code ({code_files(own)}), which LLMTrace never runs."
         )
     if name not in FAMILIES:
         raise UnsupportedModelError(
@@ -96,7 +96,7 @@ def family(config: Mapping[str, Any]) -> Family:
         return evolve(row, weights=row.variant(read(config, row)))
 
 
-def _modules(auto_map: object) -> str:
+def code_files(auto_map: object) -> str:
     """The files that an `auto_map` names: `modeling_x.py`."""
     named = auto_map.values() if isinstance(auto_map, Mapping) else [auto_map]
     files = dict.fromkeys(f"{str(each).rpartition('.')[0]}.py" for each in named)

@@ -23,10 +23,12 @@ from llmtrace.spec import ModelSpec
 __all__ = [
     "PICKLES",
     "Checkpoint",
+    "check_layers",
     "first_non_finite",
     "lacking",
     "open_checkpoint",
     "read_config",
+    "refuse_quantised",
     "tensors_of",
     "weights_from",
 ]
@@ -69,18 +71,10 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     if not directory.is_dir():
         raise ModelOpenError(f"{directory} is not a directory.")
     config = read_config(directory)
-    if quantised := config.get("quantization_config"):
-        method = quantised.get("quant_method", "unknown") if isinstance(quantised, Mapping) else quantised
-        raise UnsupportedModelError(
-            f"{directory} is quantised ({shown(method)}): open the original checkpoint, or dequantise it first."
-        )
+    refuse_quantised(config, directory)
     row, spec = family(config), spec_of(config)
     tensors, where = tensors_of(directory)
-    if len(spec.blocks) > len(tensors):  # before anything is made for each layer
-        raise ModelOpenError(
-            f"config.json announces {len(spec.blocks):,} layers, and {where} holds {len(tensors)} tensors in all: one of them is not "
-            "of this model."
-        )
+    check_layers(len(spec.blocks), tensors, where)
     spec = _really_tied(spec, row, tensors)
     return Checkpoint(directory, config, row, spec, tensors, weights_from(spec, row, tensors, where))
 
@@ -88,6 +82,23 @@ def open_checkpoint(directory: Path) -> Checkpoint:
 def read_config(directory: Path) -> dict[str, Any]:
     """A directory's `config.json`. Raises `ModelOpenError` where there is none, or it is no JSON object."""
     return _json(directory / "config.json", f"{directory} is no checkpoint: it lacks {lacking(directory)}.")
+
+
+def refuse_quantised(config: Mapping[str, Any], source: object) -> None:
+    """Raise `UnsupportedModelError` where the weights of a config's model are quantised; `source` is what the message calls it."""
+    if quantised := config.get("quantization_config"):
+        method = quantised.get("quant_method", "unknown") if isinstance(quantised, Mapping) else quantised
+        raise UnsupportedModelError(
+            f"{source} is quantised ({shown(method)}): open the original checkpoint, or dequantise it first."
+        )
+
+
+def check_layers(layers: int, tensors: Tensors, where: str) -> None:
+    """Raise `ModelOpenError`, before anything is made for each layer, where there are fewer tensors than a config announces layers."""
+    if layers > len(tensors):
+        raise ModelOpenError(
+            f"config.json announces {layers:,} layers, and {where} holds {len(tensors)} tensors in all: one of them is not of this model."
+        )
 
 
 def lacking(directory: Path) -> str:

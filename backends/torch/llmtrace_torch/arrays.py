@@ -9,6 +9,11 @@ import torch
 from llmtrace.schema.sites import Array
 
 
+def kind_of(tensor: torch.Tensor) -> str:
+    """The name of a tensor's type, which is that of its array's: `bfloat16`."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def as_numpy(tensor: torch.Tensor) -> Array:
     """The same memory as an array, where it is the CPU's; bfloat16, which NumPy lacks, as `ml_dtypes` has it."""
     tensor = tensor.detach().cpu()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from transformers import CONFIG_MAPPING
 
-from llmtrace.errors import ModelOpenError, UnsupportedModelError, shown, suggest
-from llmtrace.families.checkpoint import read_config, tensors_of
+from llmtrace.errors import ModelOpenError, UnsupportedModelError, suggest
+from llmtrace.families import code_files
+from llmtrace.families.checkpoint import check_layers, read_config, refuse_quantised, tensors_of
 from llmtrace.families.safetensors import Tensors
 
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -26,29 +27,15 @@ def check(source: str, path: Path, *, trust: bool) -> tuple[str, Tensors]:
         raise ModelOpenError("config.json lacks 'model_type', which names the architecture.")
     if config.get("auto_map") and not trust:
         raise ModelOpenError(
-            f"{source}, a model of the type {kind!r:.60}, brings Python code of its own ({_files(config['auto_map'])}, by auto_map in "
+            f"{source}, a model of the type {kind!r:.60}, brings Python code of its own ({code_files(config['auto_map'])}, by auto_map in "
             "config.json), which is not run. If you trust its author, open it with the option trust_remote_code=true."
         )
     if kind not in CONFIG_MAPPING and not config.get("auto_map"):
         raise UnsupportedModelError(
             f"{source} is a model of the type {kind!r:.60}, which transformers does not know.{suggest(kind[:60], list(CONFIG_MAPPING))}"
         )
-    if quantised := config.get("quantization_config"):
-        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
-        raise UnsupportedModelError(
-            f"{source} is quantised ({shown(method)}): open the original checkpoint, or dequantise it first."
-        )
+    refuse_quantised(config, source)
     tensors, where = tensors_of(path)
     layers = next((config[key] for key in COUNTS if type(config.get(key)) is int), 0)
-    if layers > len(tensors):  # before anything is made for each layer
-        raise ModelOpenError(
-            f"config.json announces {layers:,} layers, and {where} holds {len(tensors)} tensors in all: one of them is not of this model."
-        )
+    check_layers(layers, tensors, where)
     return kind, tensors
-
-
-def _files(auto_map: object) -> str:
-    """The files that an `auto_map` names: `modeling_x.py`."""
-    named = auto_map.values() if isinstance(auto_map, dict) else [auto_map]
-    files = dict.fromkeys(f"{str(each).rpartition('.')[0]}.py" for each in named)
-    return ", ".join(shown(file) for file in list(files)[:3])

@@ -97,7 +97,8 @@ LARGE = 1e30
 
 def bounded(model: PreTrainedModel) -> bool:
     """Whether every weight is finite, and none so large that it may overflow by itself."""
-    return all(float(weight.detach().abs().max()) < LARGE for weight in model.parameters() if weight.numel())
+    ends = (torch.aminmax(weight.detach()) for weight in model.parameters() if weight.numel())
+    return all(float(least) > -LARGE and float(most) < LARGE for least, most in ends)  # neither for NaN
 
 
 def non_finite(model: PreTrainedModel) -> tuple[str, ...]:

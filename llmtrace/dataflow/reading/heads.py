@@ -12,8 +12,8 @@ from llmtrace.dataflow.constants import Source, bias, matrix
 from llmtrace.dataflow.forms import Form, Heads, Part
 from llmtrace.dataflow.identify.decimals import decimal
 from llmtrace.dataflow.identify.ends import find_factor
-from llmtrace.dataflow.identify.heads import find_heads, shared
-from llmtrace.dataflow.identify.maps import find_map
+from llmtrace.dataflow.identify.heads import HeadMap, Sharing, find_heads, shared
+from llmtrace.dataflow.identify.maps import IndexMap, find_map
 from llmtrace.dataflow.identify.measured import Unfit
 from llmtrace.dataflow.locating.anatomy import Projection
 from llmtrace.dataflow.reading.norms import ReadNorm, Weights, read_head_norm
@@ -148,24 +148,33 @@ def split_heads(reader: Reader, first: str, last: str, width: int) -> tuple[Arra
     unit = reader.unit(first, last)
 
     def piece(x: Array) -> Array:
-        native = reader.native(first, x)
-        return native if first == last else reader.pieces.run({first: native}, (last,), len(x))[last]
+        return reader.onward(first, reader.native(first, x), last, len(x))
 
     return _mapped(reader, piece, size, last, width, unit)
 
 
-def _mapped(
-    reader: Reader, piece: Callable[[Array], Array], size: int, last: str, width: int, unit: float
-) -> tuple[Array, Heads]:
+def told_heads(
+    reader: Reader, piece: Callable[[Array], Array], size: int, width: int, unit: float, done: str
+) -> tuple[IndexMap, HeadMap, Sharing]:
+    """Where a piece puts each of `size` columns a token, which of them are heads of `width` channels, and which heads are copies; `done` is what
+    the piece does to heads. Raises `Unreadable`.
+    """
     shown = find_map(piece, reader.tokens, size, unit=unit)
     if isinstance(shown, Unfit):
-        raise Unreadable(f"heads are not split by re-arrangement alone, because {shown.why}")
+        raise Unreadable(f"heads are not {done} by re-arrangement alone, because {shown.why}")
     held = find_heads(shown, reader.tokens, width)
     if isinstance(held, Unfit):
         raise Unreadable(f"heads cannot be told, because {held.why}")
     sharing = shared(held.columns)
     if isinstance(sharing, Unfit):
         raise Unreadable(f"heads cannot be told, because {sharing.why}")
+    return shown, held, sharing
+
+
+def _mapped(
+    reader: Reader, piece: Callable[[Array], Array], size: int, last: str, width: int, unit: float
+) -> tuple[Array, Heads]:
+    shown, held, sharing = told_heads(reader, piece, size, width, unit, "split")
     if not sharing.grouped:
         raise Unreadable(f"heads share keys and values in the order {list(sharing.reads)}, not side by side")
     kinds = len(sharing.columns)

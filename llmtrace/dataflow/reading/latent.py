@@ -54,7 +54,7 @@ def read_latents(reader: Reader, cell: AttentionCell, width: int, value: int) ->
     (v_columns,) = _sources(reader, [up], at["v"], met["v"].form)
     shared = _shared(k_own, k_shared)
     own = width - shared
-    if (q_columns < 0).any() or (v_columns < 0).any() or (k_own[:, :own] < 0).any():
+    if (q_columns < 0).any() or (v_columns < 0).any():
         raise Unreadable("some channels of its heads come from nowhere")
     q_latent = _latent(reader, found.q, "q", places, weights) if found.q is not None else None
     kv_latent = _latent(reader, found.kv, "kv", places, weights)
@@ -193,7 +193,4 @@ def _latent(
 
 
 def _moved(reader: Reader, cell: LatentCell, x: Array) -> Array:
-    native = reader.native(cell.line.makes, x)
-    if cell.first == cell.line.makes:
-        return native
-    return reader.pieces.run({cell.line.makes: native}, (cell.first,), len(x))[cell.first]
+    return reader.onward(cell.line.makes, reader.native(cell.line.makes, x), cell.first, len(x))

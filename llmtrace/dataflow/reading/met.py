@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from llmtrace.dataflow.forms import Heads
-from llmtrace.dataflow.identify.heads import find_heads, shared
-from llmtrace.dataflow.identify.maps import IndexMap, find_map
+from llmtrace.dataflow.identify.heads import find_heads
+from llmtrace.dataflow.identify.maps import IndexMap
 from llmtrace.dataflow.identify.measured import Unfit
 from llmtrace.dataflow.locating.anatomy import Met
-from llmtrace.dataflow.reading.heads import ReadHeads
+from llmtrace.dataflow.reading.heads import ReadHeads, told_heads
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
 from llmtrace.schema.sites import Array
 
@@ -29,22 +29,10 @@ def read_met(reader: Reader, met: Met, width: int) -> ReadHeads:
     def piece(x: Array) -> Array:
         rows = x.reshape(len(x), *value.shape[:axis], *value.shape[axis + 1 :])
         native = np.ascontiguousarray(np.moveaxis(rows, 0, axis)).astype(value.dtype)
-        return (
-            native
-            if met.heads == met.meets
-            else reader.pieces.run({met.heads: native}, (met.meets,), len(x))[met.meets]
-        )
+        return reader.onward(met.heads, native, met.meets, len(x))
 
     size = value.size // reader.tokens
-    shown = find_map(piece, reader.tokens, size, unit=reader.unit(met.heads, met.meets))
-    if isinstance(shown, Unfit):
-        raise Unreadable(f"heads are not repeated by re-arrangement alone, because {shown.why}")
-    held = find_heads(shown, reader.tokens, width)
-    if isinstance(held, Unfit):
-        raise Unreadable(f"heads cannot be told, because {held.why}")
-    sharing = shared(held.columns)
-    if isinstance(sharing, Unfit):
-        raise Unreadable(f"heads cannot be told, because {sharing.why}")
+    *_, sharing = told_heads(reader, piece, size, width, reader.unit(met.heads, met.meets), "repeated")
     if not sharing.grouped or not np.array_equal(sharing.columns.ravel(), np.arange(size)):
         raise Unreadable("heads are not read in the order in which they stand")
     return ReadHeads(

@@ -126,6 +126,10 @@ class Reader:
 
         return run
 
+    def onward(self, first: str, native: Array, last: str, tokens: int) -> Array:
+        """What one value becomes as another further on, given as it lies; itself where they are the same."""
+        return native if first == last else self.pieces.run({first: native}, (last,), tokens)[last]
+
     def native(self, name: str, x: Array) -> Array:
         """Rows of channels with the type of a value, and as many axes."""
         value = self.probe[name]

@@ -8,7 +8,7 @@ import torch
 
 from llmtrace.dataflow.graph import Graph
 from llmtrace.schema.sites import Array
-from llmtrace_torch.arrays import as_numpy
+from llmtrace_torch.arrays import as_numpy, kind_of
 
 
 class Arrays(Mapping[str, Array]):
@@ -48,7 +48,7 @@ class Filed(Mapping[str, Array]):
     @property
     def kinds(self) -> dict[str, str]:
         """The type of each in memory."""
-        return {name: str(leaf.dtype).removeprefix("torch.") for name, leaf in self._leaves.items()}
+        return {name: kind_of(leaf) for name, leaf in self._leaves.items()}
 
     def beneath(self, graph: Graph, wanted: Sequence[str]) -> dict[str, Array]:
         """Those from the file that some constants are computed from."""
@@ -71,7 +71,7 @@ class Filed(Mapping[str, Array]):
         """Whether the file is asked."""
         if name not in self.names:
             return False
-        return self.settled or self._tensors[self.names[name]].dtype == as_numpy(self._leaves[name]).dtype
+        return self.settled or self._tensors[self.names[name]].dtype.name == kind_of(self._leaves[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self._leaves

@@ -20,12 +20,13 @@ from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import Step, steps
 from llmtrace.spec import ModelSpec, Moe, Norm
+from llmtrace_torch.arrays import kind_of
 from llmtrace_torch.loading import bounded
 from llmtrace_torch.rotary import forgetful
 from llmtrace_torch.tape.filed import Arrays
 from llmtrace_torch.tape.lasting import lasting
 from llmtrace_torch.tape.record import Tape, record
-from llmtrace_torch.tape.spec import Reading, another, plain, precisions, read
+from llmtrace_torch.tape.spec import Reading, plain, precisions, prompt_of, read
 from llmtrace_torch.tape.taps import Passing, alike, passing
 
 PROMPTS = 4
@@ -104,7 +105,7 @@ def _tapes(
         table = steps(reading.model.spec)
         chosen = {place[0] for site, place in reading.model.places.items() if table[site].equation.integer}
         for seed in range(PROMPTS):
-            prompt = reading.prompt if not seed else another(model, len(reading.prompt), seed)
+            prompt = reading.prompt if not seed else prompt_of(model, len(reading.prompt), seed=seed)
             with plain(model, attention):
                 tape = reading.tape if not seed else record(model, prompt)
             with forgetful(model.modules()):
@@ -135,7 +136,7 @@ def _stored(proved: ReadModel, reading: Reading, stored: Mapping[str, str]) -> d
 
 def _offer(reading: Reading, site: str, precision: Precision) -> Offer:
     value, form = reading.model.places[site]
-    kind = str(reading.tape.values[value].dtype).removeprefix("torch.").replace("bool", "uint8")
+    kind = kind_of(reading.tape.values[value]).replace("bool", "uint8")
     return Offer(provenance(form), precision, kind if kind != precision.storage else "")
 
 

@@ -66,8 +66,7 @@ def read(model: PreTrainedModel, family: str, tensors: Mapping[str, Array], atte
     Raises `UnsupportedModelError` for what is no decoder that the spec has words for, and `ModelOpenError` where it does not run.
     """
     short = _length(model)
-    embedding: Any = model.get_input_embeddings()
-    prompt = probe_prompt(embedding.weight.shape[0], short, LONGER)
+    prompt = prompt_of(model, short, LONGER)
     with plain(model, attention):
         tape, longer = (record(model, prompt[:length]) for length in (short, short + LONGER))
         if len(tape.calls) != len(longer.calls):  # some models make themselves ready in their first run
@@ -94,7 +93,7 @@ def read(model: PreTrainedModel, family: str, tensors: Mapping[str, Array], atte
     turns = [block.attention.rotary for block in found.spec.blocks if block.attention is not None]
     if any(rotary is not None and isinstance(rotary.scaling, DynamicNtk) for rotary in turns):
         found = evolve(found, spec=evolve(found.spec, context=None))  # it goes on beyond what it was trained on
-    return Reading(found, tape, graph, pieces.flow, filed, tuple(prompt[:short]))
+    return Reading(found, tape, graph, pieces.flow, filed, prompt[:short])
 
 
 def precisions(reading: Reading, model: ReadModel) -> dict[str, Precision]:
@@ -103,10 +102,10 @@ def precisions(reading: Reading, model: ReadModel) -> dict[str, Precision]:
     return {site: Precision(_coarsest(site, model, seen, reading.flow)) for site in model.places}
 
 
-def another(model: PreTrainedModel, tokens: int, seed: int) -> tuple[int, ...]:
-    """Another prompt as long as that of a reading."""
+def prompt_of(model: PreTrainedModel, tokens: int, more: int = 0, seed: int = 0) -> tuple[int, ...]:
+    """A prompt of a model's own tokens, as `probe_prompt`."""
     embedding: Any = model.get_input_embeddings()
-    return tuple(probe_prompt(embedding.weight.shape[0], tokens, seed=seed))
+    return tuple(probe_prompt(embedding.weight.shape[0], tokens, more, seed))
 
 
 def _check(model: PreTrainedModel, tape: Tape) -> None:
