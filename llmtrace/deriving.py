@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -17,12 +17,16 @@ from llmtrace.schema.attending_rows import attending_rows
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.reuse import Reuse
 from llmtrace.schema.rows import LookingAtRows
-from llmtrace.schema.sites import Array
+from llmtrace.schema.sites import INPUTS, Array
 from llmtrace.schema.steps import stage_of
 from llmtrace.schema.verify import token_axis
 
 EMBEDDINGS = -1
 """The stage of a run before block 0; block L is stage L, and the end comes after the last."""
+BLOCK = 1 << 16
+"""Numbers that are derived at once where tokens stand alone, 512 KiB in float64. What is larger than a processor's cache is also new memory
+each time, and that costs more than the arithmetic.
+"""
 
 
 class Deriving:
@@ -53,7 +57,7 @@ class Deriving:
         self._stages = {site: stage for stage, sites in self._due.items() for site in sites}
         self._quick = {site for site in plan.derived if plan.precision[site].accumulation == "float32"}
         self._single = evolve(plan.equations, dtype=np.float32)
-        self._attending = Attending(len(plan.ids))
+        self._attending = Attending(len(plan.ids), plan.equations.arithmetic)
 
     def signal(self, site: str, array: Array) -> None:
         """Check what came, pass it on as cut, and hold it if a derivation rests on it."""
@@ -118,14 +122,14 @@ class Deriving:
                 raise SchemaViolationError(f"{self._who} did not hand over {site}, which it offers.")
         look = plan.equations.looking(self._held)
         here = self._derived[self._stage]
-        attended: dict[str, Array] = {}
+        made = self._in_blocks([site for site in here if site in plan.rowwise and not self._some(site)])
         for site in here:
             if self._some(site):
                 array = self._rows(site)
             else:
-                if site in self._quick and site not in attended:
-                    attended |= self._attend(site.rpartition(".")[0], here)
-                found = attended[site] if site in attended else look(site)
+                if site in self._quick and site not in made:
+                    made |= self._attend(site.rpartition(".")[0], here)
+                found = made[site] if site in made else look(site)
                 array = plan.cuts[site].apply(np.asarray(found, plan.dtypes[site]))
             array = array.view()
             array.flags.writeable = False
@@ -141,6 +145,21 @@ class Deriving:
         kept, _ = self._memory.take(array.shape, array.dtype)
         np.copyto(kept, array)
         return kept
+
+    def _in_blocks(self, sites: Sequence[str]) -> dict[str, Array]:
+        """Sites of which each token's part stands alone, made of so many tokens at once that what it goes through stays in the cache."""
+        plan, steps, length = self._plan, self._plan.equations.steps, len(self._plan.ids)
+        found = {site: self._memory.take(steps[site].shape(length), plan.dtypes[site])[0] for site in sites}
+        held = {name: self._held[name] for site in sites for name in (*plan.derived[site], *INPUTS)}
+        axes = {name: 0 if name in INPUTS else token_axis(steps[name]) for name in (*found, *held)}
+        width = max((array.size // length for array in (*found.values(), *held.values())), default=1)
+        for first in range(0, length if sites else 0, max(1, BLOCK // width)):
+            rows = slice(first, first + max(1, BLOCK // width))
+            parts = {name: array[(*(slice(None),) * axes[name], rows)] for name, array in held.items()}
+            look = plan.equations.looking(parts)
+            for site, array in found.items():
+                array[(*(slice(None),) * axes[site], rows)] = look(site)
+        return found
 
     def _some(self, site: str) -> bool:
         """Whether little of a site is wanted, so that no more than that is to be made."""

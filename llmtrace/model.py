@@ -13,8 +13,9 @@ from llmtrace.calling import ReadWeights, calling, run, run_many
 from llmtrace.deriving import Deriving
 from llmtrace.edits import Edit
 from llmtrace.errors import without_weights
-from llmtrace.protocol import Observer, SupportsMany, SupportsWeights, TraceSession
+from llmtrace.protocol import Observer, SupportsArithmetic, SupportsMany, SupportsWeights, TraceSession
 from llmtrace.recording import Fold, Folding, Plan, Recorder, plan
+from llmtrace.schema.arithmetic import NUMPY
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sites import Array
 from llmtrace.selection import DEFAULT_MAX_BYTES, Capture, Selection, as_selection, check_bytes, select
@@ -48,7 +49,8 @@ class Model:
         self.warnings = warnings
         """Other backends that could not say whether they open this model, and why."""
         readable = isinstance(session, SupportsWeights)
-        self.equations = Equations(session.spec, self.weights if readable else {})
+        arithmetic = session.arithmetic if isinstance(session, SupportsArithmetic) else NUMPY
+        self.equations = Equations(session.spec, self.weights if readable else {}, arithmetic=arithmetic)
         self._plans: dict[tuple[Selection, int], Plan] = {}
 
     @property

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 from attrs import field, frozen, validators
 
 from llmtrace.edits import Change
+from llmtrace.schema.arithmetic import Arithmetic
 from llmtrace.schema.precision import BYTES, Precision
 from llmtrace.schema.sites import Array
 from llmtrace.selection import Cut
@@ -143,6 +144,13 @@ class SupportsKeeping(Protocol):
     """Sites whose arrays in a run without edits are valid for good: the runtime never writes there again, nor does closing the model. Only
     for what is a large part of the memory that it lies in: that is kept with it.
     """
+
+
+@runtime_checkable
+class SupportsArithmetic(Protocol):
+    """A session that lends its runtime's operators to what is derived while it runs: its threads are awake, NumPy's would wait for theirs."""
+
+    arithmetic: Arithmetic
 
 
 @runtime_checkable

@@ -54,6 +54,8 @@ class Plan:
     """Of what is asked for, for who checks each; may be left out."""
     lasting: frozenset[str] = frozenset()
     """Sites whose arrays stay as they are: whoever keeps them need not copy."""
+    rowwise: frozenset[str] = frozenset()
+    """Derived sites of which each token's part follows from that token's parts of what they rest on."""
 
     @property
     def request(self) -> Request:
@@ -93,6 +95,7 @@ def plan(
     cuts: dict[str, Cut] = {}
     derived: dict[str, tuple[str, ...]] = {}
     failures: dict[str, SignalUnavailableError] = {}
+    rowwise: set[str] = set()
     for site, pick in chosen.items():
         wanted = cut(equations.steps[site], pick, len(ids))
         if site in session.offers:
@@ -107,6 +110,8 @@ def plan(
         cuts[site] = wanted
         rests = tuple(name for name in span.known if name not in INPUTS)
         derived[site] = rests
+        if not any(equations.steps[name].across for name in span.through):
+            rowwise.add(site)
     for site, failure in failures.items():
         if not chosen[site].wild or not cuts:
             raise failure
@@ -128,6 +133,7 @@ def plan(
     shapes = {site: each.shape(equations.steps[site].shape(len(ids))) for site, each in asked.items()}
     return Plan(
         equations, ids, asked, cuts, derived, provenance, precision, dtypes, changed, replay, session.info.backend, shapes, lasting,
+        frozenset(rowwise),
     )  # fmt: skip
 
 

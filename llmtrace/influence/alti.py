@@ -22,14 +22,13 @@ import numpy as np
 from llmtrace.influence.method import Answer, Method, Task
 from llmtrace.influence.paths import Paths, path_sites, paths, refuse_mixers, stream_read, weight
 from llmtrace.influence.record import Contract
+from llmtrace.schema.arithmetic import NUMPY, Arithmetic
 from llmtrace.schema.ends import carried
 from llmtrace.schema.evaluate import Signals
 from llmtrace.schema.sites import Array
 from llmtrace.schema.verify import distance
 from llmtrace.spec import Attention
 
-BLOCK = 1 << 18
-"""Numbers in one chunk of transformed vectors: what is done to them is done in a processor's cache, 1 MiB in single precision."""
 LONG = 512
 """From this many tokens on, single precision: half the time, and a gap that stays below 1e-5."""
 
@@ -63,7 +62,7 @@ class AltiFold:
         base = self._carried(layer, base).astype(self._dtype)
         y = end if end_site.endswith(".resid_mid") else base + end
         through = paths(equations, layer, signals, self._dtype)
-        mixed, total = contributions(through, base, y, module)
+        mixed, total = contributions(through, base, y, module, equations.arithmetic)
         self._gap = max(self._gap, distance(total + through.constant, y)[1])
         sums = mixed.sum(-1, keepdims=True)
         empty = sums[:, 0] == 0
@@ -116,7 +115,9 @@ def _ends(task: Task, layer: int) -> tuple[str, ...]:
     return (base, mid.site if mid is not None and mid.terms == (base, added) else added)
 
 
-def contributions(through: Paths, base: Array, y: Array, attention: Attention) -> tuple[Array, Array]:
+def contributions(
+    through: Paths, base: Array, y: Array, attention: Attention, arithmetic: Arithmetic = NUMPY
+) -> tuple[Array, Array]:
     """C before its rows are normalised, [query key] in float64, and Σ_j T_ij, [query d_model].
 
     T is made in chunks of queries × keys, so the memory beyond C is bounded.
@@ -125,23 +126,22 @@ def contributions(through: Paths, base: Array, y: Array, attention: Attention) -
     c = np.zeros((tokens, tokens))
     total = np.zeros_like(y)
     norms = np.abs(y).sum(-1)
-    ones = np.ones(d_model, y.dtype)  # products with it are sums, in a third of the time
-    side = max(1, math.isqrt(BLOCK // d_model))
-    work = np.empty(side * side * d_model, y.dtype)
+    side = max(1, math.isqrt(arithmetic.block // d_model))
+    work, summed = np.empty(side * side * d_model, y.dtype), np.empty((1, 1, side * d_model), y.dtype)
     for first in range(0, tokens, side):
         keys = slice(first, min(first + side, tokens))
         results = None if through.gates is not None else _results(through, keys)
         last = tokens if attention.window is None else min(tokens, keys.stop + attention.window - 1)
         for start in range(first, last, side):
             queries = slice(start, min(start + side, last))
-            vectors = _transformed(through, results, queries, keys, work)  # [key query d_model]
+            vectors = _transformed(through, results, queries, keys, work, arithmetic)  # [key query d_model]
             if start == first:
                 own = np.arange(keys.stop - first)
                 vectors[own, own] += base[keys]
-            total[queries] += (ones[:1].repeat(len(vectors)) @ vectors.reshape(len(vectors), -1)).reshape(-1, d_model)
-            np.subtract(y[queries], vectors, out=vectors)
-            distances = np.abs(vectors, out=vectors) @ ones
-            c[queries, keys] = np.maximum(0, norms[queries, None] - distances.T)
+            flat = vectors.reshape(1, len(vectors), -1)
+            sums = arithmetic.matmul(np.ones((1, 1, len(vectors)), y.dtype), flat, summed[..., : flat.shape[-1]])
+            total[queries] += sums.reshape(-1, d_model)
+            c[queries, keys] = np.maximum(0, norms[queries, None] - arithmetic.distances(vectors, y[queries]).T)
     silent = (through.mass == 0).all(0)
     np.fill_diagonal(silent, False)
     c[silent] = 0  # exactly, where rounding of two like sums might differ
@@ -153,12 +153,14 @@ def _results(through: Paths, keys: slice) -> Array:
     return (through.values[keys].transpose(1, 0, 2) @ through.W_O).transpose(1, 0, 2)
 
 
-def _transformed(through: Paths, results: Array | None, queries: slice, keys: slice, work: Array) -> Array:
+def _transformed(
+    through: Paths, results: Array | None, queries: slice, keys: slice, work: Array, arithmetic: Arithmetic
+) -> Array:
     """Paths summed over heads, [key query d_model], where the next chunk's will be too."""
     mass = np.ascontiguousarray(through.mass[:, queries, keys].transpose(2, 1, 0))  # [key query head]
     if results is not None:
         shape = (*mass.shape[:2], results.shape[-1])
-        return np.matmul(mass, results, out=work[: math.prod(shape)].reshape(shape))
+        return arithmetic.matmul(mass, results, work[: math.prod(shape)].reshape(shape))
     values, flat = through.values[keys], through.W_O.reshape(-1, through.W_O.shape[-1])
     out = np.empty((*mass.shape[:2], flat.shape[-1]), flat.dtype)
     gates = through.gates

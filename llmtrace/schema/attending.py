@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from llmtrace.schema.arithmetic import NUMPY, Arithmetic
 from llmtrace.schema.attention import by_group, sees
 from llmtrace.schema.reuse import Reuse
 from llmtrace.schema.sites import Array
@@ -20,8 +21,6 @@ from llmtrace.spec import Attention
 
 HIDDEN: dict[str, float] = {"scores": -np.inf, "pattern": 0.0, "sink": 0.0}
 """What is made here, by the site's own name, and what it holds where a query may not see a key."""
-WORK = 1 << 17
-"""Numbers that are worked on at once: 512 KiB, half of a core's second cache or less."""
 ROWS = 64
 """Queries of a block, at most: half of a block's square on the diagonal is computed for nothing."""
 FEW = 8
@@ -52,8 +51,9 @@ class Attending:
     is used again.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, arithmetic: Arithmetic = NUMPY) -> None:
         self._length = length
+        self._with = arithmetic
         self._work = np.empty(0, np.float32)
         self._memory = {name: Reuse() for name in HIDDEN}
         self._windows: dict[int, int | None] = {}
@@ -78,11 +78,12 @@ class Attending:
         np.multiply(by_group(a, rot_q), a.scale, out=queries)
         keys = np.ascontiguousarray(rot_k.transpose(1, 0, 2))
         per_head = None if sinks is None else sinks.reshape(a.kv_heads, group, 1, 1)
-        rows = min(ROWS, max(FEW, WORK // (group * min(length, (a.window or length) + ROWS))))
+        work = self._with.block
+        rows = min(ROWS, max(FEW, work // (group * min(length, (a.window or length) + ROWS))))
         for start in range(0, length, rows):
             end = min(start + rows, length)
             first = max(0, start - a.window + 1) if a.window else 0
-            heads = max(1, WORK // (group * (end - start) * (end - first)))
+            heads = max(1, work // (group * (end - start) * (end - first)))
             for head in range(0, a.kv_heads, heads):
                 these = slice(head, head + heads)
                 s = self._scores(a, queries[these, :, start:end], keys[these, first:end], these, start, first)
@@ -90,7 +91,9 @@ class Attending:
                 if "scores" in parts:
                     parts["scores"][at] = s
                 if "pattern" in parts or "sink" in parts:
-                    _softmax(s, None if per_head is None else per_head[these], shift, parts, at)
+                    into = parts["pattern"][at] if "pattern" in parts else None
+                    taken = parts["sink"][at[:-1]] if "sink" in parts else None
+                    self._with.softmax(s, None if per_head is None else per_head[these], into, taken, shift=shift)
         return found
 
     def _array(self, name: str, a: Attention) -> Array:
@@ -111,9 +114,9 @@ class Attending:
         shape = (kv_heads, group * rows, keys.shape[1])
         size = kv_heads * group * rows * keys.shape[1]
         if size > len(self._work):
-            self._work = np.empty(max(size, WORK), np.float32)
+            self._work = np.empty(size, np.float32)
         product = self._work[:size].reshape(shape)
-        np.matmul(queries.reshape(kv_heads, group * rows, -1), keys.swapaxes(-1, -2), out=product)
+        self._with.matmul(queries.reshape(kv_heads, group * rows, -1), keys.swapaxes(-1, -2), product)
         s = product.reshape(kv_heads, group, rows, -1)
         if a.softcap is not None:
             s /= a.softcap
@@ -142,24 +145,6 @@ def _hidden(rows: int, first: int, count: int, window: int | None) -> Array:
     """What is added to scores of queries at 0, 1, … and of keys at `first`, `first` + 1, …: [query key]."""
     visible = sees(np.arange(rows), np.arange(first, first + count), window)
     return np.where(visible, np.float32(0), np.float32(-np.inf))
-
-
-def _softmax(s: Array, sinks: Array | None, shift: bool, parts: dict[str, Array], at: tuple[slice, ...]) -> None:
-    """Write pattern and sink of one block, and spoil its scores, [kv_head group query key]; `sinks` are [kv_head group 1 1]."""
-    if shift:
-        top = s.max(-1, keepdims=True)
-        top = top if sinks is None else np.maximum(top, sinks)
-        s -= top
-        sinks = None if sinks is None else sinks - top
-    np.exp(s, out=s)
-    mass = (s @ np.ones(s.shape[-1], s.dtype))[..., None]  # a quarter of the time of `s.sum`
-    if sinks is not None:
-        taken = np.exp(sinks)
-        mass += taken
-        if "sink" in parts:
-            parts["sink"][at[:-1]] = (taken / mass)[..., 0]
-    if "pattern" in parts:
-        np.divide(s, mass, out=parts["pattern"][at])
 
 
 def _reach(a: Attention, rot_q: Array, rot_k: Array, sinks: Array | None) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from llmtrace.schema.attending import WORK
+from llmtrace.schema.arithmetic import NUMPY
 from llmtrace.schema.attention import sees
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Attention
@@ -35,7 +35,7 @@ def attending_rows(
     heads = range(a.heads) if heads is None else heads
     shape = (len(heads), len(queries), length)
     found = {name: np.empty(shape[:2] if name == "sink" else shape, dtype) for name in wanted}
-    rows = max(1, WORK // length)
+    rows = max(1, NUMPY.block // length)
     keys = np.arange(length)
     for first in range(0, len(queries), rows):
         at = np.asarray(queries[first : first + rows])
@@ -47,7 +47,8 @@ def attending_rows(
             if "scores" in found:
                 found["scores"][here] = s
             if len(found) > ("scores" in found):
-                _softmax(s, None if sinks is None else sinks[head], found, here)
+                into, taken = (found[name][here] if name in found else None for name in ("pattern", "sink"))
+                NUMPY.softmax(s, None if sinks is None else sinks[head], into, taken)
     return found
 
 
@@ -59,17 +60,3 @@ def _scores(a: Attention, queries: Array, keys: Array, at: Array, places: Array,
     if a.slopes:
         s += (a.slopes[head] * (places - at[:, None])).astype(s.dtype)
     return s
-
-
-def _softmax(s: Array, sink: Array | None, found: dict[str, Array], here: tuple[int, slice]) -> None:
-    """Write what is wanted, and spoil the scores [query key]; `sink` is the head's logit."""
-    top = s.max(-1, keepdims=True)
-    top = top if sink is None else np.maximum(top, sink)
-    np.exp(np.subtract(s, top, out=s), out=s)
-    mass = s.sum(-1, keepdims=True)
-    taken = np.zeros_like(mass) if sink is None else np.exp(sink - top)
-    mass += taken
-    if "sink" in found:
-        found["sink"][here] = (taken / mass)[:, 0]
-    if "pattern" in found:
-        np.divide(s, mass, out=found["pattern"][here])

@@ -14,6 +14,7 @@ import attrs
 import numpy as np
 
 from llmtrace.errors import SchemaViolationError, SignalUnavailableError, UnknownSignalError, suggest
+from llmtrace.schema.arithmetic import NUMPY, Arithmetic
 from llmtrace.schema.sites import INPUTS, Array
 from llmtrace.schema.steps import BEFORE, Step, Weight, steps
 from llmtrace.spec import ModelSpec
@@ -53,6 +54,8 @@ class Equations:
     """What the equations compute in."""
     given: frozenset[str] = frozenset()
     """Sites whose value was put there or changed in flight: their equation says nothing of it."""
+    arithmetic: Arithmetic = attrs.field(default=NUMPY, repr=False)
+    """What large arrays are worked on with, where it is done quickly (`Attending`)."""
 
     @cached_property
     def steps(self) -> Mapping[str, Step]:

@@ -20,6 +20,7 @@ from llmtrace.testing.kit.faults import FaultsKit
 from llmtrace.testing.kit.honesty import HonestyKit
 from llmtrace.testing.kit.isolation import IsolationKit
 from llmtrace.testing.kit.leaving import LeavingKit
+from llmtrace.testing.kit.lending import LendingKit
 from llmtrace.testing.kit.neutral import NeutralKit
 from llmtrace.testing.kit.together import TogetherKit
 from llmtrace.testing.kit.tokenizing import TokenizingKit
@@ -36,6 +37,7 @@ class BackendConformance(
     IsolationKit,
     LeavingKit,
     TogetherKit,
+    LendingKit,
     EditingKit,
     TokenizingKit,
     EmbeddedKit,

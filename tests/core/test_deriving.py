@@ -100,3 +100,21 @@ def test_memory_that_a_layer_left_is_taken_by_the_next_without_a_trace_of_it():
     first, _ = traces(Narrow(), MADE)
     again, _ = traces(Narrow(), ["blocks.1.attn.pattern"])
     np.testing.assert_array_equal(first["blocks.1.attn.pattern"].array, again["blocks.1.attn.pattern"].array)
+
+
+BY_TOKEN = ["blocks.*.{ln1,ln2}.*", "blocks.*.mlp.*", "blocks.*.attn.{rot_q,rot_k}"]
+
+
+@pytest.mark.parametrize("block", [1, 100, 1 << 20])
+def test_what_stands_alone_in_each_token_is_made_of_some_tokens_at_a_time(monkeypatch, block):
+    monkeypatch.setattr("llmtrace.deriving.BLOCK", block)
+    session = WeighedSession(BUILT, [site for site in BUILT.steps if site.endswith((".resid_pre", ".resid_mid"))])
+    trace, expected = traces(session, BY_TOKEN)
+    assert len(expected) > 20
+    for site, array in expected.items():
+        np.testing.assert_allclose(trace[site].array, array, rtol=1e-6, atol=1e-7, err_msg=site)
+
+
+def test_what_reads_other_tokens_is_not_cut_up():
+    plan = Model(Narrow()).plan(Model(Narrow()).tokens(list(IDS)), [*MADE, "blocks.*.attn.{rot_q,z}"])
+    assert plan.rowwise == {site for site in plan.derived if site.endswith(".rot_q")}

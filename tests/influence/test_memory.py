@@ -7,6 +7,7 @@ import weakref
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from llmtrace.influence.alti import AltiFold
 from llmtrace.influence.attention import AttentionFold
@@ -14,6 +15,7 @@ from llmtrace.influence.dla import DlaFold
 from llmtrace.influence.logit_lens import LensFold
 from llmtrace.influence.method import Task
 from llmtrace.influence.rollout import RolloutFold
+from llmtrace.schema.arithmetic import NumPy
 from llmtrace.spec import Attention, Block, Branch, GatedMlp, ModelSpec, Norm, PreNorm
 
 FOLDS = (AttentionFold, RolloutFold, AltiFold, DlaFold, LensFold)
@@ -74,9 +76,9 @@ def test_what_is_left_after_a_layer_does_not_grow_with_depth_beyond_its_row(kind
     assert max(peaks[1:]) - peaks[0] < pattern / 4
 
 
-def test_altis_vectors_come_in_chunks(built, monkeypatch):
+def test_altis_vectors_come_in_chunks(built):
     model = built(ModelSpec("by hand", 32, 7, None, (BLOCK,), Norm(1e-5)))
-    monkeypatch.setattr("llmtrace.influence.alti.BLOCK", 8 * 8 * 32)
+    model.equations = evolve(model.equations, arithmetic=NumPy(8 * 8 * 32))
     peaks = {}
     for length in (96, 192):
         fold = AltiFold(task(model, length))

@@ -14,6 +14,7 @@ from llmtrace.data import PREFIX, embedded
 from llmtrace.families.checkpoint import open_checkpoint
 from llmtrace.reference.plugin import ReferenceBackend
 from llmtrace.reference.session import ReferenceSession
+from llmtrace.schema.arithmetic import NumPy
 from llmtrace.selection import Cut
 from llmtrace.tokenizer import open_tokenizer
 from llmtrace.trace import ModelInfo, Token
@@ -44,6 +45,7 @@ class HonestSession(ReferenceSession):
     """One open model."""
 
     lasting = ("embed", "blocks.0.attn.z", "logits")
+    arithmetic = NumPy()
 
     def hand(self, site, array):
         """What is handed over as `site`, whole: a wrong session hands over something else."""

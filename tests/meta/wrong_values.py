@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve, frozen
 
+from llmtrace.schema.arithmetic import NumPy
 from tests.meta.honest import Honest, HonestSession
 from tests.meta.lie import Lie
 
@@ -97,6 +98,17 @@ class SaysHalf(HonestSession):
         self.stored = dict.fromkeys(self.stored, "BF16")
 
 
+class WithoutSinks(NumPy):
+    def softmax(self, s, sinks, pattern, sink, *, shift=True):
+        super().softmax(s, None, pattern, None, shift=shift)
+
+
+class LendsWrong(HonestSession):
+    """An operator that it lends leaves out a sink."""
+
+    arithmetic = WithoutSinks()
+
+
 @frozen
 class Kernels:
     kernel: str = "plain"
@@ -185,6 +197,7 @@ LIES = [
     Lie("long prompts go wrong inside", ShortMemoryInside, FULL, r"64 tokens, .*; the first signal that is: blocks\.1\.attn\.z\b"),
     Lie("long prompts go wrong, and nothing else is shown", LogitsAlone, FULL, r"64 tokens, .*; hand out the signals before them"),
     Lie("weights are called bfloat16", SaysHalf, "test_weights_are_the_files[llama]", r"stored as BF16, and holds numbers that are no BF16"),
+    Lie("an operator that is lent leaves out sinks", LendsWrong, "test_lent_operators_compute_what_numpys_do[llama]", r"pattern of float32, with sinks"),
     Lie("an option goes wrong", WrongKernel, "test_variants_hold_too", r"with the options tiles, blocks\.0\.attn\.q is off",
         {"usual": {"kernel": "plain"}, "tiles": {"kernel": "tiled"}}),
     Lie("another scale of scores in the spec", WrongScale, f"{EQUATIONS}[llama]", r"blocks\.0\.attn\.scores is off"),

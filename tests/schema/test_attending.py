@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from attrs import evolve
 
-from llmtrace.schema import attending, attention
+from llmtrace.schema import attention
+from llmtrace.schema.arithmetic import NumPy
 from llmtrace.schema.attending import Attending
 from llmtrace.spec import Attention
 
@@ -92,11 +93,10 @@ def test_so_they_are_at_every_length(length, window):
 
 
 @pytest.mark.parametrize("work", [1, 500, 20_000])
-def test_so_they_are_however_little_is_worked_on_at_once(monkeypatch, work):
-    monkeypatch.setattr(attending, "WORK", work)
+def test_so_they_are_however_little_is_worked_on_at_once(work):
     a = KINDS["all at once"]
     given = inputs(a)
-    check(a, *given, Attending(LENGTH)(a, *given, wanted(a)))
+    check(a, *given, Attending(LENGTH, NumPy(work))(a, *given, wanted(a)))
 
 
 def test_what_is_not_wanted_changes_nothing():

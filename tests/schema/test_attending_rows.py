@@ -7,6 +7,7 @@ import pytest
 from attrs import evolve
 
 from llmtrace.schema import attending_rows as module
+from llmtrace.schema.arithmetic import NumPy
 from llmtrace.schema.attending_rows import attending_rows
 from tests.schema.test_attending import KINDS, LENGTH, PLAIN, by_equations, inputs, wanted
 
@@ -17,7 +18,7 @@ QUERIES, CHOSEN = (149, 0, 77, 78, 5), (4, 1)
 @pytest.mark.parametrize("queries", [None, QUERIES])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_chosen_rows_are_those_of_the_whole(kind, queries, heads, monkeypatch):
-    monkeypatch.setattr(module, "WORK", 3 * LENGTH)  # several chunks
+    monkeypatch.setattr(module, "NUMPY", NumPy(3 * LENGTH))  # several chunks
     a = KINDS[kind]
     given = inputs(a)
     found = attending_rows(a, *given, wanted(a), queries, heads)

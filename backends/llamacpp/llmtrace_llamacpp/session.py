@@ -10,6 +10,7 @@ from llmtrace.protocol import Gap, Observer, Offer, Request
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import steps
 from llmtrace.spec import ModelSpec
+from llmtrace.threads import runtime_has_processors
 from llmtrace.tokens import Tokenizer
 from llmtrace.trace import ModelInfo
 from llmtrace_llamacpp.architectures import ARCHITECTURES
@@ -59,7 +60,8 @@ class LlamaCppSession:
             runs = context.runs(len(request.tokens))
             capture = Capture(self._graph, self._places, self._steps, request, observer, self._blocks, runs)
             asked = request.edits or any(site != "logits" for site in request.cuts)
-            logits = context.decode(request.tokens, capture if asked else None)
+            with runtime_has_processors():
+                logits = context.decode(request.tokens, capture if asked else None)
             capture.finish(lambda: logits)
 
     def close(self) -> None:

@@ -19,8 +19,10 @@ from llmtrace.protocol import Gap, Observer, Offer, Request
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import stage_of, steps
 from llmtrace.spec import ModelSpec
+from llmtrace.threads import runtime_has_processors
 from llmtrace.tokens import Tokenizer
 from llmtrace.trace import ModelInfo
+from llmtrace_torch.arithmetic import TorchArithmetic
 from llmtrace_torch.arrays import as_numpy, as_tensor
 from llmtrace_torch.batches import BatchedSession, Row, padded
 from llmtrace_torch.rotary import forgetful
@@ -73,6 +75,7 @@ class TapedSession(BatchedSession):
         self.stored: Mapping[str, str] = found.stored
         self.editable: Collection[str] = tuple(found.editable)
         self.lasting: Collection[str] = found.lasting
+        self.arithmetic = TorchArithmetic()
         self.model: PreTrainedModel | None = model
         self._modules = dict(model.named_modules())
         self._found = found
@@ -103,7 +106,12 @@ class TapedSession(BatchedSession):
             frozenset(site for each in requests for site in each.edits),
         )
         run = _Run(looking, self._blocks, wanted)
-        with torch.no_grad(), forgetful(self._modules.values()), fitted.watched(run.hand):
+        with (
+            torch.no_grad(),
+            runtime_has_processors(),
+            forgetful(self._modules.values()),
+            fitted.watched(run.hand),
+        ):
             self.model(ids, use_cache=False)
         run.finish()
 
