@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -36,14 +37,19 @@ class Part:
 
     def natural(self, value: Array, tokens: int) -> Array:
         """As the schema has it. Columns that follow one another are not gathered: that would copy them one by one."""
-        rows, first, last = value.reshape(tokens, -1), self.columns.flat[0], self.columns.flat[-1]
-        if np.array_equal(self.columns.ravel(), np.arange(first, last + 1)):
-            return rows[:, first : last + 1].reshape(tokens, *self.columns.shape)
-        return rows.take(self.columns, 1)
+        rows = value.reshape(tokens, -1)
+        if self._run is None:
+            return rows.take(self.columns, 1)
+        return rows[:, self._run].reshape(tokens, *self.columns.shape)
 
     def put(self, value: Array, natural: Array) -> None:
         """The other way round, as `Rows.put`."""
         value.reshape(len(natural), -1)[:, self.columns] = natural
+
+    @cached_property
+    def _run(self) -> slice | None:
+        first, last = self.columns.flat[0], self.columns.flat[-1] + 1
+        return slice(first, last) if np.array_equal(self.columns.ravel(), np.arange(first, last)) else None
 
 
 @frozen(eq=False)
@@ -96,8 +102,11 @@ class Heads:
 
     def _split(self, value: Array, tokens: int) -> Array:
         sizes = {"token": tokens, "head": self.heads * self.repeat, "d_head": self.width}
-        split = value.reshape([sizes[axis] for axis in self.order])
-        return split.transpose([self.order.index(axis) for axis in AXES])
+        return value.reshape([sizes[axis] for axis in self.order]).transpose(self._places)
+
+    @cached_property
+    def _places(self) -> tuple[int, ...]:
+        return tuple(self.order.index(axis) for axis in AXES)
 
     def native(self, natural: Array) -> Array:
         """The other way round, from [token, head, channel]."""

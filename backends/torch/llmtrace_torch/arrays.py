@@ -16,7 +16,9 @@ def kind_of(tensor: torch.Tensor) -> str:
 
 def as_numpy(tensor: torch.Tensor) -> Array:
     """The same memory as an array, where it is the CPU's; bfloat16, which NumPy lacks, as `ml_dtypes` has it."""
-    tensor = tensor.detach().cpu()
+    tensor = tensor.detach()
+    if not tensor.is_cpu:
+        tensor = tensor.cpu()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()

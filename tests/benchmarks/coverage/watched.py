@@ -1,7 +1,9 @@
-"""What a model computes, told without llmtrace: its hidden states and attentions as transformers returns them, its softmaxes, what its matrices read.
+"""What a model computes, told without llmtrace: its hidden states and attentions as transformers returns them, its softmaxes and what they mix, and
+what its modules read and make.
 
 **Attention**: a softmax over the tokens of the prompt, as transformers' eager kernel calls it. Its values are the pattern, also where a model
-returns no attentions; where sinks stand beside the tokens, without them.
+returns no attentions; where sinks stand beside the tokens, without them. **Mixture**: the product of a pattern with the values of its heads.
+**Layer**: a module of a list of modules, outside of all other lists.
 """
 
 from __future__ import annotations
@@ -20,6 +22,23 @@ from llmtrace.schema.sites import Array
 from llmtrace_torch.rotary import forgetful
 
 SOFTMAX = (torch.ops.aten._softmax.default, torch.ops.aten._safe_softmax.default)
+FUSED = "_scaled_dot_product"
+"""How the operators begin whose softmax nobody sees."""
+
+
+@frozen(eq=False)
+class Passed:
+    """What one module read, or made."""
+
+    values: Array
+    """`[token, width]`"""
+    attentions: int
+    """How many had run by then."""
+    made: bool
+    matrix: bool
+    """Whether the module is one."""
+    layer: bool
+    """Whether it is one."""
 
 
 @frozen(eq=False)
@@ -31,24 +50,47 @@ class Computed:
     """Of each layer what it reads, or of some types what it leaves, and last what the final norm makes."""
     softmaxes: list[Array] = field(factory=list)
     """`[head, query, key]`, in the order in which they were computed."""
+    mixtures: dict[int, Array] = field(factory=dict)
+    """`[token, head, width]`, by the place of the softmax; those that were seen."""
+    fused: int = 0
+    """Attentions whose softmax nobody sees."""
     attentions: tuple[Array, ...] = ()
     """As returned."""
-    reads: list[Array] = field(factory=list)
-    """What each matrix of the model read, `[token, width]`."""
+    passed: list[Passed] = field(factory=list)
+    """By modules, in the order in which it passed."""
 
 
-class _Softmaxes(TorchDispatchMode):
-    """Keeps what is a softmax over all tokens."""
+class _Attending(TorchDispatchMode):
+    """Keeps what is a softmax over all tokens, and the first product with it."""
 
-    def __init__(self, tokens: int, kept: list[Array]) -> None:
+    def __init__(self, tokens: int) -> None:
         super().__init__()
-        self._tokens, self._kept = tokens, kept
+        self._tokens = tokens
+        self.softmaxes: list[Array] = []
+        self.mixtures: dict[int, Array] = {}
+        self.fused = 0
+        self._last: torch.Tensor | None = None
+
+    @property
+    def attentions(self) -> int:
+        return len(self.softmaxes) + self.fused
+
+    @property
+    def _place(self) -> int:
+        return len(self.softmaxes) - 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func in SOFTMAX and out.ndim >= 3 and out.shape[-2] == self._tokens and out.shape[-1] >= self._tokens:
-            whole = out.detach().reshape(-1, *out.shape[-2:])
-            self._kept.append(whole[..., : self._tokens].float().numpy().copy())
+            self._last = out.detach().reshape(-1, *out.shape[-2:])[..., : self._tokens].float().clone()
+            self.softmaxes.append(self._last.numpy())
+        elif str(func).removeprefix("aten.").startswith(FUSED):
+            self.fused += 1
+        elif func is torch.ops.aten.bmm.default and self._last is not None and self._place not in self.mixtures:
+            left = args[0].float()
+            if left.numel() == self._last.numel() and torch.equal(left.reshape(self._last.shape), self._last):
+                mixed = out.detach().float().reshape(*self._last.shape[:2], out.shape[-1])
+                self.mixtures[self._place] = mixed.transpose(0, 1).numpy().copy()
         return out
 
 
@@ -60,13 +102,16 @@ def run(model: PreTrainedModel, prompt: list[int]) -> Computed:
 
 
 def watched(model: PreTrainedModel, prompt: list[int]) -> Computed:
-    """A run with hidden states, softmaxes and what matrices read; another with attentions, which changes kernels of some models."""
+    """A run with all but attentions; another with these, which changes kernels of some models."""
     ids = torch.tensor([prompt])
-    kept: list[Array] = []
-    reads: list[Array] = []
-    with torch.no_grad(), forgetful(model.modules()), _reading(model, reads), _Softmaxes(len(prompt), kept):
+    passed: list[Passed] = []
+    attending = _Attending(len(prompt))
+    with torch.no_grad(), forgetful(model.modules()), _passing(model, attending, len(prompt), passed), attending:
         out = model(ids, use_cache=False, output_hidden_states=True)
-    return Computed(out.logits[0].numpy().copy(), _each(out, "hidden_states"), kept, _attentions(model, ids), reads)
+    return Computed(
+        out.logits[0].numpy().copy(), _each(out, "hidden_states"), attending.softmaxes, attending.mixtures,
+        attending.fused, _attentions(model, ids), passed,
+    )  # fmt: skip
 
 
 def _attentions(model: PreTrainedModel, ids: torch.Tensor) -> tuple[Array, ...]:
@@ -86,14 +131,34 @@ def _each(out: Any, name: str) -> tuple[Array, ...]:
 
 
 @contextmanager
-def _reading(model: PreTrainedModel, reads: list[Array]) -> Iterator[None]:
-    def look(_module: torch.nn.Module, args: tuple[Any, ...]) -> None:
-        if args and isinstance(args[0], torch.Tensor) and args[0].ndim >= 2:
-            reads.append(args[0].detach().reshape(-1, args[0].shape[-1]).float().numpy().copy())
+def _passing(model: PreTrainedModel, attending: _Attending, tokens: int, passed: list[Passed]) -> Iterator[None]:
+    """Look at what each module reads first and makes first, as long as it has a row a token."""
+    layers = _layers(model)
+
+    def keep(module: torch.nn.Module, given: Any, *, made: bool) -> None:
+        each = given if isinstance(given, torch.Tensor) else next(filter(torch.is_tensor, given or ()), None)
+        if each is not None and each.is_floating_point() and each.ndim >= 2 and each.numel() % tokens == 0:
+            rows = each.detach().reshape(-1, each.shape[-1])
+            if len(rows) == tokens:
+                matrix = isinstance(module, torch.nn.Linear | Conv1D)
+                values = rows.float().numpy().copy()
+                passed.append(Passed(values, attending.attentions, made, matrix, module in layers))
+
+    def before(module: torch.nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        keep(module, (*args, *named.values()), made=False)
+
+    def after(module: torch.nn.Module, _args: Any, out: Any) -> None:
+        keep(module, tuple(out.values()) if isinstance(out, dict) else out, made=True)
 
     with ExitStack() as hooks:
         for module in model.modules():
-            if isinstance(module, torch.nn.Linear | Conv1D):
-                handle = module.register_forward_pre_hook(look)
-                hooks.callback(handle.remove)
+            hooks.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+            hooks.callback(module.register_forward_hook(after).remove)
         yield
+
+
+def _layers(module: torch.nn.Module) -> set[torch.nn.Module]:
+    found: set[torch.nn.Module] = set()
+    for child in module.children():
+        found |= set(child) if isinstance(child, torch.nn.ModuleList) else _layers(child)
+    return found

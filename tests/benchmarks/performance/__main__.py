@@ -18,9 +18,12 @@ from tests.benchmarks.performance import long
 from tests.benchmarks.performance.environment import ROOT, NotInstalledError, blocked, ready
 from tests.benchmarks.performance.page import Beside, Measured, page
 from tests.benchmarks.performance.peers import PEERS, Peer
+from tests.benchmarks.performance.runs import HUGE
 
 NAME = "smollm2"
 LAYERS = (2, 4, 8)
+HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
+"""PyTorch's own switch; NumPy asks for them by itself."""
 UNBROKEN = {"MALLOC_MMAP_THRESHOLD_": "262144"}
 """glibc's heap, between whose small arrays large ones leave holes, grows with every layer; with this, large arrays go back to the system."""
 
@@ -52,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             document = _timed(sys.executable, [str(checkpoint), "--tokens", str(tokens), *timing, "--peaks"])
             ratios[tokens], sizes[tokens], peaks = _ratios(document), document["sizes"], document["peaks"]
             _print(f"{tokens} tokens", ratios[tokens])
+        huge = _huge(checkpoint, sorted(asked.tokens), timing)
         peers = [
             _beside(PEERS[name], cache, checkpoint, sorted(asked.tokens), timing)
             for name in PEERS
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         taken = {layers: _long(layers, asked.long, asked.threads) for layers in LAYERS}
         rows = {run: {layers: taken[layers][run] for layers in LAYERS} for run in long.RUNS}
-    found = Measured(asked.clock, asked.threads, ratios, sizes, peaks, peers, rows, asked.long, long.HEADS)
+    found = Measured(asked.clock, asked.threads, ratios, sizes, peaks, huge, peers, rows, asked.long, long.HEADS)
     text = page(found)
     print(text)
     if asked.write is not None:
@@ -71,6 +75,16 @@ def _checkpoint(cache: Path) -> Path:
     from tests.backends.onnxruntime.exports.architectures import checkpoint
 
     return checkpoint(NAME, cache)
+
+
+def _huge(checkpoint: Path, lengths: Sequence[int], timing: Sequence[str]) -> dict[int, list[Ratio]]:
+    """The same in a process of its own, in which PyTorch asks for huge pages."""
+    found = {}
+    for tokens in lengths:
+        given = [str(checkpoint), "--tokens", str(tokens), *timing, "--only", *HUGE]
+        found[tokens] = _ratios(_timed(sys.executable, given, HUGE_PAGES))
+        _print(f"{tokens} tokens, huge pages", found[tokens])
+    return found
 
 
 def _beside(peer: Peer, cache: Path, checkpoint: Path, lengths: Sequence[int], timing: Sequence[str]) -> Beside:
@@ -88,8 +102,8 @@ def _beside(peer: Peer, cache: Path, checkpoint: Path, lengths: Sequence[int], t
     return Beside(peer.name, said, ratios, peaks)
 
 
-def _timed(python: str | Path, arguments: Sequence[str]) -> Any:
-    return _said([str(python), "-m", "tests.benchmarks.performance.timed", *arguments], Path(python))
+def _timed(python: str | Path, arguments: Sequence[str], more: Mapping[str, str] = {}) -> Any:
+    return _said([str(python), "-m", "tests.benchmarks.performance.timed", *arguments], Path(python), more)
 
 
 def _long(layers: int, tokens: int, threads: int) -> dict[str, int]:

@@ -11,9 +11,11 @@ import llmtrace
 from llmtrace.model import Model
 
 
-def open_model(path: Path, threads: int) -> Model:
+def open_model(path: Path, threads: int, attention: str = "auto") -> Model:
     """In float32, with transformers' own choice of kernels."""
-    return llmtrace.open(path, backend="torch", options={"dtype": "float32", "threads": threads})
+    return llmtrace.open(
+        path, backend="torch", options={"dtype": "float32", "threads": threads, "attention": attention}
+    )
 
 
 def bare(model: Model, ids: list[int]) -> Callable[[], object]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from attrs import frozen
 
 from tests.benchmarks.paired import Ratio
-from tests.benchmarks.performance.runs import RUNS, SIXTEEN
+from tests.benchmarks.performance.runs import EAGER, RUNS, SIXTEEN
 
 HEAD = """# Performance
 
@@ -32,10 +32,17 @@ tools here can hold: of each layer {sixteen}; of the end the final norm and the 
 the model's own tensors is not copied: one that passes at several sites is there once, and what the model writes into later is found out when it
 is opened, and copied. ALTI is `model.influence(…, method="alti")` over all layers.
 """
+HUGE_PAGES = """## With huge pages
+
+What is kept is new memory, which the system hands out page by page: at 4 KiB a page that takes longer than what is computed into it. With
+`THP_MEM_ALLOC_ENABLE=1` in the environment when Python starts, PyTorch asks Linux for pages of 2 MiB, as NumPy does by itself. A tensor then takes
+whole such pages. The same runs in a process of that kind, in ratio to its own bare pass:
+"""
 PEERS = """## Beside other tools
 
 In one process each, with the tool's own environment over this one: the same PyTorch, the same transformers, and a copy of the model for
-the tool, whose own pass is not bare's: it needs `eager` attention to see patterns. pip is blocked there once the tool is installed
+the tool, whose own pass is not bare's: it needs `eager` attention to see patterns, of which LLMTrace derives them where the kernel keeps them to itself; the row *eager attention* is LLMTrace on a model
+that was opened so too. pip is blocked there once the tool is installed
 (TransformerLens installs packages by itself). Ratios are to the bare `sdpa` pass, in the rounds that LLMTrace ran in too.
 """
 LONG = """## Long prompts
@@ -47,8 +54,10 @@ what glibc does not give back between small arrays adds up to some 8 MiB a layer
 """
 LIMITS = """## What this does not say
 
-* Two cores of one machine. What is copied or derived runs on one of them while the model's own operators use both, so more cores make the bare
-  pass quicker and looking no quicker.
+* Two cores of one machine. What is copied, and norms that are derived, run on one of them while the model's own operators use both, so more cores make
+  the bare pass quicker and those no quicker; patterns and ALTI's vectors are worked on by all.
+* While a PyTorch or llama.cpp model runs, NumPy's products keep to one thread (`llmtrace.threads`). Without that, its threads and the runtime's wait for each other: on
+  this machine patterns took 2.9 bare passes.
 * Each tap costs some 20 to 60 µs in Python, so that of a short prompt the share is larger. A dispatch mode, which sees queries and keys after
   the rotary embedding, costs some 20 µs for each operator of the attention module.
 * Everything kept is bounded by new memory: pages that the system hands out for the first time cost more than what is written there.
@@ -80,6 +89,8 @@ class Measured:
     sizes: Mapping[int, Mapping[str, int]]
     """Bytes that a run looks at, by tokens and run."""
     peaks: Mapping[str, int]
+    huge: Mapping[int, Sequence[Ratio]]
+    """As `ratios`, of runs with huge pages."""
     peers: Sequence[Beside]
     long: Mapping[str, Mapping[int, int]]
     """Bytes by run and layers."""
@@ -114,7 +125,7 @@ def page(found: Measured) -> str:
         f"The bare pass took {said}. Memory is the most that a run took over what was taken before it, what it keeps included.",
         "",
     ]
-    lines += [PEERS, *_peers(found, lengths), ""]
+    lines += [HUGE_PAGES, *_huge(found, lengths), "", PEERS, *_peers(found, lengths), ""]
     layers = sorted({each for row in found.long.values() for each in row})
     whole = found.heads * found.long_tokens**2 * 4 / 2**20
     bare_long = " and ".join(f"{_mib(size)} with {layer} layers" for layer, size in found.long["bare"].items())
@@ -126,6 +137,14 @@ def page(found: Measured) -> str:
     return "\n".join([*lines, "", LIMITS])
 
 
+def _huge(found: Measured, lengths: Sequence[int]) -> list[str]:
+    rows = [
+        [name, *(_ratio(found.huge[length], name) for length in lengths)]
+        for name in (each.name for each in found.huge[max(lengths)])
+    ]
+    return _table(["", *(f"{length} tokens" for length in lengths)], rows)
+
+
 def _peers(found: Measured, lengths: Sequence[int]) -> list[str]:
     rows = []
     for peer in found.peers:
@@ -135,7 +154,7 @@ def _peers(found: Measured, lengths: Sequence[int]) -> list[str]:
         for name in (each.name for each in peer.ratios[max(lengths)]):
             if name == "bare":
                 continue
-            label = f"{name} ({peer.said})" if name not in RUNS else f"LLMTrace, {name}, beside {peer.name}"
+            label = f"LLMTrace, {name}, beside {peer.name}" if name in (*RUNS, EAGER) else f"{name} ({peer.said})"
             rows.append([label, *(_ratio(peer.ratios[each], name) for each in lengths), _mib(peer.peaks.get(name))])
     return _table(["", *(f"{each} tokens" for each in lengths), f"memory, {max(lengths)} tokens"], rows)
 

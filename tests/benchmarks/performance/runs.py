@@ -96,6 +96,10 @@ RUNS = {
 }
 BESIDE = ("bare", "everything, kept", "sixteen, kept")
 """What a peer is measured beside, in its own process."""
+EAGER = "sixteen, kept (eager attention)"
+"""And this, of a model that was opened as the peer's is: with the kernel that makes the pattern on its way."""
+HUGE = ("everything, kept", "everything, floor", "sixteen, kept", "sixteen, floor")
+"""What is measured with huge pages too: what is bounded by new memory."""
 
 
 def sizes_of(model: Model, ids: list[int], capture: Capture) -> list[int]:

@@ -22,7 +22,9 @@ MIB = 1 << 20
 def measured(peers) -> Measured:
     ratios = [Ratio("512 tokens", name, 1.5, 1.25, 1.0, 2.0, 9, (1.1, 1.4)) for name in RUNS]
     taken = dict.fromkeys(RUNS, 7 * MIB)
-    return Measured("wall", 2, {512: ratios}, {512: taken}, taken, peers, {"bare": {2: MIB, 8: 3 * MIB}}, 8192, 4)
+    return Measured(
+        "wall", 2, {512: ratios}, {512: taken}, taken, {512: ratios}, peers, {"bare": {2: MIB, 8: 3 * MIB}}, 8192, 4
+    )
 
 
 @pytest.mark.parametrize(("rounds", "first"), [(5, 0), (6, 0), (9, 1), (12, 2), (15, 3), (20, 5), (25, 7)])

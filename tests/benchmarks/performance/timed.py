@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.benchmarks.paired import paired
 from tests.benchmarks.performance.memory import most
 from tests.benchmarks.performance.opened import open_model, prompt
 from tests.benchmarks.performance.peers import PEERS
-from tests.benchmarks.performance.runs import BESIDE, RUNS, sizes_of
+from tests.benchmarks.performance.runs import BESIDE, EAGER, RUNS, sizes_of
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
@@ -38,12 +39,18 @@ def main() -> None:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    with open_model(asked.checkpoint, asked.threads) as model:
+    with ExitStack() as stack:
+        model = stack.enter_context(open_model(asked.checkpoint, asked.threads))
         ids = prompt(model, asked.tokens)
         names = BESIDE if asked.peer else [name for name in RUNS if not asked.only or name in (*asked.only, "bare")]
         found: Mapping[str, Callable[[], object]] = {name: RUNS[name].go(model, ids) for name in names}
         if asked.peer:
-            found = {**found, **PEERS[asked.peer].runs(asked.checkpoint, ids)}
+            eager = stack.enter_context(open_model(asked.checkpoint, asked.threads, "eager"))
+            found = {
+                **found,
+                EAGER: RUNS["sixteen, kept"].go(eager, ids),
+                **PEERS[asked.peer].runs(asked.checkpoint, ids),
+            }
         ratios = paired(f"{asked.tokens} tokens", found, asked.rounds, CLOCKS[asked.clock])
         sizes = {name: sum(sizes_of(model, ids, RUNS[name].capture)) for name in names if RUNS[name].looks}
         document = {"ratios": [attrs.asdict(ratio) for ratio in ratios], "version": "", "sizes": sizes, "peaks": {}}

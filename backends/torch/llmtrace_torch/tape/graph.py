@@ -5,12 +5,14 @@ one more.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves
 
 from llmtrace.dataflow.graph import Graph, Vertex
-from llmtrace_torch.tape.lengths import follows
+from llmtrace_torch.tape.lengths import Linear, follows
+from llmtrace_torch.tape.nested import changed
 from llmtrace_torch.tape.operators import NUMBERS, ONNX, ORDER
 from llmtrace_torch.tape.record import LENGTH, TOKENS, Call, Tape
 
@@ -37,11 +39,17 @@ def _vertex(index: int, call: Call, numbers: dict[str, torch.Tensor]) -> Vertex:
 
 def _attributes(call: Call) -> dict[str, object]:
     """What an operator is told that graphs are read by, by ONNX's names."""
+    told: dict[str, object] = {"told": changed(_told, (call.args, dict(call.kwargs)))}
     if call.holds:
-        return {"holds": call.holds}
+        return {**told, "holds": call.holds}
     if call.name == "topk":
-        return {"sorted": int(call.kwargs.get("sorted", call.args[4] if len(call.args) > 4 else True))}
-    return {}
+        return {**told, "sorted": int(call.kwargs.get("sorted", call.args[4] if len(call.args) > 4 else True))}
+    return told
+
+
+def _told(x: Any) -> Any:
+    """What an operator is told besides what it reads, so that calls that are told other things are told apart."""
+    return x if isinstance(x, int | float | str | Linear | torch.dtype) else type(x).__name__
 
 
 def _numbers(call: Call) -> Iterator[float]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from llmtrace.dataflow.forms import Form, held_by
 from llmtrace_torch.rotary import forgetful
+from llmtrace_torch.tape.memory import memory_of
 from llmtrace_torch.tape.tapped import tapped
 from llmtrace_torch.tape.taps import Passing, Tap
 
@@ -30,7 +31,7 @@ def lasting(
     single = {site: held_by(place)[0] for site, place in places.items() if len(held_by(place)) == 1}
     taps = dict.fromkeys(seen[value].tap for value in single.values())
     modules = dict(model.named_modules())
-    weights = {_memory(each) for each in (*model.parameters(), *model.buffers())}
+    weights = {memory_of(each) for each in (*model.parameters(), *model.buffers())}
     passed: dict[Tap, tuple[torch.Tensor, torch.Tensor, int]] = {}
     ids = torch.tensor([list(prompt)], device=model.device)
 
@@ -44,11 +45,7 @@ def lasting(
         for tap, (tensor, before, version) in passed.items()
         if tensor._version == version
         and torch.equal(tensor.nan_to_num(), before.nan_to_num())
-        and _memory(tensor) not in weights
+        and memory_of(tensor) not in weights
         and tensor.numel() * tensor.element_size() >= SHARE * tensor.untyped_storage().nbytes()
     }
     return frozenset(site for site, value in single.items() if seen[value].tap in kept)
-
-
-def _memory(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage().data_ptr())

@@ -14,11 +14,12 @@ from typing import Any, TypeAlias
 
 import torch
 from attrs import evolve, frozen
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from llmtrace.dataflow.segments import WHOLE
 from llmtrace.errors import UnsupportedModelError
 from llmtrace_torch.rotary import forgetful
+from llmtrace_torch.tape.nested import changed
 from llmtrace_torch.tape.record import Call, ModuleCall, Ref, Tape
 from llmtrace_torch.tape.remembering import positions_of
 
@@ -157,7 +158,7 @@ class _Aligner:
         own = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
 
         def operator(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
-            args, kwargs = tree_map(lambda x: _cast(x, own), (args, kwargs))
+            args, kwargs = changed(lambda x: _cast(x, own), (args, kwargs))
             made = tree_leaves(module(*args, **kwargs))
             return tuple(_cast(made[at], torch.promote_types(own, torch.float32)) for at in places)
 

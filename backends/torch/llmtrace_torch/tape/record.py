@@ -1,7 +1,7 @@
 """Writing a tape: a dispatch mode sees every operator that a forward pass calls, below autograd and decompositions.
 
 Values are told apart by where they lie in memory. What is written in place is a new value, and so is all that shares its memory: a tensor
-that is looked at again after its memory changed is made anew from the **base**, the first tensor seen there.
+that is looked at again after its memory changed is made anew from the base.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from attrs import field, frozen
 from torch._decomp import get_decompositions
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
+
+from llmtrace_torch.tape.memory import Key, key_of, memory_of, seen_again, within, written_into
+from llmtrace_torch.tape.nested import changed
 
 TOKENS = "tokens"
 """The value that is the prompt, [1 token]."""
@@ -34,7 +37,6 @@ SPELLED = get_decompositions(
     ]
 )
 """Operators that do several things, and what does them one by one."""
-Key: TypeAlias = tuple[Any, ...]
 
 
 @frozen
@@ -131,9 +133,10 @@ class Recorder(TorchDispatchMode):
         self.modules: list[ModuleCall] = []
         self.values: dict[str, torch.Tensor] = {}
         self.leaves: dict[str, torch.Tensor] = {}
-        self._names: dict[Key, str] = {}
+        self._names: dict[int, dict[Key, str]] = {}
+        """Memory to the values that lie there, of those that lie alike the last."""
         self._lying: dict[int, list[str]] = {}
-        """Memory to all values that lie there; `_names` has the last of those that lie alike."""
+        """Memory to all values that lie there."""
         self._bases: dict[int, torch.Tensor] = {}
         self._lasting: set[int] = set()
         """Memory of leaves."""
@@ -151,46 +154,55 @@ class Recorder(TorchDispatchMode):
 
     def know(self, tensor: torch.Tensor, name: str) -> None:
         """Call a tensor by a name."""
-        self._names[_key(tensor)] = name
-        self._lying.setdefault(_memory(tensor), []).append(name)
+        memory = memory_of(tensor)
+        self._names.setdefault(memory, {})[key_of(tensor)] = name
+        self._lying.setdefault(memory, []).append(name)
         self.values[name] = tensor
-        self._bases.setdefault(_memory(tensor), tensor)
-        large = tensor.numel() > LARGE and _memory(tensor) not in self._lasting
+        self._bases.setdefault(memory, tensor)
+        large = tensor.numel() > LARGE and memory not in self._lasting
         (self._inside[-1][-1] if large else self._held).append(tensor)
 
     def name(self, tensor: torch.Tensor) -> str:
         """What a tensor is called now."""
-        key, memory = _key(tensor), _memory(tensor)
-        if key not in self._names:
+        memory = memory_of(tensor)
+        known = self._known(tensor)
+        if known is None:
             base = self._bases.get(memory)
             if base is not None and memory in self._stale:
                 self._renew(memory, base)
-            if base is None or _key(base) not in self._names:
+            whole = None if base is None else self._known(base)
+            if base is None or whole is None:
                 self._leaf(tensor, f"constant {len(self.leaves)}")
-            elif key not in self._names:
-                at = _within(tensor, base)
-                self._made_up(seen_again, "view", (Ref(self._names[_key(base)]), *at), tensor)
-        return self._names[key]
+            elif self._known(tensor) is None:
+                self._made_up(seen_again, "view", (Ref(whole), *within(tensor, base)), tensor)
+        return self._names[memory][key_of(tensor)]
+
+    def _known(self, tensor: torch.Tensor) -> str | None:
+        """What a tensor is called, where it is called anything."""
+        return self._names.get(memory_of(tensor), {}).get(key_of(tensor))
 
     def enter(self, module: str, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         """A module begins."""
         turn = self._turns.get(module, 0)
         self._turns[module] = turn + 1
-        named = tree_map(lambda x: Ref(self.name(x)) if isinstance(x, torch.Tensor) else x, given)
+        named = changed(lambda x: Ref(self.name(x)) if isinstance(x, torch.Tensor) else x, given)
         self._inside.append((module, turn, named, len(self.calls), []))
 
     def leave(self, handed: object) -> None:
         """The innermost module ends; of the large tensors that it made, those that it does not hand out are let go."""
         module, turn, given, first, large = self._inside.pop()
-        gives = {at: self.name(x) for at, x in enumerate(tree_leaves(handed)) if isinstance(x, torch.Tensor)}
+        handed_out = {at: x for at, x in enumerate(tree_leaves(handed)) if isinstance(x, torch.Tensor)}
+        gives = {at: self.name(x) for at, x in handed_out.items()}
         self.modules.append(ModuleCall(module, turn, given, gives, first, len(self.calls)))
-        out = {_memory(each) for each in tree_leaves(handed) if isinstance(each, torch.Tensor)}
+        out = {memory_of(each) for each in handed_out.values()}
         for tensor in large:
-            if _memory(tensor) in out:
+            memory = memory_of(tensor)
+            if memory in out:
                 self._inside[-1][-1].append(tensor)
                 continue
-            name = self._names.pop(_key(tensor), None)
-            self._bases.pop(_memory(tensor), None)
+            name = self._names.get(memory, {}).pop(key_of(tensor), None)
+            self._bases.pop(memory, None)
+            self._stale.pop(memory, None)  # the next tensor that lies there is another
             if name is not None:
                 self.values.pop(name, None)
 
@@ -198,6 +210,9 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call an operator, and write it down."""
+        if self._spelled and func in SPELLED:
+            with self:
+                return SPELLED[func](*args, **(kwargs or {}))
         reads: list[str] = []
 
         def seen(x: Any) -> Any:
@@ -206,36 +221,19 @@ class Recorder(TorchDispatchMode):
             reads.append(self.name(x))
             return Ref(reads[-1])
 
-        if self._spelled and func in SPELLED:
-            with self:
-                return SPELLED[func](*args, **(kwargs or {}))
-        given, named = tree_map(seen, args), tree_map(seen, kwargs or {})
+        given, named = changed(seen, args), changed(seen, kwargs or {})
         written = writes(func)
         if written:
             self._keep_as_is(args[0])
         made = func(*args, **(kwargs or {}))
         results = list(made) if isinstance(made, tuple | list) else [made]
         index = len(self.calls)
-        makes = tuple(
-            f"{index}.{place}" if isinstance(each, torch.Tensor) else "" for place, each in enumerate(results)
-        )
+        makes = tuple(f"{index}.{at}" if isinstance(each, torch.Tensor) else "" for at, each in enumerate(results))
         module, turn, *_ = self._inside[-1]
         place = self._places.get((module, turn), 0)
         self._places[module, turn] = place + 1
-        self.calls.append(
-            Call(
-                func,
-                operator_name(func),
-                given,
-                named,
-                tuple(reads),
-                makes,
-                module,
-                turn,
-                place,
-                written,
-            )
-        )
+        name = operator_name(func)
+        self.calls.append(Call(func, name, given, named, tuple(reads), makes, module, turn, place, written))
         if written:
             self._rewritten(results[0], makes[0])
         else:
@@ -245,34 +243,34 @@ class Recorder(TorchDispatchMode):
         return made
 
     def _leaf(self, tensor: torch.Tensor, name: str) -> None:
-        if _key(tensor) not in self._names:
+        if self._known(tensor) is None:
             self.leaves[name] = tensor
-            self._lasting.add(_memory(tensor))
+            self._lasting.add(memory_of(tensor))
             self.know(tensor, name)
 
     def _keep_as_is(self, tensor: torch.Tensor) -> None:
         """Copy the values that lie where something is about to be written."""
-        memory = _memory(tensor)
+        memory = memory_of(tensor)
         for name in self._lying.pop(memory, ()):
-            if name in self.values and _memory(self.values[name]) == memory:
+            if name in self.values and memory_of(self.values[name]) == memory:
                 self.values[name] = self.values[name].clone()
 
     def _rewritten(self, tensor: torch.Tensor, name: str) -> None:
         """All that shares the memory of a tensor that was written into is made anew when it is looked at."""
-        memory = _memory(tensor)
+        memory = memory_of(tensor)
         base = self._bases.get(memory, tensor)
-        whole, writes = self._stale.pop(memory, (self._names.get(_key(base)), []))
-        self._names = {key: each for key, each in self._names.items() if key[0] != memory}
+        whole, writes = self._stale.pop(memory, (self._known(base), []))
+        self._names.pop(memory, None)
         self.know(tensor, name)
-        if _key(base) != _key(tensor) and whole is not None:
-            self._stale[memory] = (whole, [*writes, (name, _within(tensor, base))])
+        if key_of(base) != key_of(tensor) and whole is not None:
+            self._stale[memory] = (whole, [*writes, (name, within(tensor, base))])
 
     def _renew(self, memory: int, base: torch.Tensor) -> None:
         """Make the base anew of what was written into parts of it."""
         whole, writes = self._stale.pop(memory)
         for part, at in writes:
             self._made_up(written_into, "slice_scatter", (Ref(whole), Ref(part), *at), base)
-            whole = self._names[_key(base)]
+            whole = self._names[memory][key_of(base)]
 
     def _made_up(self, operator: Callable[..., Any], name: str, args: tuple[Any, ...], tensor: torch.Tensor) -> None:
         """A call that the model did not make, but might have."""
@@ -295,36 +293,6 @@ def writes(operator: Any) -> bool:
     """Whether an operator writes into its first argument."""
     name: str = operator.name().partition("::")[2].partition(".")[0]
     return name.endswith("_") and not name.endswith("__")
-
-
-def seen_again(base: torch.Tensor, shape: Sequence[int], stride: Sequence[int], offset: int) -> torch.Tensor:
-    """A part of what lies in a tensor's memory."""
-    return base.as_strided(shape, stride, base.storage_offset() + offset)
-
-
-def written_into(
-    base: torch.Tensor, part: torch.Tensor, shape: Sequence[int], stride: Sequence[int], offset: int
-) -> torch.Tensor:
-    """A tensor with a part of it exchanged."""
-    copy = torch.empty_strided(base.shape, base.stride(), dtype=base.dtype, device=base.device).copy_(base)
-    copy.as_strided(shape, stride, offset).copy_(part)
-    return copy
-
-
-def _within(tensor: torch.Tensor, base: torch.Tensor) -> tuple[Any, ...]:
-    """Shape, stride and offset of a tensor in the memory of another."""
-    return tuple(tensor.shape), tensor.stride(), tensor.storage_offset() - base.storage_offset()
-
-
-def _memory(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage().data_ptr())
-
-
-def _key(tensor: torch.Tensor) -> Key:
-    """Where a tensor lies; one without numbers lies nowhere."""
-    if not tensor.numel():
-        return (0, id(tensor))
-    return _memory(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
 
 
 def _enter(

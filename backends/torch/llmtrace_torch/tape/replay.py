@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
 
 from llmtrace.dataflow.graph import Flow
 from llmtrace.errors import BackendError
 from llmtrace.schema.sites import Array
 from llmtrace_torch.arrays import as_numpy, as_tensor
 from llmtrace_torch.tape.lengths import Linear
+from llmtrace_torch.tape.nested import changed
 from llmtrace_torch.tape.record import LENGTH, TOKENS, Call, Ref
 
 HALF = (torch.float16, torch.bfloat16)
@@ -32,7 +32,7 @@ class Replay:
         self._leaves = leaves
         self._device = device
         self._makers = {name: place for place, call in enumerate(calls) for name in call.makes if name}
-        self._plans: dict[tuple[object, ...], list[Call]] = {}
+        self._plans: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Call]] = {}
 
     def run(self, given: Mapping[str, Array], wanted: Sequence[str], tokens: int) -> dict[str, Array]:
         """The wanted values for a prompt of so many tokens, some values taken as given.
@@ -51,7 +51,7 @@ class Replay:
         with torch.no_grad():
             for call in self._plan(tuple(given), tuple(wanted)):
                 try:
-                    args, kwargs = tree_map(look, call.args), tree_map(look, dict(call.kwargs))
+                    args, kwargs = changed(look, call.args), changed(look, call.kwargs)
                     if call.writes:
                         args = (args[0].clone(), *args[1:])
                     made = call.operator(*args, **kwargs)
@@ -74,7 +74,7 @@ class Replay:
 
     def _plan(self, given: tuple[str, ...], wanted: tuple[str, ...]) -> list[Call]:
         """The calls that the wanted values need, back to what is given."""
-        key = (given, None, wanted)
+        key = (given, wanted)
         if key not in self._plans:
             needed: set[int] = set()
             seen, waiting = set(given), list(wanted)

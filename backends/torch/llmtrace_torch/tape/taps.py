@@ -13,14 +13,15 @@ from typing import Literal
 import torch
 from attrs import frozen
 
+from llmtrace_torch.tape.memory import memory_of
 from llmtrace_torch.tape.record import Call, Tape
 
 CLOSE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """How far a value may be off, of its largest number, that another kernel made."""
-HIDING = 1e4
-"""Numbers that are larger may hide keys, by the least number of a type or less."""
 COARSE = 0.05
 """The same in half precision."""
+HIDING = 1e4
+"""Numbers that are larger may hide keys, by the least number of a type or less."""
 VARYING = frozenset(
     {"view", "_unsafe_view", "reshape", "clone", "expand", "alias", "detach", "_to_copy", "contiguous", "t"}
 )
@@ -152,7 +153,7 @@ def _numbers(name: str, value: torch.Tensor) -> object:
     """The same for twins."""
     if not value.is_contiguous():
         return name
-    return value.untyped_storage().data_ptr(), value.storage_offset(), value.numel(), value.dtype
+    return memory_of(value), value.storage_offset(), value.numel(), value.dtype
 
 
 def _alike(value: torch.Tensor, maker: Call, calls: list[Call], own: Tape) -> tuple[Call, int] | None:
