@@ -69,7 +69,7 @@ class AltiFold:
         self._undecided += int(empty.sum())
         mixed = np.where(empty[:, None], np.eye(len(mixed)), mixed / np.where(sums == 0, 1, sums))
         self._layers[layer] = mixed[position]
-        self._product = mixed @ self._product
+        self._product = equations.arithmetic.matmul(mixed, self._product, np.empty_like(mixed))
 
     def _carried(self, layer: int, base: Array) -> Array:
         """What of the stream goes on beside attention; what is learned of each channel is the token's own."""
@@ -130,7 +130,7 @@ def contributions(
     work, summed = np.empty(side * side * d_model, y.dtype), np.empty((1, 1, side * d_model), y.dtype)
     for first in range(0, tokens, side):
         keys = slice(first, min(first + side, tokens))
-        results = None if through.gates is not None else _results(through, keys)
+        results = None if through.gates is not None else _results(through, keys, arithmetic)
         last = tokens if attention.window is None else min(tokens, keys.stop + attention.window - 1)
         for start in range(first, last, side):
             queries = slice(start, min(start + side, last))
@@ -148,9 +148,10 @@ def contributions(
     return c, total
 
 
-def _results(through: Paths, keys: slice) -> Array:
+def _results(through: Paths, keys: slice, arithmetic: Arithmetic) -> Array:
     """What each head would add if it looked at one key only, [key head d_model]."""
-    return (through.values[keys].transpose(1, 0, 2) @ through.W_O).transpose(1, 0, 2)
+    values, W_O = through.values[keys].transpose(1, 0, 2), through.W_O
+    return arithmetic.matmul(values, W_O, np.empty((*values.shape[:2], W_O.shape[-1]), W_O.dtype)).transpose(1, 0, 2)
 
 
 def _transformed(

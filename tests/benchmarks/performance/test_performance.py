@@ -14,7 +14,7 @@ from tests.benchmarks.performance.environment import NotInstalledError, ready
 from tests.benchmarks.performance.memory import STATUS, most
 from tests.benchmarks.performance.page import Beside, Measured, page
 from tests.benchmarks.performance.peers import Peer
-from tests.benchmarks.performance.runs import RUNS
+from tests.benchmarks.performance.runs import EAGER, HUGE, RUNS
 
 MIB = 1 << 20
 
@@ -52,6 +52,21 @@ def test_the_page_shows_every_run_with_its_aim_and_its_interval():
 
 def test_a_peer_that_cannot_be_installed_is_said_to_be_missing():
     assert "| nnsight: not installed here (no network) |" in page(measured([Beside("nnsight", "no network", {}, {})]))
+
+
+def test_what_stands_beside_a_peer_is_named_by_who_ran_it():
+    ratios = [
+        Ratio("512 tokens", name, 1.5, 1.25, 1.0, 2.0, 9, (1.1, 1.4)) for name in ("bare", EAGER, "nnsight, sixteen")
+    ]
+    text = page(measured([Beside("nnsight", "0.8.1", {512: ratios}, {})]))
+    assert f"| LLMTrace, {EAGER}, beside nnsight | 1.25 (1.10–1.40) |" in text
+    assert "| nnsight, sixteen (0.8.1) | 1.25 (1.10–1.40) |" in text
+
+
+def test_runs_with_huge_pages_have_a_table_of_their_own():
+    part = page(measured([])).split("## With huge pages")[1].split("\n## ")[0]
+    assert "| everything, kept | 1.25 (1.10–1.40) |" in part
+    assert set(HUGE) <= set(RUNS)
 
 
 def test_what_pip_says_is_the_reason(tmp_path, monkeypatch):
