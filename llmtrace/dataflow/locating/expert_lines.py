@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from llmtrace.dataflow.graph import LENGTHS, Flow, Vertex
-from llmtrace.dataflow.locating.anatomy import ExpertLine
+from llmtrace.dataflow.locating.anatomy_moe import ExpertLine
 from llmtrace.dataflow.segments import SUMS, Line, line, moved_from, with_bias
 
 GATHERS = frozenset({"Gather", "GatherND"})

@@ -5,7 +5,7 @@ from there; of the keys some channels are made of the stream at once.
 from __future__ import annotations
 
 from llmtrace.dataflow.graph import Flow
-from llmtrace.dataflow.locating.anatomy import LatentCell, LatentWays
+from llmtrace.dataflow.locating.anatomy_attention import LatentCell, LatentWays
 from llmtrace.dataflow.segments import Line, line, moved_from, segments, with_bias
 
 

@@ -11,8 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from attrs import evolve, frozen
 
 from llmtrace.dataflow.graph import Flow, Graph, Vertex
-from llmtrace.dataflow.locating.anatomy import Anatomy, AttentionCell, BlockCell, CarryCell, Cell, HeadCell, Opaque
-from llmtrace.dataflow.locating.attention import attention_cell, cores
+from llmtrace.dataflow.locating.anatomy import Anatomy, BlockCell, CarryCell, Cell, HeadCell, Opaque
+from llmtrace.dataflow.locating.anatomy_attention import AttentionCell
+from llmtrace.dataflow.locating.attention import attention_cell
+from llmtrace.dataflow.locating.cores import cores
 from llmtrace.dataflow.locating.mlp import mlp_cell
 from llmtrace.dataflow.locating.moe import moe_cell
 from llmtrace.dataflow.locating.stream import beside, several
@@ -33,9 +35,8 @@ CUTS = frozenset({"Slice", "Gather", "GatherND"})
 
 @frozen(eq=False)
 class Diamond:
-    """A segment of the stream, and what is added in it."""
+    """What is added in a segment of the stream."""
 
-    segment: Segment
     branches: tuple[str, ...]
     """In the order in which they are added."""
     factor: Segment | None = None
@@ -85,7 +86,8 @@ def _along(whole: Flow, look_up: Vertex, logits: str, ends: Collection[str]) -> 
     begin, end = _begin(way, sorted(diamonds)), _end(way, max(diamonds))
     embed, pos_embed, before, enters = _beginning(flow, way[:begin], row)
     known = {moved_from(flow, name) for name in ends}
-    blocks = _blocks(flow, way[begin : end + 1], list(diamonds.values()), known)
+    stream = [(one, diamonds.get(place)) for place, one in enumerate(way[: end + 1])]
+    blocks = _blocks(flow, stream[begin:], known)
     blocks = (evolve(blocks[0], carry_pre=CarryCell(None, enters)), *blocks[1:])
     last, between = _between(flow, way[end + 1 :])
     norm, entering, head, after, sliced = _ending(flow, last)
@@ -148,7 +150,7 @@ def _diamond(flow: Flow, one: Segment) -> Diamond | None:
         looking = [bool(cores(flow, one.first, part)) for part in parts]
         if sum(looking) == 1 and all(flow.follows(part, one.first) for part in parts):
             branches = parts  # attention and MLP beside each other, added up before the stream is
-    return Diamond(one, tuple(branches), None if factor.kind == "move" else factor)
+    return Diamond(tuple(branches), None if factor.kind == "move" else factor)
 
 
 def _carried(flow: Flow, name: str, point: str) -> Segment | None:
@@ -206,18 +208,16 @@ def _is_learned(graph: Graph, name: str) -> bool:
 
 
 def _blocks(
-    flow: Flow, way: Sequence[Segment], diamonds: list[Diamond], ends: Collection[str]
+    flow: Flow, stream: Sequence[tuple[Segment, Diamond | None]], ends: Collection[str]
 ) -> tuple[BlockCell, ...]:
     blocks: list[BlockCell] = []
-    waiting = iter(diamonds)
     norm: Segment | None = None
-    for one in way:
+    for one, diamond in stream:
         if one.kind == "scale" and blocks and norm is None:
             blocks[-1] = evolve(blocks[-1], scales=(*blocks[-1].scales, one), post=one.last)
         elif one.kind == "norm" and norm is None:
             norm = one
-        elif _diamond(flow, one) is not None:
-            diamond = next(waiting)
+        elif diamond is not None:
             point = norm.first if norm is not None else one.first
             cells = tuple(_cell(flow, point, branch) for branch in diamond.branches)
             carry = CarryCell(norm, diamond.factor)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmtrace.dataflow.graph import Flow
-from llmtrace.dataflow.locating.anatomy import Cell, MlpCell, Opaque
-from llmtrace.dataflow.locating.attention import Misfit, tail
+from llmtrace.dataflow.locating.anatomy import Cell, Opaque
+from llmtrace.dataflow.locating.anatomy_mlp import MlpCell
+from llmtrace.dataflow.locating.tails import Misfit, tail
 from llmtrace.dataflow.segments import Segment, lines_between, moved_from, segments
 
 

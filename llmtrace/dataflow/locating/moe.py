@@ -13,13 +13,14 @@ from itertools import pairwise
 from attrs import frozen
 
 from llmtrace.dataflow.graph import Flow, Vertex
-from llmtrace.dataflow.locating.anatomy import Cell, ExpertLine, MoeCell, MoeOperatorCell, Opaque, Routing
-from llmtrace.dataflow.locating.attention import Misfit, ending
+from llmtrace.dataflow.locating.anatomy import Cell, Opaque
+from llmtrace.dataflow.locating.anatomy_moe import ExpertLine, MoeCell, MoeOperatorCell, Routing
 from llmtrace.dataflow.locating.expert_lines import expert_lines, is_kept, looked_up
 from llmtrace.dataflow.locating.mlp import halves_of
 from llmtrace.dataflow.locating.moe_parts import beginning, chooses, joined, router_line
 from llmtrace.dataflow.locating.moe_whole import whole_cell, wholes
-from llmtrace.dataflow.segments import FACTORS, Line, moved_from, segments
+from llmtrace.dataflow.locating.tails import Misfit
+from llmtrace.dataflow.segments import FACTORS, Line, moved_from
 
 OPERATORS = frozenset({"MoE", "QMoE"})
 """Operators that are a mixture of experts."""
@@ -69,7 +70,7 @@ def _cell(flow: Flow, point: str, branch: str, choice: Vertex | None, index: str
         (one for one in flow.between(index, branch) if one.op in SPREAD and flow.follows(one.reads[1], index)), None
     )
     mixed = spread.makes[:1] if spread else choice.makes[:2] if choice else (router.makes,)
-    found = _outputs(flow, reads, branch, index, router, mixed) or _inputs(flow, reads, branch, index, router, mixed)
+    found = _outputs(flow, reads, branch, index, router, mixed) or _inputs(flow, reads, branch, router, mixed)
     if found is None:
         raise Misfit("no product with the matrices of its experts is multiplied by their weights")
     weights = moved_from(flow, found.weights)
@@ -80,16 +81,14 @@ def _cell(flow: Flow, point: str, branch: str, choice: Vertex | None, index: str
         raise Misfit("the weights of the chosen experts are changed after they are spread over all")
     if router.makes not in flow.chain(reads, weights):
         raise Misfit("the weights of its experts rest on more than the router's logits")
-    routed = _summed(flow, found.summed, branch)
-    shared, out, scales = joined(flow, reads, routed, branch)
+    whole = joined(flow, reads, _summed(flow, found.summed, branch), branch)
     routing = Routing(
         router, choice, ranked, choice.makes[0] if choice else "", index, weights,
         flow.chain(router.makes, ranked), changed,
     )  # fmt: skip
     post = moved_from(flow, found.down.reads)
     halves = halves_of(flow, tuple(one.makes for one in found.up), post)
-    end = ending(segments(flow, out, branch), branch)
-    return MoeCell(norm, reads, routing, found.up, halves, post, found.down, scales, shared, out, end, found.entering)
+    return MoeCell(norm, reads, *whole, routing, found.up, halves, post, found.down, found.entering)
 
 
 def _outputs(flow: Flow, reads: str, branch: str, index: str, router: Line, mixed: Sequence[str]) -> Weighing | None:
@@ -109,7 +108,7 @@ def _outputs(flow: Flow, reads: str, branch: str, index: str, router: Line, mixe
     return Weighing(down, up, weights, product)
 
 
-def _inputs(flow: Flow, reads: str, branch: str, index: str, router: Line, mixed: Sequence[str]) -> Weighing | None:
+def _inputs(flow: Flow, reads: str, branch: str, router: Line, mixed: Sequence[str]) -> Weighing | None:
     """Weights that multiply what experts read."""
     for vertex in flow.between(mixed[0], branch):
         content = flow.reads(vertex)
@@ -137,10 +136,8 @@ def _operator(flow: Flow, point: str, branch: str, operators: list[Vertex]) -> M
         raise Misfit("something stands between its router and the operator that chooses")
     if moved_from(flow, vertex.reads[0]) != moved_from(flow, reads):
         raise Misfit("its experts read other things than its router")
-    shared, out, scales = joined(flow, reads, vertex.makes[0], branch)
-    end = ending(segments(flow, out, branch), branch)
     rows, logits, makes = vertex.reads[0], vertex.reads[1], vertex.makes[0]
-    return MoeOperatorCell(norm, reads, router, vertex, rows, logits, makes, scales, shared, out, end)
+    return MoeOperatorCell(norm, reads, *joined(flow, reads, makes, branch), router, vertex, rows, logits, makes)
 
 
 def _weighted(flow: Flow, makes: str, branch: str, mixed: Sequence[str]) -> tuple[str, str] | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from llmtrace.dataflow.graph import Flow, Vertex
-from llmtrace.dataflow.locating.anatomy import SharedCell
-from llmtrace.dataflow.locating.attention import MIXING, Misfit
+from llmtrace.dataflow.locating.anatomy_mlp import Ending
+from llmtrace.dataflow.locating.anatomy_moe import SharedCell
+from llmtrace.dataflow.locating.cores import MIXING
 from llmtrace.dataflow.locating.mlp import plain_cell
+from llmtrace.dataflow.locating.tails import Misfit, ending
 from llmtrace.dataflow.segments import SUMS, Line, Segment, line, moved_from, segments, with_bias
 
 
@@ -38,23 +40,33 @@ def router_line(flow: Flow, reads: str, name: str) -> Line:
     return one
 
 
-def joined(flow: Flow, reads: str, routed: str, branch: str) -> tuple[SharedCell | None, str, tuple[Segment, ...]]:
-    """A shared expert, the output with it, and what the experts' sum is multiplied by before, or before a norm of it."""
+def joined(
+    flow: Flow, reads: str, routed: str, branch: str
+) -> tuple[tuple[Segment, ...], SharedCell | None, str, Ending]:
+    """What becomes of the experts' sum: factors of it, a shared expert, the output with that, and how it ends."""
+    scales, shared, out = _shared_beside(flow, reads, routed, branch)
+    return scales, shared, out, ending(segments(flow, out, branch), branch)
+
+
+def _shared_beside(
+    flow: Flow, reads: str, routed: str, branch: str
+) -> tuple[tuple[Segment, ...], SharedCell | None, str]:
+    """What the experts' sum is multiplied by before a shared expert is added, or before a norm of it; that expert, and the output with it."""
     name, scales = routed, list[Segment]()
     for one in segments(flow, routed, branch):
         if one.kind == "join" and one.vertices[0].op in SUMS:
             terms = [each for each in flow.reads(one.vertices[0]) if each != name]
             if len(terms) != 1 or flow.follows(terms[0], routed):
                 raise Misfit("what is added to the experts' sum is no shared expert")
-            return _shared(flow, reads, terms[0]), one.last, tuple(scales)
+            return tuple(scales), _shared(flow, reads, terms[0]), one.last
         if one.kind == "norm" and scales:
-            return None, name, tuple(scales)
+            return tuple(scales), None, name
         if one.kind not in ("move", "scale"):
             break
         name = one.last
         if one.kind == "scale":
             scales.append(one)
-    return None, routed, ()
+    return (), None, routed
 
 
 def _shared(flow: Flow, reads: str, term: str) -> SharedCell:

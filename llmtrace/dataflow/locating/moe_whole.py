@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmtrace.dataflow.graph import Flow, Vertex
-from llmtrace.dataflow.locating.anatomy import MoeWholeCell, Routing
-from llmtrace.dataflow.locating.attention import Misfit, ending
+from llmtrace.dataflow.locating.anatomy_moe import MoeWholeCell, Routing
 from llmtrace.dataflow.locating.moe_parts import beginning, joined, router_line
-from llmtrace.dataflow.segments import WHOLE, moved_from, segments
+from llmtrace.dataflow.locating.tails import Misfit
+from llmtrace.dataflow.segments import WHOLE, moved_from
 
 
 def wholes(flow: Flow, vertices: Sequence[Vertex]) -> Vertex | None:
@@ -40,6 +40,5 @@ def whole_cell(flow: Flow, point: str, branch: str, vertex: Vertex, choices: Seq
         raise Misfit("the weights of its experts rest on more than the router's logits")
     passes = flow.chain(router.makes, choice.reads[0])
     routing = Routing(router, choice, choice.reads[0], choice.makes[0], choice.makes[1], weights, passes)
-    shared, out, scales = joined(flow, reads, vertex.makes[0], branch)
-    end = ending(segments(flow, out, branch), branch)
-    return MoeWholeCell(norm, reads, routing, vertex, rows[0], vertex.makes[0], scales, shared, out, end)
+    made = vertex.makes[0]
+    return MoeWholeCell(norm, reads, *joined(flow, reads, made, branch), routing, vertex, rows[0], made)

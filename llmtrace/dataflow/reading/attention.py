@@ -11,7 +11,7 @@ from llmtrace.dataflow.constants import bias, matrix
 from llmtrace.dataflow.forms import Form, Pattern, Rows, Scores, Selected
 from llmtrace.dataflow.identify.kernel import FoundKernel, find_kernel
 from llmtrace.dataflow.identify.measured import Unfit
-from llmtrace.dataflow.locating.anatomy import AttentionCell
+from llmtrace.dataflow.locating.anatomy_attention import AttentionCell
 from llmtrace.dataflow.reading.far import far_window
 from llmtrace.dataflow.reading.fused import ROOTS, fused_kernel, fused_sinks, fused_ways, meant
 from llmtrace.dataflow.reading.gates import read_mixture
@@ -56,18 +56,19 @@ def read_attention(reader: Reader, cell: AttentionCell) -> ReadAttention:
             ways = {name: read_heads(reader, name, way, _width(reader, cell, name)) for name, way in cell.ways.items()}
             return _explicit(reader, cell, ways)
         except (Unreadable, BackendError) as error:
-            cell = evolve(cell, q=None, k=None, v=None, why=str(error))
+            cell = evolve(cell, q=None, k=None, v=None, why_heads=str(error))
     if cell.latent is not None:
         try:
             latents = read_latents(reader, cell, _width(reader, cell, "q"), _width(reader, cell, "v"))
             return _explicit(reader, cell, latents.ways, latents)
         except (Unreadable, BackendError) as error:
-            cell = evolve(cell, latent=None, why=str(error))
+            cell = evolve(cell, latent=None, why_heads=str(error))
     try:
         ways = {met.name: read_met(reader, met, _width(reader, cell, met.name)) for met in cell.met}
         return _explicit(reader, cell, ways)
     except Unreadable as error:
-        raise Unreadable(cell.why if str(error) == cell.why else f"{cell.why}; and {error}") from None
+        why = cell.why_heads
+        raise Unreadable(why if str(error) == why else f"{why}; and {error}") from None
 
 
 def _explicit(
@@ -161,13 +162,13 @@ def _assembled(
     module = Attention(
         heads=q.heads, kv_heads=k.heads, d_head=q.form.width, d_value=v.form.width, scale=kernel.scale * q.lead * k.lead,
         rotary=q.rotary, q_norm=_norm(q), k_norm=_norm(k), v_norm=_v_norm(v), norm_after_rotary=cell.q is not None and cell.q.late, clip=q.clip, softcap=kernel.softcap,
-        window=kernel.window, slopes=kernel.slopes, sinks=sinks, sinks_after=bool(cell.kept), masked=bool(cell.core.masks), mixed=not cell.post, z_norm=mixture.norm, gate=mixture.gate,
+        window=kernel.window, slopes=kernel.slopes, sinks=sinks, sinks_after=bool(cell.kept), masked=bool(cell.core.masks), mixed=not cell.why_mixture, z_norm=mixture.norm, gate=mixture.gate,
         biases="".join(letter for letter in order if lines[letter].bias), selective=selected is not None,
         projected=bool(cell.ways) or latents is not None, q_latent=latents.q if latents else None, kv_latent=latents.kv if latents else None,
         shared=latents.shared if latents else 0,
     )  # fmt: skip
-    why = {} if module.projected else {"rot_q": cell.why}
-    return ReadAttention(module, why | ({"z_post": cell.post} if cell.post else {}), places, weights)
+    why = {} if module.projected else {"rot_q": cell.why_heads}
+    return ReadAttention(module, why | ({"z_post": cell.why_mixture} if cell.why_mixture else {}), places, weights)
 
 
 def _norm(way: ReadHeads) -> Norm | None:

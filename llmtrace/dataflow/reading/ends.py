@@ -16,7 +16,7 @@ from llmtrace.dataflow.identify.measured import Unfit
 from llmtrace.dataflow.locating.anatomy import Anatomy, HeadCell
 from llmtrace.dataflow.reading.norms import Weights, read_norm
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
-from llmtrace.errors import UnsupportedModelError
+from llmtrace.errors import BackendError, UnsupportedModelError
 from llmtrace.spec import Embedding, Head, Norm, Positions, Unembedding
 
 
@@ -39,7 +39,7 @@ def read_ends(reader: Reader, anatomy: Anatomy, width: int) -> ReadEnds:
     """Both ends of a decoder. Raises `UnsupportedModelError` for what the spec has no words for."""
     try:
         return _read(reader, anatomy, width)
-    except Unreadable as why:
+    except (Unreadable, BackendError) as why:
         raise UnsupportedModelError(f"The ends of the residual stream cannot be read: {why}.") from why
 
 

@@ -16,7 +16,7 @@ from llmtrace.dataflow.identify.kernel import FoundKernel
 from llmtrace.dataflow.identify.mask import FoundMask, find_mask
 from llmtrace.dataflow.identify.measured import Unfit
 from llmtrace.dataflow.identify.phases import pairs
-from llmtrace.dataflow.locating.anatomy import AttentionCell
+from llmtrace.dataflow.locating.anatomy_attention import AttentionCell
 from llmtrace.dataflow.reading.far import far_window
 from llmtrace.dataflow.reading.heads import ReadHeads, by_head, read_heads
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
@@ -44,7 +44,7 @@ def fused_ways(reader: Reader, cell: AttentionCell) -> dict[str, ReadHeads]:
     vertex = cell.core.vertex
     heads, kv_heads = _counts(reader, vertex)
     if not cell.ways:
-        raise Unreadable(cell.why)
+        raise Unreadable(cell.why_heads)
     if vertex.reading(1):
         sizes = {name: reader.probe[way.meets].size // reader.tokens for name, way in cell.ways.items()}
         ways = {

@@ -11,7 +11,7 @@ from llmtrace.dataflow.constants import Source, matrix
 from llmtrace.dataflow.forms import AXES, Form, Heads
 from llmtrace.dataflow.identify.activation import find_activation
 from llmtrace.dataflow.identify.measured import Unfit
-from llmtrace.dataflow.locating.anatomy import AttentionCell, GateCell
+from llmtrace.dataflow.locating.anatomy_attention import AttentionCell, GateCell
 from llmtrace.dataflow.reading.heads import by_head, moved_heads, over_heads, split_heads
 from llmtrace.dataflow.reading.norms import Weights, read_head_norm
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
@@ -37,7 +37,7 @@ def read_mixture(reader: Reader, cell: AttentionCell, heads: int, width: int) ->
     places: dict[str, tuple[str, Form]] = {"z": (last, rows), "z_post": (last, rows)}
     weights: dict[str, Source] = {}
     norm = gate = None
-    if cell.z_norm is not None or cell.gate is not None or cell.kept or cell.post:
+    if cell.z_norm is not None or cell.gate is not None or cell.kept or cell.why_mixture:
         form = _lies(reader, cell, heads, width)
         places["z"] = (cell.core.z, form)
         if cell.z_norm is not None:

@@ -15,7 +15,7 @@ from llmtrace.dataflow.identify.ends import find_factor
 from llmtrace.dataflow.identify.heads import HeadMap, Sharing, find_heads, shared
 from llmtrace.dataflow.identify.maps import IndexMap, find_map
 from llmtrace.dataflow.identify.measured import Unfit
-from llmtrace.dataflow.locating.anatomy import Projection
+from llmtrace.dataflow.locating.anatomy_attention import Projection
 from llmtrace.dataflow.reading.norms import ReadNorm, Weights, read_head_norm
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
 from llmtrace.dataflow.reading.turns import find_switch, read_rotary, tables_of
@@ -69,14 +69,8 @@ def read_heads(reader: Reader, name: str, way: Projection, width: int) -> ReadHe
         elif one is way.norm:
             norm = read_head_norm(reader, one, over_heads(reader, one, form), form.heads, form.width, axis)
         else:
-            rotary = reader.once(
-                "rotary",
-                [one.first],
-                one.last,
-                partial(_rotary, reader, one, form),
-                form.order,
-                form.repeat,
-            )
+            found = partial(_rotary, reader, one, form)
+            rotary = reader.once("rotary", [one.first], one.last, found, form.order, form.repeat)
         before = one.last
     places: dict[str, tuple[str, Form]] = {name: (way.line.makes, Part(columns))}
     if clip is not None:
@@ -150,7 +144,8 @@ def split_heads(reader: Reader, first: str, last: str, width: int) -> tuple[Arra
     def piece(x: Array) -> Array:
         return reader.onward(first, reader.native(first, x), last, len(x))
 
-    return _mapped(reader, piece, size, last, width, unit)
+    found = partial(_mapped, reader, piece, size, width, unit)
+    return reader.once("split", [first], last, found, width, unit)
 
 
 def told_heads(
@@ -171,9 +166,8 @@ def told_heads(
     return shown, held, sharing
 
 
-def _mapped(
-    reader: Reader, piece: Callable[[Array], Array], size: int, last: str, width: int, unit: float
-) -> tuple[Array, Heads]:
+def _mapped(reader: Reader, piece: Callable[[Array], Array], size: int, width: int, unit: float) -> tuple[Array, Heads]:
+    """Which columns are each distinct head's, and how heads lie in what a piece makes of rows."""
     shown, held, sharing = told_heads(reader, piece, size, width, unit, "split")
     if not sharing.grouped:
         raise Unreadable(f"heads share keys and values in the order {list(sharing.reads)}, not side by side")
@@ -197,7 +191,7 @@ def moved_heads(reader: Reader, first: str, last: str, form: Heads) -> Heads:
         return reader.pieces.run({first: native}, (last,), len(x))[last]
 
     unit = reader.unit(first, last)
-    columns, found = _mapped(reader, piece, form.heads * form.width, last, form.width, unit)
+    columns, found = _mapped(reader, piece, form.heads * form.width, form.width, unit)
     if not np.array_equal(columns.ravel(), np.arange(columns.size)):
         raise Unreadable("channels are re-arranged between a norm and what follows")
     return found

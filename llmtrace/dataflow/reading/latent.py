@@ -16,7 +16,7 @@ from llmtrace.dataflow.constants import Source, bias, matrix
 from llmtrace.dataflow.forms import Form, Heads, Part, Rows
 from llmtrace.dataflow.identify.maps import find_map
 from llmtrace.dataflow.identify.measured import Unfit
-from llmtrace.dataflow.locating.anatomy import AttentionCell, LatentCell, Met
+from llmtrace.dataflow.locating.anatomy_attention import AttentionCell, LatentCell, Met
 from llmtrace.dataflow.reading.heads import ReadHeads, by_head
 from llmtrace.dataflow.reading.met import read_met
 from llmtrace.dataflow.reading.norms import read_norm
@@ -42,7 +42,7 @@ def read_latents(reader: Reader, cell: AttentionCell, width: int, value: int) ->
     """The ways of an attention that is made of latents; `width` and `value` are channels of a query and of a value. Raises `Unreadable`."""
     found = cell.latent
     if found is None:
-        raise Unreadable(cell.why)
+        raise Unreadable(cell.why_heads)
     places: dict[str, tuple[str, Form]] = {}
     weights: dict[str, Source] = {}
     met = {each.name: read_met(reader, each, value if each.name == "v" else width) for each in cell.met}

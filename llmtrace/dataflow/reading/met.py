@@ -8,7 +8,7 @@ from llmtrace.dataflow.forms import Heads
 from llmtrace.dataflow.identify.heads import find_heads
 from llmtrace.dataflow.identify.maps import IndexMap
 from llmtrace.dataflow.identify.measured import Unfit
-from llmtrace.dataflow.locating.anatomy import Met
+from llmtrace.dataflow.locating.anatomy_attention import Met
 from llmtrace.dataflow.reading.heads import ReadHeads, told_heads
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
 from llmtrace.schema.sites import Array

@@ -14,7 +14,7 @@ from llmtrace.dataflow.forms import Form, Part, Rows
 from llmtrace.dataflow.identify.activation import find_activation
 from llmtrace.dataflow.identify.gated import FoundGate, find_gated
 from llmtrace.dataflow.identify.measured import Unfit
-from llmtrace.dataflow.locating.anatomy import MlpCell
+from llmtrace.dataflow.locating.anatomy_mlp import MlpCell
 from llmtrace.dataflow.reading.norms import Weights, read_norm
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
 from llmtrace.dataflow.segments import Line, Segment

@@ -7,25 +7,15 @@ equation is claimed.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TypeAlias
 
 import numpy as np
 from attrs import evolve, field, frozen
 
 from llmtrace.dataflow.constants import Source
 from llmtrace.dataflow.forms import Biased, Form, Part, Rows
-from llmtrace.dataflow.locating.anatomy import (
-    Anatomy,
-    AttentionCell,
-    BlockCell,
-    CarryCell,
-    Cell,
-    MlpCell,
-    MoeCell,
-    MoeOperatorCell,
-    MoeWholeCell,
-    Opaque,
-)
+from llmtrace.dataflow.locating.anatomy import Anatomy, BlockCell, CarryCell, Cell, Known, Opaque
+from llmtrace.dataflow.locating.anatomy_attention import AttentionCell
+from llmtrace.dataflow.locating.anatomy_moe import MoeCell, MoeOperatorCell, MoeWholeCell
 from llmtrace.dataflow.reading.attention import ReadAttention, read_attention
 from llmtrace.dataflow.reading.carry import ReadCarry, read_carry
 from llmtrace.dataflow.reading.ends import read_ends
@@ -39,8 +29,6 @@ from llmtrace.dataflow.segments import Segment, moved_from, segments
 from llmtrace.errors import BackendError, UnsupportedModelError
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Block, Branch, Carry, Mixer, ModelSpec, PreNorm
-
-Known: TypeAlias = AttentionCell | MlpCell | MoeCell | MoeWholeCell | MoeOperatorCell
 
 
 @frozen(eq=False)
@@ -228,8 +216,8 @@ class _Block:
             for one in cell.tail.scales
         ):
             raise Unreadable("a factor stands before the norm of its output")
-        if isinstance(cell, AttentionCell) and cell.tail.why:
-            self.why[f"{self._at}{name}_out"] = cell.tail.why
+        if isinstance(cell, AttentionCell) and cell.why_tail:
+            self.why[f"{self._at}{name}_out"] = cell.why_tail
             return Branch(name, reads, found.module, followed=False)
         if not cell.tail.scales:
             return Branch(name, reads, found.module, post)
@@ -268,7 +256,7 @@ class _Block:
             return 1.0
         try:
             found = self._scaled(self._cell.scales)
-        except Unreadable as why:
+        except (Unreadable, BackendError) as why:
             raise UnsupportedModelError(
                 f"The stream of {self._at.rstrip('.')} is not known at its end: {why}."
             ) from why
@@ -286,17 +274,9 @@ class _Block:
 
 def _names(cells: Sequence[Cell]) -> list[str]:
     """What each branch of a block is called: of several that look alike all but one are mixers, opaque ones first."""
-    kinds = [_kind(each) for each in cells]
-    own = {
-        kind: max(
-            place
-            for place, each in enumerate(cells)
-            if kinds[place] == kind and known == (not isinstance(each, Opaque))
-        )
-        for known in (False, True)
-        for kind in {_kind(each) for each in cells if known == (not isinstance(each, Opaque))}
-    }
-    return [kind if own[kind] == place else "mixer" for place, kind in enumerate(kinds)]
+    opaque_first = sorted(range(len(cells)), key=lambda place: not isinstance(cells[place], Opaque))
+    last = {_kind(cells[place]): place for place in opaque_first}
+    return [_kind(each) if last[_kind(each)] == place else "mixer" for place, each in enumerate(cells)]
 
 
 def _kind(cell: Cell) -> str:

@@ -14,7 +14,7 @@ from llmtrace.dataflow.identify.activation import find_activation
 from llmtrace.dataflow.identify.ends import find_factor
 from llmtrace.dataflow.identify.measured import Unfit
 from llmtrace.dataflow.identify.router import FoundRouter, find_router
-from llmtrace.dataflow.locating.anatomy import ExpertLine, MoeCell, Routing, SharedCell
+from llmtrace.dataflow.locating.anatomy_moe import ExpertLine, MoeCell, Routing, SharedCell
 from llmtrace.dataflow.reading.mlp import read_halves, read_mlp
 from llmtrace.dataflow.reading.norms import Weights
 from llmtrace.dataflow.reading.reader import Reader, Unreadable

@@ -7,17 +7,17 @@ followed by the same of the linear one, `fc2` [d_model, d_mlp]. Both halves one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve
 
 from llmtrace.dataflow.constants import Source, bias, experts_matrix, matrix
 from llmtrace.dataflow.forms import Form, Rows
 from llmtrace.dataflow.graph import Vertex
 from llmtrace.dataflow.identify.decimals import decimal
-from llmtrace.dataflow.locating.anatomy import MoeOperatorCell
+from llmtrace.dataflow.locating.anatomy_moe import MoeOperatorCell
 from llmtrace.dataflow.reading.moe import ReadMoe, read_factor, read_shared
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
 from llmtrace.schema import moe as equations
@@ -37,14 +37,6 @@ ROWS, OFF, MOST = 32, 256, 0.03
 """Random rows; how many units of rounding the operator may be off on them; and how much at most, relative."""
 
 
-@frozen(eq=False)
-class Halves:
-    """Matrices and biases by the schema's names, before the bias is known to be there."""
-
-    weights: Mapping[str, Source]
-    biased: bool
-
-
 def read_moe_operator(reader: Reader, cell: MoeOperatorCell) -> ReadMoe:
     """What a mixture of experts is. Raises `Unreadable`."""
     vertex, line = cell.vertex, cell.line
@@ -54,53 +46,49 @@ def read_moe_operator(reader: Reader, cell: MoeOperatorCell) -> ReadMoe:
         or vertex.attributes.get("use_sparse_mixer")
     ):
         raise Unreadable("its operator is given more than is known of it here")
-    halves = _halves(reader, vertex)
+    held, biased = _held_by(reader, vertex)
     places: dict[str, tuple[str, Form]] = {"router": (line.makes, Rows()), "out": (cell.out, Rows())}
-    weights = {"W_router": matrix(line, reader.constants), **halves.weights}
+    weights = {"W_router": matrix(line, reader.constants), **held}
     if line.bias:
         weights["b_router"] = bias(line, reader.constants)
-    arrays = {name: source.read() for name, source in halves.weights.items()}
-    expert = _expert(vertex, arrays["W_out"].shape[1], halves.biased)
+    arrays = {name: source.read() for name, source in held.items()}
+    expert = _expert(vertex, arrays["W_out"].shape[1], biased)
     experts, choices = reader.probe[line.makes].shape[-1], int(vertex.attributes.get("k", 1))
     normed = bool(vertex.attributes.get("normalize_routing_weights", 0))
     records = [Moe(experts, choices, expert, renormalise=each) for each in (normed, not normed)]
-    found = _held(reader, cell, records, arrays)
+    found = _fitting(reader, cell, records, arrays)
     shared = read_shared(reader, cell.shared, places, weights)
     scale = read_factor(reader, cell.scales)
     module = evolve(found, scale=scale, router_bias=bool(line.bias), shared=shared)
     return ReadMoe(module, places, weights)
 
 
-def _halves(reader: Reader, vertex: Vertex) -> Halves:
-    """The experts' matrices [expert in out] and biases."""
+def _held_by(reader: Reader, vertex: Vertex) -> tuple[dict[str, Source], bool]:
+    """The experts' matrices [expert in out] and biases, and whether there are biases."""
     if vertex.attributes.get("activation_type") != b"swiglu" or vertex.attributes.get("swiglu_fusion") != 1:
         raise Unreadable("its operator's experts are not gated, or their halves do not alternate")
     places = PLACES[vertex.op]
-    names = {"gate": ("fc1", _every_second(0)), "in": ("fc1", _every_second(1)), "out": ("fc2", _all)}
+    names = {"gate": ("fc1", slice(0, None, 2)), "in": ("fc1", slice(1, None, 2)), "out": ("fc2", slice(None))}
     found: dict[str, Source] = {}
-    for suffix, (name, part) in names.items():
-        place, biases = places[name]
-        found[f"W_{suffix}"] = (
-            experts_matrix(vertex, place, reader.constants).then(part).then(lambda array: array.swapaxes(1, 2))
-        )
-        if vertex.reading(biases):
-            found[f"b_{suffix}"] = Source(vertex.reads[biases], partial(_read_bias, reader, vertex.reads[biases], part))
+    for suffix, (both, part) in names.items():
+        place, biases = places[both]
+        matrices = experts_matrix(vertex, place, reader.constants).then(partial(_part, part))
+        found[f"W_{suffix}"] = matrices.then(lambda array: array.swapaxes(1, 2))
+        if name := vertex.reading(biases):
+            found[f"b_{suffix}"] = Source(name, partial(_read_bias, reader, name, part))
     biased = [f"b_{suffix}" in found for suffix in ("gate", "in", "out")]
     if any(biased) != all(biased):
         raise Unreadable("some matrices of its experts have a bias and others have none")
-    return Halves(found, biased[0])
+    return found, biased[0]
 
 
-def _read_bias(reader: Reader, name: str, part: Callable[[Array], Array]) -> Array:
-    return part(np.asarray(reader.constants[name]))
+def _read_bias(reader: Reader, name: str, part: slice) -> Array:
+    return _part(part, np.asarray(reader.constants[name]))
 
 
-def _every_second(first: int) -> Callable[[Array], Array]:
-    return lambda array: array[:, first::2]
-
-
-def _all(array: Array) -> Array:
-    return array
+def _part(part: slice, array: Array) -> Array:
+    """Some of what each expert puts out, of matrices [expert out in] or biases [expert out]."""
+    return array[:, part]
 
 
 def _expert(vertex: Vertex, width: int, biased: bool) -> GatedMlp:
@@ -118,7 +106,7 @@ def _expert(vertex: Vertex, width: int, biased: bool) -> GatedMlp:
     return GatedMlp(width, SWISH[alpha], biased)
 
 
-def _held(reader: Reader, cell: MoeOperatorCell, records: Sequence[Moe], w: Mapping[str, Array]) -> Moe:
+def _fitting(reader: Reader, cell: MoeOperatorCell, records: Sequence[Moe], w: Mapping[str, Array]) -> Moe:
     """The record that says what the operator makes of random rows: what `normalize_routing_weights` means depends on the operator."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(ROWS, w["W_in"].shape[1])).astype(np.float16)

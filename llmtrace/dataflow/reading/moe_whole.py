@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 from llmtrace.dataflow.constants import Source
 from llmtrace.dataflow.forms import Rows
 from llmtrace.dataflow.identify.measured import FLOAT32
-from llmtrace.dataflow.locating.anatomy import MoeWholeCell
+from llmtrace.dataflow.locating.anatomy_moe import MoeWholeCell
 from llmtrace.dataflow.reading.moe import ReadMoe, read_factor, read_routing, read_shared
 from llmtrace.dataflow.reading.reader import UNITS, Reader, Unreadable
 from llmtrace.schema import moe as equations

@@ -81,7 +81,7 @@ class Reader:
         read and that is no content, lengths of what lies on the way too; large constants and other content are the very same values.
         """
         way = [vertex for first in firsts for vertex in self.flow.between(first, last)]
-        key = (kind, *more, tuple(self.probe[name].shape for name in firsts), *self._signature(firsts, way))
+        key = (kind, *more, tuple(self.probe[name].shape for name in firsts), *self._signature(firsts, way, last))
         return self.known(key, compute)
 
     def known(self, key: object, compute: Callable[[], T]) -> T:
@@ -91,12 +91,13 @@ class Reader:
         found: T = self._known[key]
         return found
 
-    def _signature(self, firsts: Sequence[str], way: Iterable[Vertex]) -> Iterator[object]:
+    def _signature(self, firsts: Sequence[str], way: Iterable[Vertex], last: str) -> Iterator[object]:
         place = count()
         names: dict[str, object] = {name: next(place) for name in firsts}
         for vertex in sorted(set(way), key=lambda each: each.index):
             yield self._act(vertex, names), len(vertex.makes)
             names |= {name: next(place) for name in vertex.makes}
+        yield names.get(last, last)
 
     def _act(self, vertex: Vertex, names: dict[str, object]) -> object:
         """What a vertex does, to what; `names` are the values that are told apart so far."""

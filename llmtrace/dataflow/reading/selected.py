@@ -8,7 +8,7 @@ import numpy as np
 
 from llmtrace.dataflow.forms import Selected
 from llmtrace.dataflow.identify.mask import HIDDEN
-from llmtrace.dataflow.locating.anatomy import Core
+from llmtrace.dataflow.locating.anatomy_attention import Core
 from llmtrace.dataflow.reading.heads import ReadHeads
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
 from llmtrace.schema.sites import Array

@@ -11,7 +11,7 @@ from llmtrace.dataflow.constants import Source
 from llmtrace.dataflow.graph import LENGTHS
 from llmtrace.dataflow.identify.measured import Unfit
 from llmtrace.dataflow.identify.softmaxed import find_softmax
-from llmtrace.dataflow.locating.anatomy import AttentionCell
+from llmtrace.dataflow.locating.anatomy_attention import AttentionCell
 from llmtrace.dataflow.reading.reader import Reader, Unreadable
 from llmtrace.schema.sites import Array
 

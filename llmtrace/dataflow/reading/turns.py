@@ -79,13 +79,12 @@ def find_switch(reader: Reader, names: Sequence[str], given: Callable[[int], Map
 def tables_of(reader: Reader, vertices: Sequence[Vertex]) -> list[str]:
     """What some vertices read that is neither content nor a constant, nor memory that nothing was written into yet."""
     graph = reader.flow.graph
-    blank = {name for name, vertex in graph.maker.items() if vertex.op in BLANK}
-    found = [name for vertex in vertices for name in vertex.reads if name]
-    return list(
-        dict.fromkeys(
-            name for name in found if name not in reader.flow and name not in graph.constants and name not in blank
-        )
-    )
+    found = dict.fromkeys(name for vertex in vertices for name in vertex.reads if name and name not in reader.flow)
+    return [
+        name
+        for name in found
+        if name not in graph.constants and not (name in graph.maker and graph.maker[name].op in BLANK)
+    ]
 
 
 def read_rotary(reader: Reader, run: Run, switch: Switch | None, unit: float) -> Rotary | None:

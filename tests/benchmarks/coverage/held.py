@@ -48,45 +48,69 @@ def stream(trace: Trace, seen: Computed, layers: int) -> Iterator[str]:
     if ran < 1 or blocks % ran:
         yield f"transformers returns {len(seen.hidden)} hidden states for {layers} layers"
         return
+    if not seen.layers:
+        yield "its layers are not those that transformers returns hidden states of"
+        return
     each, after = blocks // ran, _after(seen)
     for place, layer in enumerate(range(0, blocks, each)):
         hidden, reads = seen.hidden[place], trace.spec.blocks[layer].carry_mid.reads
         if after:
             yield from _same(trace, f"blocks.{layer + each - 1}.resid_post", hidden)
+            if layer + each < blocks:
+                yield from _same(trace, f"blocks.{layer + each}.resid_pre", hidden)
         elif not (reads and not [*_same(trace, f"blocks.{layer}.{reads}", hidden)]):
             yield from _same(trace, f"blocks.{layer}.resid_pre", hidden)
             if layer:
                 yield from _same(trace, f"blocks.{layer - 1}.resid_post", hidden)
-    values = [each.values for each in seen.passed]
-    for layer in range(blocks):
-        for point in ("resid_pre", "resid_mid", "resid_post"):
-            site = f"blocks.{layer}.{point}"
-            if point != "resid_mid" or site in trace.equations.steps:
-                yield from _among(trace, site, [*values, *seen.hidden], "passes in the model")
-    if [*_same(trace, "ln_final.out", seen.hidden[-1])]:
-        yield from _same(trace, f"blocks.{blocks - 1}.resid_post", seen.hidden[-1])
-        after_layers = [each.values for each in seen.passed[_last(seen.passed) :]]
-        yield from _among(trace, "ln_final.out", after_layers, "passes after the last layer")
+    yield from _points(trace, seen, each)
+    own = np.array_equal(seen.passed[seen.layers[-1][1]].values, seen.hidden[-1])
+    if own and not [*_same(trace, f"blocks.{blocks - 1}.resid_post", seen.hidden[-1])]:
+        made = [one.values for one in seen.passed[seen.layers[-1][1] + 1 :] if one.made]
+        yield from _among(trace, "ln_final.out", made, "is made after the last layer")
+    else:
+        yield from _same(trace, "ln_final.out", seen.hidden[-1])
+
+
+def _points(trace: Trace, seen: Computed, each: int) -> Iterator[str]:
+    """Points of the stream pass in their layers, of which one makes `each` blocks, and one after the other."""
+    last, at = -1, ""
+    for site in trace.equations.steps:
+        found = re.fullmatch(r"blocks\.(\d+)\.(resid_\w+)", site)
+        if found is None:
+            continue
+        begin, passed = _within(seen, int(found[1]) // each, before=found[2] == "resid_pre")
+        if lacking := [*_among(trace, site, [one.values for one in passed], "passes in its layer")]:
+            yield from lacking
+            continue
+        array = trace[site].array
+        place = next(place for place, one in enumerate(passed, begin) if apart(array, one.values) <= DERIVED)
+        if place < last or (place == last and found[2] != "resid_pre"):
+            yield f"`{site}` passes no later than `{at}`"
+        last, at = place, site
 
 
 def added(trace: Trace, seen: Computed) -> Iterator[str]:
     """What enters the stream is made by a module, up to a factor, and what an attention adds by one between it and the next; or it is how far two points
     of the stream lie apart, which `stream` holds.
     """
-    first = next((place for place, each in enumerate(seen.passed) if each.layer), 0)
+    if not seen.layers or len(trace.spec.blocks) % len(seen.layers):
+        return  # which `stream` says
+    first = seen.layers[0][0]
     if _after(seen):  # the first layer may begin with a norm of what enters the model
-        first += next((place for place, each in enumerate(seen.passed[first:]) if each.matrix), 0)
-    made = [each.values for each in seen.passed[:first] if each.made]
+        first += next((place for place, one in enumerate(seen.passed[first:]) if one.matrix), 0)
+    made = [one.values for one in seen.passed[:first] if one.made]
     yield from _among(trace, "embed", made, "is made before the first layer", _by_a_factor)
-    place = 0
+    each, place = len(trace.spec.blocks) // len(seen.layers), 0
     for layer, block in enumerate(trace.spec.blocks):
         for branch in block.branches:
             own = isinstance(branch.module, Attention)
             place += own
-            made = [each.values for each in seen.passed if each.made and (not own or each.attentions == place)]
+            _, passed = _within(seen, layer // each)
+            made = [one.values for one in passed if one.made and (not own or one.attentions == place)]
             site = f"blocks.{layer}.{branch.name}_out"
             if [*_apart_on_the_stream(trace, site)]:
-                yield from _among(trace, site, made, "a module makes", _by_channel if branch.weight else _by_a_factor)
+                channels = branch.weight or block.carry_mid.weight or block.carry_post.weight
+                yield from _among(trace, site, made, "a module makes", _by_channel if channels else _by_a_factor)
 
 
 def _apart_on_the_stream(trace: Trace, site: str) -> Iterator[str]:
@@ -94,7 +118,8 @@ def _apart_on_the_stream(trace: Trace, site: str) -> Iterator[str]:
     for point in ("resid_mid", "resid_post"):
         at = f"{site.rpartition('.')[0]}.{point}"
         step = trace.equations.steps.get(at)
-        if step is not None and len(step.terms) == 2 and step.terms[1] == site and step.record == Sum():
+        alone = step is not None and len(step.terms) == 2 and step.terms[1] == site and step.record == Sum()
+        if step is not None and alone and at in trace and step.terms[0] in trace:
             yield from _same(trace, site, trace[at].array - trace[step.terms[0]].array, DERIVED)
             return
     yield f"`{site}` is not added alone"
@@ -123,14 +148,16 @@ def attention(trace: Trace, seen: Computed, plain: Computed) -> Iterator[str]:
 
 def _after(seen: Computed) -> bool:
     """Whether transformers returns what each layer leaves, and not what it reads."""
-    first = (each for each in seen.passed if each.layer and np.array_equal(each.values, seen.hidden[0]))
-    found = next(first, None)
-    return found is not None and found.made
+    begin, end = seen.layers[0]
+    return not np.array_equal(seen.passed[begin].values, seen.hidden[0]) and np.array_equal(
+        seen.passed[end].values, seen.hidden[0]
+    )
 
 
-def _last(passed: list[Passed]) -> int:
-    """Where the last layer ends."""
-    return max((place for place, each in enumerate(passed) if each.layer and each.made), default=0)
+def _within(seen: Computed, layer: int, *, before: bool = False) -> tuple[int, list[Passed]]:
+    """What passed while a layer ran, or `before`: from the beginning of the layer before it, or of the run; and where that begins."""
+    begin = seen.layers[layer][0] if not before else seen.layers[layer - 1][0] if layer else 0
+    return begin, seen.passed[begin : seen.layers[layer][1] + 1]
 
 
 def _same(trace: Trace, site: str, expected: Array, near: float = EQUAL) -> Iterator[str]:
@@ -166,9 +193,10 @@ def _by_a_factor(theirs: Array, ours: Array) -> Array:
 
 
 def _by_channel(theirs: Array, ours: Array) -> Array:
-    """Theirs, by such a factor a channel."""
-    wide = theirs.astype(np.float64)
-    return np.asarray(wide * ((wide * ours).sum(0) / np.where(wide.any(0), (wide * wide).sum(0), 1.0)))
+    """Theirs, by a factor and a shift a channel: of as many rows as there are tokens."""
+    wide, mean = theirs.astype(np.float64), ours.mean(0, dtype=np.float64)
+    off = wide - wide.mean(0)
+    return np.asarray(mean + off * ((off * ours).sum(0) / np.where(off.any(0), (off * off).sum(0), 1.0)))
 
 
 def apart(ours: Array, theirs: Array) -> float:

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 from attrs import evolve
 from transformers import PreTrainedModel
 
 from llmtrace.errors import LLMTraceError
 from llmtrace.model import Model
-from llmtrace.schema.steps import steps
+from llmtrace.schema.steps import any_layer, steps
 from llmtrace.trace import Trace
 from llmtrace_torch.open import open_model
 from llmtrace_torch.options import TorchOptions
@@ -87,8 +88,8 @@ def _opened(so_far: Outcome, kernel: str, plain: Computed, path: str) -> Outcome
     seen = watched(tiny(so_far.kind, kernel), PROMPT)
     try:
         session = open_model(path, TorchOptions(attention=kernel))
-    except LLMTraceError:
-        raise
+    except LLMTraceError as error:
+        raise (error.__cause__ if isinstance(error.__cause__, LLMTraceError) else error) from None
     except Exception as error:
         raise _NotFoundError(_said(error)) from error
     assert isinstance(session, TapedSession)
@@ -98,6 +99,7 @@ def _opened(so_far: Outcome, kernel: str, plain: Computed, path: str) -> Outcome
         trace = opened.trace(PROMPT, max_bytes=None)
         few = opened.trace(PROMPT, capture="logits")
         lacking = [
+            *_other_kernel(session, kernel),
             *held.logits(trace, few, [bare, run(session.model, PROMPT)], seen),
             *held.stream(trace, seen, so_far.layers),
             *held.added(trace, seen),
@@ -108,11 +110,12 @@ def _opened(so_far: Outcome, kernel: str, plain: Computed, path: str) -> Outcome
         captured = len(session.offers)
         table = [site for site in trace if site not in session.offers]
         found = session._found.notes
+        unfiled = _unfiled(session) if first else so_far.unfiled
     violated = {
         site: f"`{site}` does not follow from its equation" for site, each in judged.items() if each == "violated"
     }
     lacking += [said for site, said in violated.items() if held.is_structural(site)]
-    unheld = [f"`{site}` is held by no equation" for site in _unheld(trace, judged)]
+    unheld = list(_unheld(trace, judged))
     notes = [_plain(note) for note in found]
     why = [*notes, *lacking, *violated.values(), *missing, *unheld]
     if not first:
@@ -125,8 +128,15 @@ def _opened(so_far: Outcome, kernel: str, plain: Computed, path: str) -> Outcome
         aside=so_far.aside and not (amiss or [each for each in notes if not _of_mixer(each)]),
         captured=captured if first else so_far.captured,
         derived=len(table) if first else so_far.derived,
+        unfiled=unfiled,
         why=(*so_far.why, *dict.fromkeys(why)),
     )
+
+
+def _other_kernel(session: TapedSession, kernel: str) -> Iterator[str]:
+    """Whether attention runs with another kernel than was asked for."""
+    if (said := session.info.settings["attention"]) != kernel:
+        yield f"its attention is {said} where {kernel} was asked for"
 
 
 def _saved(kind: str, path: str) -> None:
@@ -136,13 +146,28 @@ def _saved(kind: str, path: str) -> None:
 
 
 def _unheld(trace: Trace, judged: Mapping[str, str]) -> Iterator[str]:
-    """What was captured and no equation could be held against, though the spec has one."""
+    """What was captured and tells nothing: no equation could be held against it, though the spec has one; or it is zero throughout."""
     for site, step in steps(trace.spec).items():
         signal = trace.signals.get(site)
-        if signal is None or signal.provenance.kind == "derived" or step.equation.opaque:
+        if signal is None:
             continue
-        if judged.get(site, "") not in ("holds", "violated"):
-            yield site
+        if not step.equation.integer and not signal.array.any():
+            yield f"`{site}` is zero throughout"
+        known = signal.provenance.kind == "derived" or step.equation.opaque
+        if not known and judged.get(site, "") not in ("holds", "violated"):
+            yield f"`{site}` is held by no equation"
+
+
+def _unfiled(session: TapedSession) -> tuple[str, ...]:
+    """The weights that are not read from the file: they change with the model's memory, which is of no use afterwards."""
+    assert session.model is not None
+    before = {name: np.array(session.weights[name]) for name in session.weights}
+    with torch.no_grad():
+        for tensor in session.model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.mul_(2).add_(1)
+    moved = (name for name, array in before.items() if not np.array_equal(array, session.weights[name]))
+    return tuple(dict.fromkeys(map(any_layer, moved)))
 
 
 def _missing(trace: Trace, opened: Model) -> Iterator[str]:

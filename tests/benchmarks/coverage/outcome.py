@@ -32,6 +32,8 @@ class Outcome:
     """Sites handed out with the first kernel."""
     derived: int = 0
     """Sites derived from them."""
+    unfiled: tuple[str, ...] = ()
+    """Weights that are read from the model's memory and not from its file, with `L` for their block: transformers renames or joins them on loading."""
     why: tuple[str, ...] = ()
     """What is not there or not equal, and why."""
 

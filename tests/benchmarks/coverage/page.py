@@ -19,25 +19,36 @@ run on two short prompts, and its spec is read off the operators that ran. The p
 `python -m tests.benchmarks.coverage --write docs/torch-coverage.md`, and a test holds what it states.
 
 Each model is tiny and seeded: transformers' default config of the type with small sizes, and a layer of each kind that the config's lists
-name. Matrices are enlarged and vectors jittered, so that no weight is trivially zero or one. It is opened with transformers' own choice of
-attention kernel and with `eager`, in float32, and run on 19 tokens, a length that was not seen when it was opened.
+name. Matrices are enlarged, and vectors and what is one number throughout are jittered, so that no weight is trivially zero or one. It is saved
+as a checkpoint in float32 and opened from there, as a user opens one, with the kernel of attention that transformers chooses, with `sdpa` where
+transformers has it for the type, and with `eager`; and run on 19 tokens, a length that was not seen when it was opened. It is held to a second
+model of the same seed, which llmtrace never saw.
 
-A type is **structural** where embed, the residual stream, what each branch adds to it, the final norm and the logits, and in each layer with
-attention the pattern, `z` and `z_post`, are handed out or derived, and equal what the model computes:
+A type is **structural** where under each of these kernels embed, the residual stream, what each branch adds to it, the final norm and the logits,
+and in each layer with attention the pattern, `z` and `z_post`, are handed out or derived, follow from their equations where there are any, and
+equal what the model computes:
 
-* the logits are those of a run without capture, bit for bit;
+* the logits are those of runs without capture, before and after, bit for bit, whether everything is captured or they alone;
 * `resid_pre` of each block, `resid_post` of the block before, and the final norm are transformers' `output_hidden_states`, or `resid_post` of
-  each block where those are taken after a layer (Mamba), or what the norm that ends a layer makes, which here begins the next block (GPT); a
-  layer of several attentions is as many blocks, and one that the prompt does not run is none;
-* under both kernels the patterns are those that transformers' eager attention puts out (`output_attentions`, or where a type returns none
-  the softmaxes that ran), and there are as many as softmaxes over the prompt ran: an attention that is opaque is counted as missing;
-* `z_post` is what one of the model's own matrices reads.
+  each block and `resid_pre` of the next where those are taken after a layer (Mamba), or what the norm that ends a layer makes, which here begins
+  the next block (GPT); a layer of several attentions is as many blocks, and one that the prompt does not run is none;
+* besides, every point of the stream is what a module of its layer reads or makes, in their order; embed is made by a module before the first layer,
+  up to a factor;
+* what a branch adds is how far two such points lie apart, or where branches are added together, what a module of its layer makes, up to a factor
+  (where a model weighs channels, up to one a channel, and a shift), and of an attention after it and before the next;
+* under every kernel the patterns are the softmaxes of transformers' eager attention, and its `output_attentions` where the type returns them; there
+  are as many as softmaxes over the prompt ran: an attention that is opaque is counted as missing;
+* `z` is what eager attention makes of pattern and values, and `z_post` what a matrix of the model reads between this attention and the next.
 
-Equal is a relative error of the whole signal within 1e-5; 1e-4 for what is derived, and for patterns. What adds up to the stream is held by the
-equations of the stream. A type is **full** where besides no branch is opaque, no site is missing, and every equation holds (`verify`).
+Equal is a relative error of each token (of a pattern: of each query of each head) within 1e-5; 1e-4 for what is derived, and for patterns and
+`z`. A type is **full** where besides no branch is opaque, no site is missing, every equation holds (`verify`), and nothing that was captured goes
+without a verdict or is zero throughout.
 State-space, linear-attention and convolution layers (**mixers**) are opaque by design, so a type that has some is never full; where every
 attention, norm and MLP beside them is all there, it says *but mixers*. The default config is what was measured: a checkpoint of the same type
 whose config turns on something else may fare otherwise.
+
+Equations take their weights from the checkpoint's file; where transformers renames or joins tensors as it loads them (the experts of most types),
+from the model's memory. Which are which is measured: a weight of the file stays as it was when the model's memory is overwritten.
 """
 RULE = """## What counts
 
@@ -58,6 +69,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
     lines = [HEAD, _versions(), "", "## Totals", "", "| | types | share |", "| --- | ---: | ---: |"]
     for name, number in totals(counted).items():
         lines.append(f"| {name} | {number} | {100 * number / max(1, len(counted)):.0f} % |")
+    lines += ["", *_unfiled(counted)]
     rest = [each for each in rows if not each.counts]
     named = {each.kind: each.why[0] for each in rest if each.kind in NAMED}
     bidirectional = [each.kind for each in rest if each.why == ("bidirectional",)]
@@ -91,6 +103,21 @@ def page(outcomes: Sequence[Outcome]) -> str:
     return "\n".join([*lines, ""])
 
 
+def _unfiled(counted: Iterable[Outcome]) -> list[str]:
+    """Which types have weights that are not read from their file."""
+    experts: list[str] = []
+    others: list[str] = []
+    for each in counted:
+        if each.unfiled:
+            inside = all(name.startswith("blocks.L.mlp.") for name in each.unfiled)
+            (experts if inside and each.experts else others).append(each.kind)
+    return [
+        f"Of the opened types, these take weights of MLPs with experts from memory: {_listed(experts)}.",
+        "",
+        f"These take others from there: {_listed(others)}.",
+    ]
+
+
 def _reasons(counted: Iterable[Outcome]) -> list[str]:
     found: dict[str, list[str]] = {}
     for each in counted:
@@ -117,6 +144,7 @@ def totals(counted: Iterable[Outcome]) -> dict[str, int]:
         "structural": sum(each.structural for each in rows),
         "full": sum(each.full for each in rows),
         "full but for mixers": sum(each.aside and not each.full for each in rows),
+        "every weight read from the file": sum(each.status == "measured" and not each.unfiled for each in rows),
         "opened, and not structural": sum(each.status == "measured" and not each.structural for each in rows),
         "refused": sum(each.status == "refused" for each in rows),
         "no tiny model, or stopped": sum(each.status in ("not built", "stopped") for each in rows),

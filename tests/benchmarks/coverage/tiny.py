@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tests.benchmarks.coverage.shrink import small
 
 JITTER, FACTOR = 0.1, 3.0
-"""What is added to vectors, as a standard deviation; what matrices are multiplied by."""
+"""What is added to vectors, and to matrices that are one number throughout, as a standard deviation; what other matrices are multiplied by."""
 
 
 def tiny(kind: str, attention: str | None = None, seed: int = 0) -> PreTrainedModel:
@@ -23,5 +23,6 @@ def tiny(kind: str, attention: str | None = None, seed: int = 0) -> PreTrainedMo
         buffers = [buffer for name, buffer in model.named_buffers() if name in stored]
         for weight in (*model.parameters(), *buffers):
             if weight.is_floating_point():
-                _ = weight.add_(JITTER * torch.randn(weight.shape)) if weight.ndim < 2 else weight.mul_(FACTOR)
+                even = weight.ndim < 2 or bool((weight == weight.flatten()[:1]).all())
+                _ = weight.add_(JITTER * torch.randn(weight.shape)) if even else weight.mul_(FACTOR)
     return model

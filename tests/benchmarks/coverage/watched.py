@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from attrs import field, frozen
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -37,8 +38,8 @@ class Passed:
     made: bool
     matrix: bool
     """Whether the module is one."""
-    layer: bool
-    """Whether it is one."""
+    layers: int
+    """The number of the list that it is a layer of; 0 where it is none."""
 
 
 @frozen(eq=False)
@@ -58,6 +59,17 @@ class Computed:
     """As returned."""
     passed: list[Passed] = field(factory=list)
     """By modules, in the order in which it passed."""
+
+    @property
+    def layers(self) -> list[tuple[int, int]]:
+        """Where in `passed` each layer begins and ends that a hidden state is returned of; empty where they cannot be told."""
+        for number in sorted({each.layers for each in self.passed} - {0}):
+            own = [place for place, each in enumerate(self.passed) if each.layers == number]
+            begins, ends = ([place for place in own if self.passed[place].made is made] for made in (False, True))
+            first = self.hidden and any(np.array_equal(self.passed[place].values, self.hidden[0]) for place in own)
+            if first and len(begins) == len(ends) == len(self.hidden) - 1:
+                return list(zip(begins, ends, strict=True))
+        return []
 
 
 class _Attending(TorchDispatchMode):
@@ -142,7 +154,7 @@ def _passing(model: PreTrainedModel, attending: _Attending, tokens: int, passed:
             if len(rows) == tokens:
                 matrix = isinstance(module, torch.nn.Linear | Conv1D)
                 values = rows.float().numpy().copy()
-                passed.append(Passed(values, attending.attentions, made, matrix, module in layers))
+                passed.append(Passed(values, attending.attentions, made, matrix, layers.get(module, 0)))
 
     def before(module: torch.nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         keep(module, (*args, *named.values()), made=False)
@@ -157,8 +169,15 @@ def _passing(model: PreTrainedModel, attending: _Attending, tokens: int, passed:
         yield
 
 
-def _layers(module: torch.nn.Module) -> set[torch.nn.Module]:
-    found: set[torch.nn.Module] = set()
+def _layers(model: torch.nn.Module) -> dict[torch.nn.Module, int]:
+    """Layer to the number of its list."""
+    lists = list(_lists(model))
+    return {layer: number for number, each in enumerate(lists, 1) for layer in each}
+
+
+def _lists(module: torch.nn.Module) -> Iterator[torch.nn.ModuleList]:
     for child in module.children():
-        found |= set(child) if isinstance(child, torch.nn.ModuleList) else _layers(child)
-    return found
+        if isinstance(child, torch.nn.ModuleList):
+            yield child
+        else:
+            yield from _lists(child)

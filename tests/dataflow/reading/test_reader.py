@@ -75,6 +75,12 @@ def test_which_of_two_halves_goes_on_is_told_whatever_names_small_constants_have
         assert times(reader(*begin, *one, *other, constants=constants), *ways) == kinds
 
 
+def test_parts_of_one_value_are_asked_apart():
+    begin = ("Gather", "table ids", "x"), ("MatMul", "x A", "a"), ("Split", "a two two", "left right")
+    made = reader(*begin, constants={"A": np.eye(99), "two": 2})
+    assert times(made, ("a", "left"), ("a", "right"), ("a", "a"), ("a", "left")) == 3
+
+
 def test_the_longest_prompt_is_the_first_that_runs_and_the_context_holds():
     made = reader(("Gather", "table ids", "x"), constants={}, context=64)
 

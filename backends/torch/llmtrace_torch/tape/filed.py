@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from llmtrace.dataflow.graph import Graph
 from llmtrace.schema.sites import Array
@@ -83,11 +86,25 @@ class Filed(Mapping[str, Array]):
         return len(self._leaves)
 
 
-def filed_under(leaves: Mapping[str, torch.Tensor], tensors: Mapping[str, Array], prefix: str) -> Filed:
-    """Leaves of a tape with the tensors of the same name and shape, which may lack the `prefix` of the base model."""
-    names: dict[str, str] = {}
-    for name, leaf in leaves.items():
-        own = name if name in tensors else name.removeprefix(f"{prefix}.")
-        if own in tensors and tensors[own].shape == leaf.shape:
-            names[name] = own
-    return Filed(leaves, tensors, names)
+def filed_under(leaves: Mapping[str, torch.Tensor], tensors: Mapping[str, Array], model: PreTrainedModel) -> Filed:
+    """Leaves of a tape with the tensors of the file that they are, of the same shape and under the name that transformers loads them by."""
+    names = {name: own for own, name in loaded_as(tensors, model).items() if name in leaves}
+    return Filed(
+        leaves, tensors, {name: own for name, own in names.items() if tensors[own].shape == leaves[name].shape}
+    )
+
+
+def loaded_as(tensors: Collection[str], model: PreTrainedModel) -> dict[str, str]:
+    """Tensors of a file to the parameters that they become as they are; none of those of which transformers puts together new ones."""
+    changes = get_model_conversion_mapping(model)
+    renamings = [each for each in changes if isinstance(each, WeightRenaming)]
+    converters = [each for each in changes if isinstance(each, WeightConverter)]
+    known = model.state_dict()
+    found: dict[str, str] = {}
+    for own in tensors:
+        name, converted = rename_source_key(own, renamings, converters, model.base_model_prefix, known)
+        if name not in known:
+            name, converted = rename_source_key(own, [], [], model.base_model_prefix, known)
+        if converted is None:
+            found[own] = name
+    return found

@@ -65,19 +65,14 @@ def find(
     Raises `UnsupportedModelError` for what is no decoder that the spec has words for.
     """
     reading, tape, own, prompt = _tapes(model, family, tensors or {})
-    wanted = {name for place in reading.model.places.values() for name in held_by(place)}
+    wanted = dict.fromkeys(name for place in reading.model.places.values() for name in held_by(place))
     seen = passing(wanted, tape, own, len(prompt))
     places = {
         site: place for site, place in reading.model.places.items() if all(name in seen for name in held_by(place))
     }
     found = evolve(reading.model, places=places)
     precision = precisions(reading, found)
-    proved = proven(
-        found,
-        _signals(places, seen, own, prompt),
-        precision,
-        finite=bounded(model),
-    )
+    proved = proven(found, _signals(places, seen, own, prompt), precision, finite=bounded(model))
     reading.filed.settled = True
     table = steps(proved.spec)
     places = {site: proved.places[site] for site in table if site in proved.places}

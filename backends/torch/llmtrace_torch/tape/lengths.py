@@ -176,12 +176,12 @@ class _Aligner:
         return tree_unflatten([self._number(where, x, y) for x, y in zip(mine, others, strict=True)], shape)
 
     def _number(self, where: str, x: Any, y: Any) -> Any:
-        if isinstance(x, Ref) or x is y or (type(x) is type(y) and _same(x, y)):
+        if type(x) is type(y) and (isinstance(x, Ref) or _same(x, y)):
             return x
         if type(x) is int and type(y) is int:
             slope = Fraction(y - x, self._apart)
             return Linear(slope, x - slope * self._tokens)
-        if not isinstance(x, float | str | bool | torch.dtype | torch.device):
+        if type(x) is type(y) and not isinstance(x, float | str | bool | torch.dtype | torch.device):
             return x  # an object that is made for each run: a cache, a config
         raise _Unlike(f"{where} reads {x!r}, and {y!r} for a longer prompt")
 
@@ -213,7 +213,7 @@ def _cast(x: Any, kind: torch.dtype) -> Any:
 
 
 def _same(x: Any, y: Any) -> bool:
-    return bool(x == y or (x != x and y != y))  # noqa: PLR0124  NaN
+    return x is y or bool(x == y or (x != x and y != y))  # noqa: PLR0124  NaN
 
 
 def _name(item: Item) -> str:

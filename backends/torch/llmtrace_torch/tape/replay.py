@@ -51,7 +51,7 @@ class Replay:
         with torch.no_grad():
             for call in self._plan(tuple(given), tuple(wanted)):
                 try:
-                    args, kwargs = changed(look, call.args), changed(look, call.kwargs)
+                    args, kwargs = changed(look, call.args), changed(look, dict(call.kwargs))
                     if call.writes:
                         args = (args[0].clone(), *args[1:])
                     made = call.operator(*args, **kwargs)

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from llmtrace.dataflow.constants import Constants
+from llmtrace.dataflow.forms import Form
 from llmtrace.dataflow.graph import Flow, Graph
 from llmtrace.dataflow.locating.locate import locate
 from llmtrace.dataflow.reading.model import ReadModel, read_model
@@ -26,7 +27,7 @@ from llmtrace.dataflow.values import values
 from llmtrace.errors import ModelOpenError
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
-from llmtrace.schema.steps import steps
+from llmtrace.schema.steps import Step, steps
 from llmtrace.spec import DynamicNtk
 from llmtrace_torch.loading import bounded
 from llmtrace_torch.rotary import forgetful
@@ -78,7 +79,7 @@ def read(model: PreTrainedModel, family: str, tensors: Mapping[str, Array], atte
     shapes = {name: tuple(leaf.shape) for name, leaf in leaves.items()}
     anatomy = locate(graph, TOKENS, tape.logits, shapes, _ends(model, tape))
     pieces = Replay(graph.flow(anatomy.row, anatomy.beside), calls, leaves, model.device)
-    filed = filed_under(leaves, tensors, model.base_model_prefix)
+    filed = filed_under(leaves, tensors, model)
     constants = Constants(graph, filed, lambda names: pieces.run(filed.beneath(graph, names), names, short))
     wanted = values(anatomy, graph)
     probe = pieces.run({TOKENS: np.asarray([prompt[:short]])}, wanted, short)
@@ -98,8 +99,8 @@ def read(model: PreTrainedModel, family: str, tensors: Mapping[str, Array], atte
 
 def precisions(reading: Reading, model: ReadModel) -> dict[str, Precision]:
     """How finely each site is rounded that has a place in `model`, what it was read as or less."""
-    seen = Arrays(reading.tape.values)
-    return {site: Precision(_coarsest(site, model, seen, reading.flow)) for site in model.places}
+    seen, table = Arrays(reading.tape.values), steps(model.spec)
+    return {site: Precision(_coarsest(site, model.places, table, seen, reading.flow)) for site in model.places}
 
 
 def prompt_of(model: PreTrainedModel, tokens: int, more: int = 0, seed: int = 0) -> tuple[int, ...]:
@@ -138,21 +139,25 @@ def plain(model: PreTrainedModel, attention: str = "eager") -> Iterator[None]:
             config._attn_implementation_internal, config._experts_implementation_internal = own[key]
 
 
-def _coarsest(site: str, found: ReadModel, seen: Mapping[str, Array], flow: Flow) -> str:
+def _coarsest(
+    site: str,
+    places: Mapping[str, tuple[str, Form]],
+    table: Mapping[str, Step],
+    seen: Mapping[str, Array],
+    flow: Flow,
+) -> str:
     """The coarsest type that a site's value has been in since the sites that it is computed from, or that tables of angles have."""
-    value, _ = found.places[site]
+    value, _ = places[site]
     own = storage(value, seen, flow.graph)
     if own == "uint8":  # truths
         return own
-    kinds = {own}
-    table = steps(found.spec)
-    step = table[site]
+    kinds, step = {own}, table[site]
     waiting = list(step.inputs)
     for read in waiting:
-        if read not in found.places and read in table:
-            waiting += table[read].inputs
-        if read in found.places:
-            between = list(flow.between(found.places[read][0], value))
+        if read not in places and read in table:
+            waiting += [each for each in table[read].inputs if each not in waiting]
+        if read in places:
+            between = list(flow.between(places[read][0], value))
             names = {name for vertex in between for name in vertex.makes}
             if step.equation.name in ("rot_q", "rot_k"):
                 names |= {name for vertex in between for name in vertex.reads if name not in flow}

@@ -45,6 +45,25 @@ def run(model):
         return model(torch.tensor([IDS]), output_attentions=True, use_cache=False)
 
 
+def seeing(width):
+    """A hook by which an attention's queries see so many keys."""
+
+    def hide(_module, args, kwargs):
+        mask = kwargs["attention_mask"]
+        early = torch.ones(mask.shape[-2:]).tril(-width)
+        return args, {**kwargs, "attention_mask": mask + early * torch.finfo(mask.dtype).min}
+
+    return hide
+
+
+def test_layers_whose_operators_are_told_other_numbers_are_read_apart():
+    """Both windows are wider than the prompt on which layers are held to the equations."""
+    model, windows = tiny("llama", "eager").requires_grad_(False), (20, 30)
+    for width, layer in zip(windows, model.model.layers, strict=True):
+        layer.self_attn.register_forward_pre_hook(seeing(width), with_kwargs=True)
+    assert tuple(block.attention.window for block in find(model, "llama").spec.blocks) == windows
+
+
 @pytest.mark.parametrize("kind", ["falcon_h1", "dots3_note_text"])
 def test_where_no_one_matrix_makes_heads_they_are_captured_and_the_pattern_follows_from_them(kind):
     model, model_of, found = opened(kind)

@@ -101,9 +101,17 @@ class Minded(nn.Module):
         return x * 2 if x.shape[1] < 8 else x.tanh()
 
 
-def test_a_module_that_does_other_things_for_longer_prompts_is_one_call(loaded, tokens):
+class Bounded(nn.Module):
+    """Tells an operator something else for long prompts."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.clamp(None if x.shape[1] < 8 else 0.0, 0.5)
+
+
+@pytest.mark.parametrize("kind", [Minded, Bounded])
+def test_a_module_that_does_other_things_for_longer_prompts_is_one_call(loaded, tokens, kind):
     model = loaded("llama")
-    model.model.norm = Minded()
+    model.model.norm = kind()
     one, other = (record(model, list(range(2, 2 + length))) for length in (6, 9))
     (whole,) = (call for call in aligned(one, other, dict(model.named_modules())) if call.module == "model.norm")
     assert whole.name == "Module"
@@ -149,3 +157,42 @@ def test_large_tensors_that_a_module_keeps_to_itself_are_let_go(loaded, monkeypa
     assert set(less.leaves) == set(whole.leaves), "none of them is taken for a constant later"
     assert max(value.numel() for name, value in whole.values.items() if name not in whole.leaves) > 2000
     assert torch.equal(less.values[less.logits], whole.values[whole.logits])
+
+
+def written(x: torch.Tensor, by: float) -> torch.Tensor:
+    """Something large, half of which was written into after it was made."""
+    y = x.repeat(1, 1, 7)
+    y[..., : 4 * x.shape[-1]] += by
+    return y
+
+
+class Wasteful(nn.Module):
+    """Makes something large, and hands out something else."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        written(x, 3.0)
+        return x * 3.0
+
+
+class Thrifty(nn.Module):
+    """Hands out a part of something large."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return written(x, 2.0)[..., -x.shape[-1] :] * 1.0
+
+
+def test_memory_that_was_let_go_is_not_taken_for_what_lies_there_next(loaded, tokens, monkeypatch):
+    """As an allocator may have it: one large tensor lies where the last one did."""
+    from llmtrace_torch.tape import record as module
+
+    model = loaded("llama")
+    model.model.norm = nn.Sequential(Wasteful(), Thrifty())
+    width, own = model.config.hidden_size, module.memory_of
+    large = 6 * 7 * width * torch.float32.itemsize
+    again_and_again = lambda x: 1 if x.untyped_storage().nbytes() in (large, large * 3 // 2) else own(x)  # noqa: E731
+    monkeypatch.setattr(module, "memory_of", again_and_again)
+    monkeypatch.setattr(module, "LARGE", 12 * width)
+    one, other = (record(model, list(range(2, 2 + length))) for length in (6, 9))
+    again = replay(one, other, model).run({TOKENS: tokens.numpy()}, [one.logits], tokens.shape[1])[one.logits]
+    with torch.no_grad():
+        np.testing.assert_allclose(again, model(tokens, use_cache=False).logits.numpy(), rtol=1e-5, atol=1e-5)
