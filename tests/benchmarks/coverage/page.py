@@ -47,7 +47,7 @@ State-space, linear-attention and convolution layers (**mixers**) are opaque by 
 attention, norm and MLP beside them is all there, it says *but mixers*. The default config is what was measured: a checkpoint of the same type
 whose config turns on something else may fare otherwise.
 
-Equations take their weights from the checkpoint's file; where transformers renames or joins tensors as it loads them (the experts of most types),
+Equations take their weights from the checkpoint's file; where transformers joins tensors as it loads them (the experts of most types),
 from the model's memory. Which are which is measured: a weight of the file stays as it was when the model's memory is overwritten.
 """
 RULE = """## What counts
