@@ -117,17 +117,14 @@ class Run:
         """Change what passes where that was asked for, then hand it out."""
         changed = False
         for name, axes in self._looking.taps[tap]:
-            sites = self._looking.sites[name]
-            for each in self._wanted:
-                for site in sites if self._edited else ():
-                    if site.name in each.request.edits:
+            for site in self._looking.sites[name]:  # in dataflow order: an edit does not show in what comes before
+                for each in self._wanted:
+                    if site.name in self._edited and site.name in each.request.edits:
                         tensor = tensor if changed else _copy(tensor)
                         changed = True
                         self._edit(each, site, tensor, axes)
-                mine = each.row.of(tensor, axes)
-                for site in sites:
                     if site.name in each.request.cuts:
-                        self._show(each, site, name, mine)
+                        self._show(each, site, name, each.row.of(tensor, axes))
         return tensor if changed else None
 
     def _edit(self, one: Wanted, site: _Site, tensor: torch.Tensor, axes: tuple[int, ...]) -> None:
