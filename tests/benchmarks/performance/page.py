@@ -41,8 +41,8 @@ whole such pages. The same runs in a process of that kind, in ratio to its own b
 PEERS = """## Beside other tools
 
 In one process each, with the tool's own environment over this one: the same PyTorch, the same transformers, and a copy of the model for
-the tool, whose own pass is not bare's: it needs `eager` attention to see patterns, of which LLMTrace derives them where the kernel keeps them to itself; the row *eager attention* is LLMTrace on a model
-that was opened so too. pip is blocked there once the tool is installed
+the tool, whose own pass is not bare's: it needs `eager` attention to see patterns. Where the kernel keeps patterns to itself, LLMTrace derives
+them; the row *eager attention* is LLMTrace on a model that was opened as the tool's is. pip is blocked there once the tool is installed
 (TransformerLens installs packages by itself). Ratios are to the bare `sdpa` pass, in the rounds that LLMTrace ran in too.
 """
 LONG = """## Long prompts
@@ -60,9 +60,10 @@ LIMITS = """## What this does not say
   this machine patterns took 2.9 bare passes.
 * Each tap costs some 20 to 60 µs in Python, so that of a short prompt the share is larger. A dispatch mode, which sees queries and keys after
   the rotary embedding, costs some 20 µs for each operator of the attention module.
-* Everything kept is bounded by new memory: pages that the system hands out for the first time cost more than what is written there.
+* Everything kept is bounded by new memory: pages that the system hands out for the first time cost more than what is written there. Its floor lies above the aim.
 * ALTI makes T² · d numbers for each layer, the vector from every source token to every query, and takes the L1 norm of each: at 512 tokens 2.3 billion,
-  by 41 billion multiplications and additions, a third of what the model itself computes. No way of looking could come below that.
+  by 41 billion multiplications and additions, a third of what the model itself computes. No way of looking could come below that: the vectors alone
+  take 0.6 of a bare pass here. Rounds of it fall into two groups, near 2.7 and near 5, in the same process; what makes the slow ones is not known.
 * Methods that answer for every query (ALTI, rollout, raw attention) hold [query, key] by their nature, and read whole patterns.
 """
 
