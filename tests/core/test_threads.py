@@ -44,6 +44,17 @@ def test_it_gets_them_back_after_an_error(several):
     assert set(threads().values()) == {2}
 
 
+@needs_a_pool
+def test_it_gets_them_back_when_the_last_of_several_runs_ends(several):
+    first, second = runtime_has_processors(), runtime_has_processors()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert set(threads().values()) == {1}
+    second.__exit__(None, None, None)
+    assert set(threads().values()) == {2}
+
+
 def test_a_blas_that_may_be_the_runtimes_too_is_left_alone(monkeypatch, tmp_path):
     from llmtrace import threads as module
 
