@@ -153,8 +153,9 @@ class Deriving:
         held = {name: self._held[name] for site in sites for name in (*plan.derived[site], *INPUTS)}
         axes = {name: 0 if name in INPUTS else token_axis(steps[name]) for name in (*found, *held)}
         width = max((array.size // length for array in (*found.values(), *held.values())), default=1)
-        for first in range(0, length if sites else 0, max(1, BLOCK // width)):
-            rows = slice(first, first + max(1, BLOCK // width))
+        count = max(1, BLOCK // width)
+        for first in range(0, length if sites else 0, count):
+            rows = slice(first, first + count)
             parts = {name: array[(*(slice(None),) * axes[name], rows)] for name, array in held.items()}
             look = plan.equations.looking(parts)
             for site, array in found.items():

@@ -56,14 +56,13 @@ LIMITS = """## What this does not say
 
 * Two cores of one machine. What is copied, and norms that are derived, run on one of them while the model's own operators use both, so more cores make
   the bare pass quicker and those no quicker; patterns and ALTI's vectors are worked on by all.
-* While a PyTorch or llama.cpp model runs, NumPy's products keep to one thread (`llmtrace.threads`). Without that, its threads and the runtime's wait for each other: on
-  this machine patterns took 2.9 bare passes.
+* While a PyTorch or llama.cpp model runs, NumPy's products keep to one thread (`llmtrace.threads`). Without that, its threads
+  and the runtime's wait for each other.
 * Each tap costs some 20 to 60 µs in Python, so that of a short prompt the share is larger. A dispatch mode, which sees queries and keys after
   the rotary embedding, costs some 20 µs for each operator of the attention module.
-* Everything kept is bounded by new memory: pages that the system hands out for the first time cost more than what is written there. Its floor lies above the aim.
+* Everything kept is bounded by new memory: pages that the system hands out for the first time cost more than what is written there.
 * ALTI makes T² · d numbers for each layer, the vector from every source token to every query, and takes the L1 norm of each: at 512 tokens 2.3 billion,
-  by 41 billion multiplications and additions, a third of what the model itself computes. No way of looking could come below that: the vectors alone
-  take 0.6 of a bare pass here. Rounds of it fall into two groups, near 2.7 and near 5, in the same process; what makes the slow ones is not known.
+  by 41 billion multiplications and additions, a third of what the model itself computes. No way of looking could come below that.
 * Methods that answer for every query (ALTI, rollout, raw attention) hold [query, key] by their nature, and read whole patterns.
 """
 

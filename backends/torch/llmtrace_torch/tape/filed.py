@@ -88,10 +88,12 @@ class Filed(Mapping[str, Array]):
 
 def filed_under(leaves: Mapping[str, torch.Tensor], tensors: Mapping[str, Array], model: PreTrainedModel) -> Filed:
     """Leaves of a tape with the tensors of the file that they are, of the same shape and under the name that transformers loads them by."""
-    names = {name: own for own, name in loaded_as(tensors, model).items() if name in leaves}
-    return Filed(
-        leaves, tensors, {name: own for name, own in names.items() if tensors[own].shape == leaves[name].shape}
-    )
+    names = {
+        name: own
+        for own, name in loaded_as(tensors, model).items()
+        if name in leaves and tensors[own].shape == leaves[name].shape
+    }
+    return Filed(leaves, tensors, names)
 
 
 def loaded_as(tensors: Collection[str], model: PreTrainedModel) -> dict[str, str]:
