@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llmtrace.edits import Edit, ablate
     from llmtrace.errors import LLMTraceError
     from llmtrace.hookspecs import hookimpl
+    from llmtrace.importing.run import import_dump
     from llmtrace.influence.record import Influence
     from llmtrace.model import Model
     from llmtrace.opening import open
@@ -43,19 +44,24 @@ _HOMES = {
     "ablate": "llmtrace.edits",
     "compare": "llmtrace.comparison.comparing",
     "hookimpl": "llmtrace.hookspecs",
+    "import_dump": "llmtrace.importing.run",
     "load": "llmtrace.trace",
     "open": "llmtrace.opening",
     "select": "llmtrace.selection",
     "sites": "llmtrace.schema.table",
 }
+PACKAGES = ("circuits",)
+"""Public names that are packages of their own: `llmtrace.circuits.motifs(model)`."""
 __all__ = [
     "SCHEMA_VERSION", "Comparison", "Edit", "Influence", "LLMTraceError", "Model", "ModelSpec", "Selection", "Signal", "Trace", "ablate",
-    "compare", "hookimpl", "load", "open", "select", "sites",
+    "compare", "hookimpl", "import_dump", "load", "open", "select", "sites",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its home."""
+    if name in PACKAGES:
+        return import_module(f"llmtrace.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'llmtrace' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import attrs
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
-CAPABILITIES = ("weights", "replay", "many", "edits")
+CAPABILITIES = ("weights", "replay", "many", "edits", "replacement")
 """What a backend may claim that its sessions support beyond `run`."""
 NEEDS = {"T": "a trace", "W": "weights"}
 """What an influence method may ask of a backend."""
 CONTRACT = ("output", "features", "process", "fixed", "unit")
-Kind = Literal["backend", "influence method", "viewer", "hypothesis"]
+Kind = Literal["backend", "influence method", "viewer", "hypothesis", "motif"]
 
 
 def fault(kind: Kind, item: object) -> str:
@@ -126,11 +126,20 @@ def _hypothesis(item: Any) -> str:
     )
 
 
+def _motif(item: Any) -> str:
+    from llmtrace.circuits.motif import Motif
+
+    if not isinstance(item, Motif):
+        return "is no `llmtrace.circuits.motif.Motif`"
+    return _named(item) or _texts(item, ("title", "paper"))
+
+
 FAULTS: dict[Kind, Callable[[Any], str]] = {
     "backend": _backend,
     "influence method": _method,
     "viewer": _viewer,
     "hypothesis": _hypothesis,
+    "motif": _motif,
 }
 
 

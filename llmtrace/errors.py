@@ -70,6 +70,10 @@ class ChatTemplateError(PromptError):
     """A model's chat template is not there, is broken, does what it may not, or does not take these messages."""
 
 
+class CircuitError(LLMTraceError):
+    """A node, an edge, a motif or a circuit that cannot be read, or that this model cannot have."""
+
+
 class SignalUnavailableError(LLMTraceError):
     """The site exists but cannot be had here. `gap` is whose it is: *ours*, *upstream* or *impossible*."""
 
@@ -100,6 +104,11 @@ class SchemaViolationError(LLMTraceError):
 
 class LimitError(LLMTraceError):
     """More bytes than the limit allows; the message gives the number and how to narrow the selection."""
+
+
+class DumpError(LLMTraceError):
+    """Arrays that cannot be taken as a trace: damaged, of other shapes than the model's, under names that are no site of it; or a map of
+    names that cannot be read."""
 
 
 class TraceFileError(LLMTraceError):

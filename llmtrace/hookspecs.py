@@ -13,6 +13,7 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llmtrace.circuits.motif import Motif
     from llmtrace.comparison.case import Hypothesis
     from llmtrace.influence.method import Method
     from llmtrace.protocol import TraceBackend
@@ -42,6 +43,11 @@ def llmtrace_viewers() -> Sequence[type[Viewer]]:  # type: ignore[empty-body]
 @hookspec
 def llmtrace_hypotheses() -> Sequence[Hypothesis]:  # type: ignore[empty-body]
     """The explanations of a divergence that this plugin brings; `llmtrace compare` tries them beside its own."""
+
+
+@hookspec
+def llmtrace_motifs() -> Sequence[Motif]:  # type: ignore[empty-body]
+    """The motifs that this plugin brings; `llmtrace circuit motifs` looks for them beside the built-in ones."""
 
 
 @hookspec

@@ -29,6 +29,7 @@ from llmtrace.errors import (
 )
 
 if TYPE_CHECKING:
+    from llmtrace.circuits.motif import Motif
     from llmtrace.comparison.case import Hypothesis
     from llmtrace.influence.method import Method
     from llmtrace.protocol import TraceBackend
@@ -41,6 +42,7 @@ HOOKS: dict[Kind, str] = {
     "influence method": "llmtrace_influence_methods",
     "viewer": "llmtrace_viewers",
     "hypothesis": "llmtrace_hypotheses",
+    "motif": "llmtrace_motifs",
 }
 """Which hook brings what, as soon as plugins are loaded."""
 KITS = "llmtrace_conformance"
@@ -115,9 +117,11 @@ class Plugins:
     broken: tuple[BrokenPlugin, ...] = ()
     """The same by plugin, with what to do."""
     origins: Mapping[tuple[Kind, str], str] = field(factory=dict)
-    """By kind and name, the distribution that brought a method, a viewer or a hypothesis."""
+    """By kind and name, the distribution that brought a method, a viewer, a hypothesis or a motif."""
     hypotheses: Mapping[str, Hypothesis] = field(factory=dict)
     """Explanations of a divergence by name, without the core's own."""
+    motifs: Mapping[str, Motif] = field(factory=dict)
+    """Dependency patterns by name."""
 
     def owner(self, kind: Kind, name: str) -> str:
         """The distribution that brought it, for a sentence."""
@@ -143,6 +147,15 @@ class Plugins:
                 f"No influence method is named {name!r}; there are {known}.{suggest(name, self.methods)}{self._perhaps()}"
             )
         return self.methods[name]
+
+    def motif(self, name: str) -> Motif:
+        """A motif. Raises `UnknownMethodError` with near names."""
+        if name not in self.motifs:
+            known = ", ".join(sorted(self.motifs))
+            raise UnknownMethodError(
+                f"No motif is named {name!r}; there are {known}.{suggest(name, self.motifs)}{self._perhaps()}"
+            )
+        return self.motifs[name]
 
     def viewer(self, name: str) -> type[Viewer]:
         """A viewer. Raises `UnknownMethodError` with near names."""
@@ -182,6 +195,7 @@ def load(entries: tuple[EntryPoint, ...]) -> Plugins:
     methods: dict[str, Method] = {}
     viewers: dict[str, type[Viewer]] = {}
     hypotheses: dict[str, Hypothesis] = {}
+    motifs: dict[str, Motif] = {}
     owners: dict[tuple[str, str], str] = {}
     origins: dict[tuple[Kind, str], str] = {}
     for of, entry in sorted(
@@ -217,7 +231,11 @@ def load(entries: tuple[EntryPoint, ...]) -> Plugins:
                 report(taken, HOOKS["backend"], TAKEN)
             else:
                 backends[backend.name] = evolve(_entry(backend, *of), kits=getattr(hook, KITS), plugin=entry.name)
-        plain: tuple[tuple[Kind, dict[str, Any]], ...] = (("influence method", methods), ("hypothesis", hypotheses))
+        plain: tuple[tuple[Kind, dict[str, Any]], ...] = (
+            ("influence method", methods),
+            ("hypothesis", hypotheses),
+            ("motif", motifs),
+        )
         for kind, into in plain:
             for item, wrong in _ask(where, kind, getattr(hook, HOOKS[kind])):
                 if problem := wrong or _taken(item.name, where, owners, kind):
@@ -234,7 +252,7 @@ def load(entries: tuple[EntryPoint, ...]) -> Plugins:
             viewers[viewer.name] = viewer
             origins["viewer", viewer.name] = of[0]
     backends |= {entry.name: entry for entry in remains if entry.name not in backends}
-    return Plugins(backends, methods, viewers, tuple(errors), tuple(broken), origins, hypotheses)
+    return Plugins(backends, methods, viewers, tuple(errors), tuple(broken), origins, hypotheses, motifs)
 
 
 def _owner(entry: EntryPoint) -> tuple[str, str]:

@@ -23,12 +23,21 @@ def page() -> str:
     """The whole page."""
     root = click.Context(app, info_name="llmtrace", terminal_width=100, max_content_width=100)
     text = NOTICE + INTRO + _help("llmtrace", app, root)
-    for name in app.list_commands(root):
-        command = app.get_command(root, name)
+    return (text + _below(app, root, "llmtrace")).rstrip() + "\n"
+
+
+def _below(group: click.Group, context: click.Context, path: str) -> str:
+    """The commands of a group, each followed by its own."""
+    text = ""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         if command is None:
             raise LookupError(f"The command {name} is listed but not there.")
-        text += f"## `llmtrace {name}`\n\n" + _help(name, command, click.Context(command, root, name))
-    return text.rstrip() + "\n"
+        inner = click.Context(command, context, name)
+        text += f"## `{path} {name}`\n\n" + _help(name, command, inner)
+        if isinstance(command, click.Group):
+            text += _below(command, inner, f"{path} {name}")
+    return text
 
 
 def _help(name: str, command: click.Command, context: click.Context) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any, NoReturn
 
 import click
@@ -13,18 +14,20 @@ from llmtrace.cli.exits import Ending, guarded, quietly
 
 COMMANDS = {
     "demo": "Trace the built-in model whose answers are known; needs no runtime.",
-    "backends": "The backends, methods and viewers that are installed.",
+    "backends": "The backends, methods, viewers and motifs that are installed.",
     "info": "What a model is, and which signals it gives.",
     "trace": "Run a model over a prompt and record its signals.",
     "influence": "How strongly a prediction depends on each source token.",
     "lens": "What each point of the residual stream would predict.",
+    "circuit": "Which heads do what, and on what evidence?",
     "compare": "Where do two runs of one model stop agreeing, and why?",
+    "import": "Make a trace of what another tool recorded, and check it.",
     "verify": "Check a model or a saved trace against its own equations.",
     "view": "Write the page of a trace, to look at in a browser.",
     "check-backend": "Hold an installed backend to the conformance kit.",
     "new-backend": "Write the skeleton of a plugin for a runtime of your own.",
 }
-"""Command to its one line of help; the module and its function have the same name, with `_` for `-`."""
+"""Command to its one line of help; the module and its function have the same name, with `_` for `-`, and at the end of a Python keyword."""
 
 
 class Group(click.Group):
@@ -38,7 +41,7 @@ class Group(click.Group):
         """Import the command's module."""
         if cmd_name not in COMMANDS:
             return None
-        place = cmd_name.replace("-", "_")
+        place = cmd_name.replace("-", "_") + "_" * iskeyword(cmd_name)
         command: click.Command = getattr(import_module(f"llmtrace.cli.{place}"), place)
         command.short_help = COMMANDS[cmd_name]
         return command

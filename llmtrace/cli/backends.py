@@ -19,7 +19,7 @@ NOTHING = "./no-such-model"
 @click.command(cls=Command)
 @out_options()
 def backends(out: Out) -> None:
-    """List the installed backends with their settings, the influence methods and the viewers.
+    """List the installed backends with their settings, the influence methods, the viewers and the motifs.
 
     A plugin that cannot be loaded is listed as broken, with the reason; the others work. Each backend is asked about a model that is
     not there, so that one that fails or takes its time to answer is listed too.
@@ -68,6 +68,7 @@ def document(found: Plugins) -> dict[str, Any]:
             for row in found.methods.values()
         ],
         "viewers": sorted(found.viewers),
+        "motifs": [{"name": motif.name, "title": motif.title, "paper": motif.paper} for motif in found.motifs.values()],
         "errors": [str(error) for error in found.errors],
         "broken": [asdict(each) for each in found.broken],
     }
@@ -136,6 +137,7 @@ def show(found: Plugins) -> None:
     )
     line()
     line("viewers: " + (", ".join(sorted(found.viewers)) or "none"))
+    line("motifs: " + (", ".join(found.motifs) or "none"))
     if found.broken:
         line()
     for each in found.broken:

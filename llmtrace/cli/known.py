@@ -47,11 +47,11 @@ def known(demo: Demo, ids: tuple[int, ...]) -> list[Known]:
     fresh = sum(ids[row] not in ids[:row] for row in rows)
     even = sum(1 / (row + 1) for row in rows) / len(rows)
     return [
-        Known("looks at the token before", "L0H0", "previous token", 1.0, 1e-3),
-        Known("looks everywhere equally, so at the token before by chance", "L0H1", "previous token", even, 1e-4),
+        Known("looks at the token before", "L0H0", "previous-token", 1.0, 1e-3),
+        Known("looks everywhere equally, so at the token before by chance", "L0H1", "previous-token", even, 1e-4),
         Known("looks at what followed the current token before", "L1H0", "induction", 1.0, 1e-3),
-        Known("rests on <bos> in the rows where nothing matches", "L1H0", "first token", fresh / len(rows), 1e-3),
-        Known("shares its look between the current token and its double", "L1H1", "duplicate token", 0.5, 1e-2),
+        Known("rests on <bos> in the rows where nothing matches", "L1H0", "first-token", fresh / len(rows), 1e-3),
+        Known("shares its look between the current token and its double", "L1H1", "duplicate-token", 0.5, 1e-2),
         Known(f"share of the logit of {demo.answer!r} that comes from position {demo.copied}", "", SHARE, 1.0, 1e-3),
         Known(f"probability of {demo.answer!r} as the next token", "", PROBABILITY, math.exp(-CERTAIN), 1e-4),
     ]

@@ -102,6 +102,16 @@ def complete_method(ctx: click.Context, param: click.Parameter, incomplete: str)
     return [CompletionItem(row.name, help=row.title) for row in rows if row.name.startswith(incomplete)]
 
 
+def complete_motif(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of motifs that begin as what was typed."""
+    from click.shell_completion import CompletionItem
+
+    from llmtrace.plugins import plugins
+
+    rows = plugins().motifs.values()
+    return [CompletionItem(row.name, help=row.title) for row in rows if row.name.startswith(incomplete)]
+
+
 def complete_viewer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of viewers that begin as what was typed."""
     from click.shell_completion import CompletionItem

@@ -122,7 +122,7 @@ class HeadScore:
     """How well one head fits a named behaviour, over the rows where it is defined."""
 
     name: str
-    """`previous token`, `induction`, `duplicate token`, `first token`, `self`."""
+    """Of a built-in motif: `previous-token`, `induction`, `duplicate-token`, `first-token`, `self`, `local-window`."""
     layer: int
     """The block that the head stands in."""
     head: int

@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 
+import click
 import pytest
 
 import llmtrace
-from llmtrace.cli.app import COMMANDS
+from llmtrace.cli.app import COMMANDS, app
 
 MODEL = "builtin:induction"
 PROMPT = "c a f e b o d c a f"
@@ -73,9 +74,18 @@ def test_help_names_every_command_and_the_exit_codes(cli):
     assert cli().out == run.out
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_json_and_quiet(cli, command):
-    run = cli(command, "--help")
+def answering():
+    """Every command that answers, by its words; a group answers through its subcommands."""
+    root = click.Context(app)
+    for name in COMMANDS:
+        command = app.get_command(root, name)
+        inner = command.list_commands(root) if isinstance(command, click.Group) else [None]
+        yield from ([name, *filter(None, [sub])] for sub in inner)
+
+
+@pytest.mark.parametrize("words", list(answering()), ids=" ".join)
+def test_every_command_has_help_json_and_quiet(cli, words):
+    run = cli(*words, "--help")
     assert (run.code, run.err) == (0, "")
     assert "--json" in run.out
     assert "--quiet" in run.out

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from llmtrace import hookspecs, protocol
+from llmtrace.circuits.motif import Motif
 from llmtrace.comparison.case import Case, Hypothesis
 from llmtrace.influence.logit_lens import Lens, Reading
 from llmtrace.influence.method import Answer, InfluenceFold, Method, Task
@@ -71,13 +72,14 @@ def test_the_contract_is_what_the_core_calls() -> None:
         "llmtrace_influence_methods",
         "llmtrace_viewers",
         "llmtrace_hypotheses",
+        "llmtrace_motifs",
         "llmtrace_conformance",
     ]
 
 
 @pytest.mark.parametrize(
     ("heading", "record"),
-    [("llmtrace_influence_methods", Method), ("llmtrace_viewers", Viewer), ("llmtrace_hypotheses", Hypothesis)],
+    [("llmtrace_influence_methods", Method), ("llmtrace_viewers", Viewer), ("llmtrace_hypotheses", Hypothesis), ("llmtrace_motifs", Motif)],
 )
 def test_the_section_of_a_hook_explains_every_field_of_what_it_returns(heading: str, record: type) -> None:
     text = GUIDE.read_text(encoding="utf-8")

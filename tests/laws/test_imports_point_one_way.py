@@ -18,21 +18,22 @@ ORDER = [
     {"tokens", "documents", "spans", "dataflow"},
     {"chat"},
     {"protocol", "hookspecs", "data"},
-    {"brought", "calling", "probing"},
+    {"brought", "calling", "overlaid", "probing"},
     {"plugins", "recording", "settings", "store"},
-    {"deriving"},
+    {"deriving", "replacing"},
     {"model", "contract", "neutral", "checking", "families", "tokenizer"},
     {"unopened"},
     {"opening", "availability", "influence", "reference", "view", "circuits"},
     {"origin", "verifying"},
     {"comparison"},
+    {"importing"},
     {"testing"},
     {"cli"},
 ]
 """Each may import what stands before it, and itself."""
 RANK = {unit: rank for rank, units in enumerate(ORDER) for unit in units}
-ASIDE = {("view", "influence"), ("influence", "view")}
-"""Neighbours of one rank that know each other's records: a viewer shows an influence."""
+ASIDE = {("view", "influence"), ("influence", "view"), ("influence", "circuits")}
+"""Neighbours of one rank that know each other's records: a viewer shows an influence, and heads are scored by motifs."""
 
 
 def unit(module: str) -> str:

@@ -79,7 +79,7 @@ def influence(
         "layers": by_layer.tolist(),
         "table": [
             {"name": name, "layer": layer, "head": head, "score": float(rng.random()), "rows": 4, "chance": 0.4}
-            for name in ("previous token", "first token") for layer in range(layers) for head in range(heads)
+            for name in ("previous-token", "first-token") for layer in range(layers) for head in range(heads)
         ],
         "warnings": ["The prompt has no BOS token."],
         "notes": [["share of the first position", float(rows[position][0])], ["computed in", "float64"]],

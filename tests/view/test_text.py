@@ -131,7 +131,7 @@ def test_a_long_prompt_lists_its_strongest_and_says_so(influence):
 def test_head_scores_stand_beside_chance_and_none_is_said(model):
     found = model.influence("a b c", method="attention")
     text = printed(lambda console: console.print(heads_table(found.table)))
-    assert re.search(r"previous token +\d +\d +\d\.\d{3} +\d\.\d{3} +\d", text)
+    assert re.search(r"previous-token +\d +\d +\d\.\d{3} +\d\.\d{3} +\d", text)
     assert re.search(r"induction +\d +\d +none +none +0", text)
 
 

@@ -1,0 +1,190 @@
+"""Motifs of a model whose heads were set by hand: the planted ones match, every decoy is rejected."""
+
+import numpy as np
+import pytest
+from attrs import evolve
+
+import llmtrace
+from llmtrace.circuits import Rung, motifs
+from llmtrace.errors import PromptError, UnknownMethodError, UnsupportedModelError
+from llmtrace.model import Model
+from llmtrace.testing import handmade
+from tests import specs
+
+PLANTED = {
+    "previous-token": {"a0.h0"},
+    "duplicate-token": {"a1.h1"},
+    "induction": {"a0.h0", "a1.h0"},
+    "first-token": {"a1.h0"},  # it rests on <bos> where nothing matches: half of the rows
+    "self": {"a1.h1"},  # a row holds its own token, too
+    "local-window": {"a0.h0"},
+}
+
+
+def named(found):
+    return {each.motif.name: {str(match.node) for match in each.heads} for each in found.found}
+
+
+@pytest.fixture(scope="module")
+def model():
+    with llmtrace.open("builtin:induction", backend="reference") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def found(model):
+    return motifs(model, check=True)
+
+
+def test_exactly_the_planted_heads_match(found):
+    assert named(found) == PLANTED
+
+
+def test_the_scores_are_those_that_were_built_in(found):
+    scores = {(each.motif.name, match.role): match.score for each in found.found for match in each.heads}
+    assert scores["previous-token", "head"] == pytest.approx(1, abs=1e-5)
+    assert scores["induction", "ind"] == pytest.approx(1, abs=1e-5)
+    assert scores["duplicate-token", "head"] == pytest.approx(0.4975, abs=5e-3)
+    assert scores["first-token", "head"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_the_induction_head_reads_the_previous_token_head_by_its_keys(found):
+    (instance,) = found["induction"].instances
+    ((edge, kappa),) = instance.edges
+    assert str(edge) == "a0.h0->a1.h0<k>"
+    assert kappa == pytest.approx(1.98, abs=0.01)
+
+
+def test_ablation_raises_what_the_predictions_need_and_nothing_else(found):
+    rungs = {(each.motif.name, str(match.node)): match.rung for each in found.found for match in each.heads}
+    assert {key for key, rung in rungs.items() if rung is Rung.CAUSAL} == {
+        ("previous-token", "a0.h0"),
+        ("induction", "a1.h0"),
+    }
+    ablation = found["induction"].heads[-1].ablation
+    assert 2.7 < ablation.effect < 2.78  # a mean of values leaves a hint of which letters there are, not more
+    assert abs(found["duplicate-token"].heads[0].ablation.effect) < 1e-4
+
+
+def test_in_shuffled_rows_next_to_nothing_matches(found):
+    assert all(each.false_positives <= 0.05 for each in found.found)
+
+
+def test_a_check_has_prompts_of_its_own(found):
+    assert found.checked_on is not None
+    assert set(found.checked_on.prompts).isdisjoint(found.prompts.prompts)
+
+
+def turned(factor, by):
+    """A decoy: it looks `by` positions back."""
+    head, w = handmade.previous_token_head(factor), handmade.frequencies()[: handmade.POSITION_PAIRS]
+    fast = np.arange(handmade.POSITION_PAIRS)
+    amplitude = head.k[fast, handmade.CONST]
+    head.q[fast, handmade.CONST] = amplitude * np.cos(by * w)
+    head.q[fast + handmade.D_HEAD // 2, handmade.CONST] = -amplitude * np.sin(by * w)
+    return head
+
+
+def put(tensors, layer, number, head):
+    at, rows = f"model.layers.{layer}.self_attn.", slice(number * handmade.D_HEAD, (number + 1) * handmade.D_HEAD)
+    for name in "qkv":
+        tensors[f"{at}{name}_proj.weight"][rows] = getattr(head, name)
+    tensors[f"{at}o_proj.weight"][:, rows] = head.o.T
+
+
+@pytest.fixture
+def rebuilt(tmp_path, monkeypatch):
+    """The model with other heads in some places, by layer and number."""
+
+    def rebuilding(heads):
+        config, tensors = handmade.build()
+        for (layer, number), head in heads.items():
+            put(tensors, layer, number, head)
+        monkeypatch.setattr(handmade, "build", lambda: (config, tensors))
+        return llmtrace.open(handmade.write(tmp_path / "model"), backend="reference")
+
+    return rebuilding
+
+
+FIRST, SECOND = handmade.rms_factor(2), handmade.rms_factor(3)
+
+
+def test_heads_are_found_where_they_stand_and_decoys_beside_them_are_not(rebuilt):
+    heads = {
+        (0, 0): turned(FIRST, 3),
+        (0, 1): handmade.previous_token_head(FIRST),
+        (1, 1): handmade.induction_head(SECOND),
+        (1, 0): handmade.mean_head(np.random.default_rng(1)),
+    }
+    with rebuilt(heads) as model:
+        found = named(motifs(model))
+    assert found["previous-token"] == {"a0.h1"}
+    assert found["induction"] == {"a0.h1", "a1.h1"}
+    assert found["duplicate-token"] == found["self"] == set()
+    assert found["local-window"] == {"a0.h0", "a0.h1"}
+
+
+def test_an_induction_head_whose_keys_nobody_prepares_is_none(rebuilt):
+    with rebuilt({(0, 0): turned(FIRST, 2)}) as model:
+        found = named(motifs(model))
+    assert found["previous-token"] == found["induction"] == set()
+    assert found["first-token"] == {"a1.h0"}
+
+
+def test_a_previous_token_head_that_writes_where_no_key_reads_is_no_part_of_induction(rebuilt):
+    """Order and scores hold, composition does not: the true writer is `a0.h0`, and `a0.h1` looks at the same place for nothing."""
+    idle = handmade.previous_token_head(FIRST)
+    idle.o[:] = 0
+    idle.o[:, handmade.SCRATCH] = 0.01
+    with rebuilt({(0, 1): idle}) as model:
+        found = motifs(model)
+    assert named(found)["previous-token"] == {"a0.h0", "a0.h1"}
+    assert named(found)["induction"] == {"a0.h0", "a1.h0"}
+
+
+def test_the_same_seed_gives_the_same_document(model, found):
+    assert motifs(model, check=True).to_json() == found.to_json()
+
+
+def test_few_prompts_are_an_observation_without_an_interval(model):
+    found = motifs(model, ["previous-token"], prompts=["a b c d a b c d", "d e f a d e f a"])
+    (match,) = found["previous-token"].heads
+    assert match.rung is Rung.OBSERVED
+    assert match.interval is None
+    assert match.p is None
+
+
+def test_a_motif_without_an_eligible_row_is_undefined_and_never_zero(model):
+    found = motifs(model, ["duplicate-token"], prompts=["a b c d e"])["duplicate-token"]
+    assert found.heads == ()
+    assert found.false_positives is None
+    assert np.isnan(found.scores["head"]).all()
+    assert "no prompt has a row where head is defined" in found.notes[0]
+
+
+def test_a_check_on_few_prompts_is_refused(model):
+    with pytest.raises(PromptError, match="at least 6 prompts"):
+        motifs(model, ["induction"], prompts=["a b c d a b c d"], check=True)
+
+
+def test_a_motif_that_is_not_there_is_refused_with_near_names(model):
+    with pytest.raises(UnknownMethodError, match="Did you mean induction"):
+        motifs(model, ["inductoin"])
+
+
+def test_a_motif_of_ones_own_is_looked_for(model, tmp_path):
+    from llmtrace.circuits import read_motifs
+
+    file = tmp_path / "own.toml"
+    file.write_text(
+        '[motif.after-first]\nroles = { head = "head" }\nwhere = { head = "pattern[q, first(token[q]) + 1]" }\nexpect = { head = ">= 0.9" }\n',
+        encoding="utf-8",
+    )
+    assert named(motifs(model, read_motifs(file))) == {"after-first": {"a1.h0"}}
+
+
+def test_a_model_without_attention_is_refused():
+    only = evolve(specs.MIXED, branches=specs.MIXED.branches[1:])
+    model = Model(specs.WeighedSession(specs.equations(specs.model(only))))
+    with pytest.raises(UnsupportedModelError, match="no head to score"):
+        motifs(model)
