@@ -71,7 +71,7 @@ class Verdicts:
             "verdict": self.verdict,
             "first_violated": self.violated[0].site if self.violated else None,
             "left_out": list(self.left_out),
-            "sites": [_site(each) for each in self.sites],
+            "sites": [verdict_document(each) for each in self.sites],
         }
 
 
@@ -169,7 +169,8 @@ def _not_judged(site: str, status: Literal["unchecked", "unavailable"], reason: 
     return LocalError(site, status, 0.0, 0.0, 0.0, (site,), reason)
 
 
-def _site(each: LocalError) -> dict[str, Any]:
+def verdict_document(each: LocalError) -> dict[str, Any]:
+    """One verdict, as documents say it."""
     judged = each.status in ("holds", "violated")
     return {
         "site": each.site,

@@ -9,10 +9,12 @@ accessors of its standardised models. Read from their sources: TransformerLens 3
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from attrs import frozen
 
 from llmtrace.errors import UnknownSignalError, suggest
+from llmtrace.spec import ModelSpec
 
 
 @frozen
@@ -27,6 +29,8 @@ class Name:
     """How the value differs; or, of one that is the same, where its layout or a special case does."""
     also: tuple[str, ...] = ()
     """Other spellings of the name in the same tool."""
+    unless: Callable[[ModelSpec], bool] = lambda spec: False
+    """Of the model: whether a value that differs as a rule is ours all the same."""
 
 
 @frozen
@@ -53,6 +57,7 @@ FLAT = "heads side by side in one axis"
 MULTIPLIER = "TransformerLens's is before a residual multiplier, where a model has one"
 BARE = "the embedding module's output, before a scale or norm that stands outside it"
 RAW = "before the scale and the softcap"
+MASKED = "on transformers models masked entries are the type's minimum instead of -inf"
 DENSE = "on a mixture of experts the bridge's name means the block's own input or output"
 
 
@@ -99,8 +104,11 @@ NAMES: tuple[Row, ...] = (
     Row(B + "attn.rot_k", Name(B + "attn.hook_rot_k", note="only with rotary")),
     Row(
         B + "attn.scores",
-        Name(B + "attn.hook_attn_scores", note="the bridge's is the pattern where the wrapped module does attention"),
-        _differs("attn_scores.L", "on transformers models masked entries are the type's minimum instead of -inf"),
+        Name(
+            B + "attn.hook_attn_scores",
+            note=f"the bridge's is the pattern where the wrapped module does attention; {MASKED}",
+        ),
+        _differs("attn_scores.L", MASKED),
     ),
     Row(
         B + "attn.pattern", Name(B + "attn.hook_pattern", also=(B + "attn.hook_attention_weights",)),
@@ -162,7 +170,14 @@ NAMES: tuple[Row, ...] = (
     Row("head_norm.scale"),
     Row("head_norm.normalized"),
     Row("head_norm.out"),
-    Row("logits", _differs("unembed.hook_out", RAW), _differs("lm_head", RAW), Name("logits")),
+    Row(
+        "logits",
+        Name(
+            "unembed.hook_out", False, RAW, also=("hook_unembed",),
+            unless=lambda spec: spec.unembed.scale == 1 and spec.unembed.softcap is None,
+        ),
+        _differs("lm_head", RAW), Name("logits"),
+    ),
 )  # fmt: skip
 
 
@@ -173,29 +188,46 @@ HOOKS = {
     for spelling in (row.transformer_lens.name, *row.transformer_lens.also)
 }
 """TransformerLens's names and their rows, `L` for the layer."""
+ASIDE = frozenset({"hook_in", "hook_out", "hook_hidden_states", "hook_cos", "hook_sin"})
+"""How the other hooks of TransformerLens's bridge end, where they have no row: what a module of transformers read or put out, rotary tables."""
 
 
-def from_transformer_lens(pattern: str) -> str:
+def from_transformer_lens(pattern: str, spec: ModelSpec | None = None) -> str:
     """Our pattern for a TransformerLens hook name; the layer may be a number or a pattern, which is kept.
 
-    Raises `UnknownSignalError` where the two tools mean different values, or there is no such hook.
+    Raises `UnknownSignalError` where the two tools mean different values (in the model, where `spec` says which), or there is no such
+    hook.
 
     >>> from_transformer_lens("blocks.0.attn.hook_attn_scores")
     'blocks.0.attn.scores'
     """
-    found = re.match(r"blocks\.(\{[^}]*\}|[^.]+)\.", pattern)
-    general = pattern if found is None else B + pattern[found.end() :]
+    found, general = _general(pattern)
     row = HOOKS.get(general)
     if row is None or row.transformer_lens is None:
         near = suggest(pattern, HOOKS) or suggest(general, HOOKS)
         raise UnknownSignalError(
             f"TransformerLens's {pattern!r} has no site here; `llmtrace info MODEL` lists the sites.{near}"
         )
-    if not row.transformer_lens.same:
+    if not (row.transformer_lens.same or (spec is not None and row.transformer_lens.unless(spec))):
         raise UnknownSignalError(
             f"TransformerLens's {pattern} is not the value of our {row.site}: {row.transformer_lens.note}. Name ours."
         )
     return row.site if found is None else row.site.replace("blocks.L.", found[0], 1)
+
+
+def aside(hook: str) -> bool:
+    """Whether a hook is one of TransformerLens's bridge that has no row: what a module of transformers reads or makes, or a rotary table.
+
+    >>> aside("blocks.0.attn.q.hook_in"), aside("blocks.0.hook_in"), aside("blocks.0.hook_im")
+    (True, False, False)
+    """
+    return hook.rpartition(".")[2] in ASIDE and _general(hook)[1] not in HOOKS
+
+
+def _general(pattern: str) -> tuple[re.Match[str] | None, str]:
+    """The block that a name or pattern begins with, if it does; and the name with `L` for its layer."""
+    found = re.match(r"blocks\.(\{[^}]*\}|[^.]+)\.", pattern)
+    return found, pattern if found is None else B + pattern[found.end() :]
 
 
 def hooks(site: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
-from attrs import frozen
+from attrs import field, frozen
 
 from llmtrace.errors import SignalUnavailableError
 from llmtrace.schema.blocks import FELT, ROUNDED, rounded_to
@@ -51,6 +51,8 @@ class LocalError:
     """Index of the token where the error is largest; None where nothing was compared."""
     unreadable: bool = False
     """Whether no equation could read the signal: a wrong shape, experts that do not exist, NaN."""
+    token_errors: Array | None = field(default=None, eq=False, repr=False)
+    """The relative error of every token; None where nothing was compared."""
 
 
 def verify(
@@ -126,14 +128,15 @@ def _judge(
     if step.equation.integer:
         return _judge_choice(equations, step, found, expected, look, limit, span.through)
     axis = token_axis(step)
-    error, worst, where = measured(found, expected, axis)
+    error, each = measured(found, expected, axis)
+    worst, where = worst_of(each)
     reason, most = _reason(step, found, expected, error), 2 * limit
     if feel and not reason and not (error <= limit and worst <= most):
         felt = _felt(equations, step, expected, look, precision.get(site, Precision()))
         limit, most = max(limit, felt[0]), max(most, 2 * felt[0], felt[1])
     holds = not reason and error <= limit and worst <= most
     status: Status = "holds" if holds else "violated"
-    return LocalError(site, status, error, worst, limit, span.through, reason, where, reason == NOT_FINITE)
+    return LocalError(site, status, error, worst, limit, span.through, reason, where, reason == NOT_FINITE, each)
 
 
 def _felt(equations: Equations, step: Step, expected: Array, look: Look, precision: Precision) -> tuple[float, float]:
@@ -167,9 +170,10 @@ def _judge_choice(
     The margin is relative to the router's logits. Scores after a sigmoid or softmax move less than the logits do, so the bound
     holds for corrected scores too.
     """
-    site, parted = step.site, np.nonzero((found != expected).any(-1))[0]
+    site, other = step.site, (found != expected).any(-1)
+    parted = np.nonzero(other)[0]
     if not len(parted):
-        return LocalError(site, "holds", 0.0, 0.0, 0.0, through)
+        return LocalError(site, "holds", 0.0, 0.0, 0.0, through, token_errors=np.zeros(len(found)))
     logits = look(step.signals["router"])
     correction = equations.weight(step.weights["b_correction"]) if "b_correction" in step.weights else None
     ranked = (logits if correction is None else ranking(step.record, logits, correction))[parted]
@@ -181,7 +185,8 @@ def _judge_choice(
     status: Status = "holds" if worst <= 2 * max(limit, 4 * float(np.finfo(np.float32).eps)) else "violated"
     kind = "a tie within rounding" if status == "holds" else "other experts"
     reason = f"{kind} at token {parted[0]}, margin {worst:.1e}"
-    return LocalError(site, status, share, 1.0, limit, through, reason, int(parted[0]))
+    where = int(parted[0])
+    return LocalError(site, status, share, 1.0, limit, through, reason, where, token_errors=other.astype(np.float64))
 
 
 def distance(found: Array, expected: Array, axis: int = 0) -> tuple[float, float]:
@@ -189,27 +194,34 @@ def distance(found: Array, expected: Array, axis: int = 0) -> tuple[float, float
 
     Masked entries (-inf) are left out where both have them; unlike masks or shapes are infinitely far. Zero against zero is 0.
     """
-    return measured(found, expected, axis)[:2]
+    whole, each = measured(found, expected, axis)
+    return whole, worst_of(each)[0]
 
 
 @np.errstate(all="ignore")  # a value that is not finite is infinitely far, not a warning
-def measured(found: Array, expected: Array, axis: int = 0) -> tuple[float, float, int | None]:
-    """`distance`, and the token where it is largest, the first of equals; None for unlike masks or shapes, or no tokens."""
+def measured(found: Array, expected: Array, axis: int = 0) -> tuple[float, Array | None]:
+    """The relative error of the whole, and of each token [token]; None for unlike masks or shapes, which are infinitely far."""
     if found.shape != expected.shape:
-        return math.inf, math.inf, None
+        return math.inf, None
     single = found.dtype == expected.dtype == np.float32  # the difference of two that are near is a float32, too
     apart = np.subtract(found, expected, dtype=np.float32 if single else np.float64)
     error, size = _each(apart, axis), _each(expected, axis)
     if not (np.isfinite(error).all() and np.isfinite(size).all()):
         mask = np.isneginf(expected)
         if (np.isneginf(found) != mask).any():
-            return math.inf, math.inf, None
+            return math.inf, None
         f, e = (np.where(mask, 0.0, x) for x in (found, expected))
         error, size = (_each(x, axis) for x in (np.subtract(f, e, dtype=np.float64), e))
     each = np.sqrt(error / size)  # as `ratio`
     each[error == 0], each[~np.isfinite(error)] = 0.0, np.inf
-    where = int(each.argmax()) if each.size else None
-    return ratio(float(error.sum()), float(size.sum())), 0.0 if where is None else float(each[where]), where
+    return ratio(float(error.sum()), float(size.sum())), each
+
+
+def worst_of(each: Array | None) -> tuple[float, int | None]:
+    """The largest error of a token and where it is, the first of equals; None for unlike masks or shapes, or no tokens."""
+    if each is None:
+        return math.inf, None
+    return (float(each.max()), int(each.argmax())) if each.size else (0.0, None)
 
 
 def _each(x: Array, axis: int) -> Array:

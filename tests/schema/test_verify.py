@@ -460,3 +460,24 @@ def test_the_worst_token_is_named():
     wrong[3] *= 1.01
     verdicts = judge(built, signals | {"blocks.0.attn.z": wrong})
     assert verdicts["blocks.0.attn.z"].worst_token == 3
+
+
+def test_the_error_of_every_token_is_told():
+    built = equations(SPECS["sequential"])
+    clean = capture(built, IDS)
+    faulty = clean["logits"].copy()
+    faulty[1] *= 1.5
+    faulty[3, 0] += 2.0
+    found = judge(built, clean | {"logits": faulty})["logits"]
+    expected = np.zeros(len(IDS))
+    expected[1], expected[3] = 0.5, 2.0 / math.sqrt(float((clean["logits"][3] ** 2).sum()))
+    assert found.token_errors == pytest.approx(expected, abs=1e-6)
+    assert found.worst_token == int(expected.argmax())
+    assert judge(built, clean | {"logits": faulty[:2]})["logits"].token_errors is None
+
+
+def test_tokens_that_go_to_other_experts_are_told():
+    built, signals = experts()
+    found = judge(built, signals | {INDEX: swapped(signals, 2)})[INDEX]
+    assert list(found.token_errors) == [1.0 if token == 2 else 0.0 for token in range(len(IDS))]
+    assert list(judge(built, signals)[INDEX].token_errors) == [0.0] * len(IDS)
