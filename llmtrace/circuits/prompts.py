@@ -42,15 +42,15 @@ class PromptSet:
 def repeated(model: Model, *, seed: int = 0, prompts: int = PROMPTS, period: int = PERIOD) -> PromptSet:
     """Random tokens of the model's vocabulary, repeated once: `<bos> p p`, with no token twice in p.
 
-    A vocabulary or a context that is too small shortens p. The scored rows are those of the second p, but for its first token, which
-    nothing announces. Raises `CircuitError` where fewer than four tokens can be repeated. The same seed gives the same ids.
+    A vocabulary or a context that is too small shortens p. The scored rows predict the tokens of the second p, but for its first,
+    which nothing announces. Raises `CircuitError` where fewer than four tokens can be repeated. The same seed gives the same ids.
     """
     random = np.random.default_rng(seed)
     front = _front(model)
     room = period if model.spec.context is None else min(period, (model.spec.context - len(front)) // 2)
     found, scored = [], []
     for _ in range(prompts):
-        drawn = _drawn(model, random, room, set(front))
+        drawn = _drawn(model, random, room)
         start = len(front) + len(drawn)
         found.append((*front, *drawn, *drawn))
         scored.append(tuple(range(start, start + len(drawn) - 1)))
@@ -77,13 +77,13 @@ def _front(model: Model) -> list[int]:
         return []
 
 
-def _drawn(model: Model, random: np.random.Generator, count: int, taken: set[int]) -> list[int]:
+def _drawn(model: Model, random: np.random.Generator, count: int) -> list[int]:
     """Different ordinary tokens, as many as there are up to `count`."""
     chosen: dict[int, None] = {}
     for id in random.permutation(model.spec.vocab)[: TRIES * max(count, 1)]:
         if len(chosen) == count:
             break
-        if int(id) not in taken and _ordinary(model, int(id)):
+        if _ordinary(model, int(id)):
             chosen[int(id)] = None
     if len(chosen) < SHORTEST:
         raise CircuitError(

@@ -5,9 +5,13 @@ import pytest
 from attrs import evolve
 
 import llmtrace
-from llmtrace.circuits import Rung, motifs
+from llmtrace.circuits import Node, Rung, motifs
+from llmtrace.circuits.motif import Expectation
+from llmtrace.circuits.run import _candidates, _Side
+from llmtrace.circuits.scoring import Scores
 from llmtrace.errors import PromptError, UnknownMethodError, UnsupportedModelError
 from llmtrace.model import Model
+from llmtrace.plugins import plugins
 from llmtrace.testing import handmade
 from tests import specs
 
@@ -152,6 +156,20 @@ def test_few_prompts_are_an_observation_without_an_interval(model):
     assert match.rung is Rung.OBSERVED
     assert match.interval is None
     assert match.p is None
+
+
+def test_a_head_that_looks_there_by_chance_alone_does_not_match_however_little_is_expected(model):
+    (motif,) = [each for each in plugins().motifs.values() if each.name == "previous-token"]
+    found = motifs(model, [evolve(motif, expect={"head": Expectation(">=", 0.01)})])
+    assert named(found) == {"previous-token": {"a0.h0"}}  # a0.h1 looks everywhere alike
+
+
+@pytest.mark.parametrize(("ends", "matches"), [((0.31, 0.9), True), ((0.29, 0.9), False)])
+def test_the_whole_interval_meets_what_is_expected(ends, matches):
+    node = Node("head", 0, 0)
+    scores = Scores((node,), *[np.full((8, 1), 0.5)] * 3, np.full((8, 2, 1), 0.1))
+    side = _Side(scores, np.array([0.5]), np.array([0.1]), tuple(np.array([end]) for end in ends), None, np.arange(8))
+    assert _candidates(Expectation(">=", 0.3), side) == [node] * matches
 
 
 def test_a_motif_without_an_eligible_row_is_undefined_and_never_zero(model):

@@ -43,6 +43,11 @@ def test_a_real_effect_among_many_heads_is_found_and_only_it():
     assert (np.delete(p, 7) > 0.05).all()
 
 
+def test_drawn_flips_never_make_a_p_of_nothing():
+    assert family_p(np.full((16, 2), 5.0), np.random.default_rng(0)).tolist() == pytest.approx([2 / 4096] * 2, rel=1)
+    assert family_p(np.full((16, 2), 5.0), np.random.default_rng(0)).min() >= 1 / 4096
+
+
 def test_no_effect_at_all_has_p_one():
     assert family_p(np.zeros((8, 3)), np.random.default_rng(0)).tolist() == [1.0, 1.0, 1.0]
 
