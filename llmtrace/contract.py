@@ -16,6 +16,7 @@ from llmtrace.protocol import (
     SupportsEdits,
     SupportsKeeping,
     SupportsMany,
+    SupportsReplacement,
     SupportsReplay,
     SupportsWeights,
     TraceBackend,
@@ -33,6 +34,7 @@ ABILITIES: dict[str, type[Any]] = {
     "replay": SupportsReplay,
     "many": SupportsMany,
     "edits": SupportsEdits,
+    "replacement": SupportsReplacement,
 }
 """What a backend may claim in `capabilities`, and the protocol that its sessions then follow."""
 MEMBERS: dict[str, type[Any]] = {"info": ModelInfo, "spec": ModelSpec, "offers": Mapping, "gaps": Mapping}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,8 +14,10 @@ from llmtrace.calling import ReadWeights, calling, run, run_many
 from llmtrace.deriving import Deriving
 from llmtrace.edits import Edit
 from llmtrace.errors import without_weights
+from llmtrace.overlaid import Over
 from llmtrace.protocol import Observer, SupportsArithmetic, SupportsMany, SupportsWeights, TraceSession
 from llmtrace.recording import Fold, Folding, Plan, Recorder, plan
+from llmtrace.replacing import checked, replacing
 from llmtrace.schema.arithmetic import NUMPY
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sites import Array
@@ -211,6 +214,31 @@ class Model:
         checking = Checking(self.plan(self.tokens(prompt), capture))
         self.fold(prompt, [checking])
         return checking.errors()
+
+    @contextmanager
+    def replaced(self, weights: Mapping[str, Array]) -> Iterator[Model]:
+        """Compute with other weights, by schema name and in the schema's shapes, for as long as this is entered; then as before, bit for bit.
+
+        The equations have them too, so that what is derived, explained and verified is of the model that runs, and a trace made here keeps
+        them. Numbers are rounded to the type that the model computes in; `model.weights` has them as they then are. Weights that lie in
+        the same memory, as those of a tied embedding, are given together. Raises, before anything is touched, `CapabilityError` where the backend
+        cannot replace these, and `OptionError` for names, shapes and numbers that cannot be used, and tied weights that do not fit each other.
+        """
+        able, given, backend = replacing(self.session), checked(self.session, weights), self.info.backend
+        with calling(backend, "replaced"):
+            entered = able.replaced(given)
+            entered.__enter__()
+        before = self.equations
+        try:
+            read = self.weights if isinstance(self.session, SupportsWeights) else given
+            held = {name: np.array(read[name]) for name in given}
+            del weights, given, read  # they may be as large as the model
+            self.equations = evolve(before, weights=Over(held, before.weights))
+            yield self
+        finally:
+            self.equations = before
+            with calling(backend, "replaced"):
+                entered.__exit__(None, None, None)
 
     def influence(
         self,

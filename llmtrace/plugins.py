@@ -192,10 +192,8 @@ def load(entries: tuple[EntryPoint, ...]) -> Plugins:
     broken: list[BrokenPlugin] = []
     remains: list[BackendEntry] = []
     backends: dict[str, BackendEntry] = {}
-    methods: dict[str, Method] = {}
     viewers: dict[str, type[Viewer]] = {}
-    hypotheses: dict[str, Hypothesis] = {}
-    motifs: dict[str, Motif] = {}
+    rows: dict[Kind, dict[str, Any]] = {"influence method": {}, "hypothesis": {}, "motif": {}}
     owners: dict[tuple[str, str], str] = {}
     origins: dict[tuple[Kind, str], str] = {}
     for of, entry in sorted(
@@ -231,12 +229,7 @@ def load(entries: tuple[EntryPoint, ...]) -> Plugins:
                 report(taken, HOOKS["backend"], TAKEN)
             else:
                 backends[backend.name] = evolve(_entry(backend, *of), kits=getattr(hook, KITS), plugin=entry.name)
-        plain: tuple[tuple[Kind, dict[str, Any]], ...] = (
-            ("influence method", methods),
-            ("hypothesis", hypotheses),
-            ("motif", motifs),
-        )
-        for kind, into in plain:
+        for kind, into in rows.items():
             for item, wrong in _ask(where, kind, getattr(hook, HOOKS[kind])):
                 if problem := wrong or _taken(item.name, where, owners, kind):
                     report(problem, HOOKS[kind], "" if wrong else TAKEN)
@@ -252,7 +245,16 @@ def load(entries: tuple[EntryPoint, ...]) -> Plugins:
             viewers[viewer.name] = viewer
             origins["viewer", viewer.name] = of[0]
     backends |= {entry.name: entry for entry in remains if entry.name not in backends}
-    return Plugins(backends, methods, viewers, tuple(errors), tuple(broken), origins, hypotheses, motifs)
+    return Plugins(
+        backends,
+        rows["influence method"],
+        viewers,
+        tuple(errors),
+        tuple(broken),
+        origins,
+        rows["hypothesis"],
+        rows["motif"],
+    )
 
 
 def _owner(entry: EntryPoint) -> tuple[str, str]:

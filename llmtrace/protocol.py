@@ -8,6 +8,7 @@ can be derived from that, the core derives, the same way for every backend.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -161,6 +162,27 @@ class SupportsMany(Protocol):
         """As `run` for each pair, layer by layer."""
 
 
+@runtime_checkable
+class SupportsReplacement(Protocol):
+    """A session that can compute with other weights for a while."""
+
+    replaceable: Collection[str]
+    """The weights that can be replaced, by schema name. Looking at it may read them all; opening a model does not."""
+    irreplaceable: Mapping[str, str]
+    """The others that it has, and why each cannot be, in words that end a sentence about it."""
+    tied: Collection[Collection[str]]
+    """Groups of weights that lie in the same memory, wholly or in part: they are replaced together or not at all."""
+
+    def replaced(self, weights: Mapping[str, Array]) -> AbstractContextManager[None]:
+        """While it is entered, every run computes with these in place of its own, and `weights` is another mapping, which has them as the model
+        does: in its own type. The mapping that was there before goes on to have the model's own; traces hold it.
+
+        Afterwards, also after an exception, the model is bit for bit as before. The core hands over names that are `replaceable`, tied ones
+        together, finite numbers in the schema's shapes. Raises, before anything is touched, `OptionError` for tied weights that do not fit each
+        other. Entering it within another is allowed.
+        """
+
+
 class TraceBackend(Protocol):
     """A plugin for one runtime. Its class is returned by the hook `llmtrace_backends`; its module must not import the runtime."""
 
@@ -174,7 +196,8 @@ class TraceBackend(Protocol):
     """A frozen attrs class of the settings that it takes, each with a default and a docstring; fields of type `str`, `int`,
     `float`, `bool`, or any of these or None."""
     capabilities: ClassVar[tuple[str, ...]]
-    """What its sessions support beyond `run`, for who chooses a backend before a model is open: `weights`, `replay`, `many`, `edits`."""
+    """What its sessions support beyond `run`, for who chooses a backend before a model is open: `weights`, `replay`, `many`, `edits`,
+    `replacement`."""
 
     @staticmethod
     def probe(source: str, path: Path | None) -> Fit | None:

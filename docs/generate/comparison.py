@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 
-from llmtrace.comparison import flips, formats, outputs, record, tokens, weights_only
+from llmtrace.comparison import budget, by_prompt, by_token, flips, formats, outputs, record, tokens, weights_only
 from records import described
 from table import NOTICE, code, table
 
@@ -17,8 +17,10 @@ them. A default of `–` means that the field is always given.
 
 """
 RECORDS = (
-    record.Comparison, record.Candidate, record.Divergence, record.Cause, record.SiteError, record.Difference, tokens.TokenDifference,
-    outputs.Outputs, formats.Tensor, flips.Flips, record.Nearer, weights_only.WeightComparison, weights_only.WeightCandidate,
+    record.Comparison, record.RunPrompt, record.Candidate, record.Divergence, record.Cause, record.SiteError, by_token.WorstToken,
+    record.Difference, tokens.TokenDifference, outputs.Outputs, by_prompt.PromptErrors, by_prompt.Spread, by_token.TokenErrors,
+    by_token.TokenNorms, formats.Tensor, flips.Flips, record.Nearer, budget.Budget,
+    budget.Swap, budget.Distance, budget.Unswapped, weights_only.WeightComparison, weights_only.WeightCandidate,
 )  # fmt: skip
 """The whole first, then its parts as they come, then those of weights alone."""
 

@@ -33,6 +33,11 @@ PRESETS = click.Choice(["exact", "shipped"])
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
     help='Prompts from a file: one a line, or lines of JSON: "a text", or [5, 17, 3].',
 )
+@click.option(
+    "--prompt-set",
+    type=click.Choice(["quick", "full"]),
+    help="The built-in prompts that are run where none are given; default: quick.",
+)
 @click.option("--preset", type=PRESETS, default="shipped", show_default=True, help="Settings of all sides.")
 @click.option("--reference-preset", type=PRESETS, help="Settings of the reference alone.")
 @click.option(
@@ -55,6 +60,23 @@ PRESETS = click.Choice(["exact", "shipped"])
 @click.option("--weights-only", is_flag=True, help="Compare the weights, tensor by tensor, and run nothing.")
 @click.option("--all", "every", is_flag=True, help="List every site, or every tensor.")
 @click.option(
+    "--budget", is_flag=True, help="Find what each weight costs: it is put into the reference, one at a time."
+)
+@click.option(
+    "--text",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    help="A text to find it on, in chunks as llama.cpp's perplexity reads one.",
+)
+@click.option("--context", metavar="N", type=click.IntRange(4), help="Tokens of a chunk; default: 512.")
+@click.option("--chunks", metavar="N", type=click.IntRange(1), help="So many chunks at most.")
+@click.option(
+    "--mechanisms",
+    is_flag=True,
+    help="Find whether the answers have the same reasons: influence, known heads, the lens.",
+)
+@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report, one page.")
+@click.option(
     "--node-data", metavar="FILE", type=click.Path(dir_okay=False), help="Write the local errors for Model Explorer."
 )
 @click.option(
@@ -71,12 +93,19 @@ def compare(
     texts: tuple[str, ...],
     ids: tuple[tuple[int, ...], ...],
     file: str | None,
+    prompt_set: str | None,
     preset: Preset,
     reference_preset: Preset | None,
     options: dict[str, str],
     reference_options: dict[str, str],
     weights_only: bool,
     every: bool,
+    budget: bool,
+    text: str | None,
+    context: int | None,
+    chunks: int | None,
+    mechanisms: bool,
+    html: str | None,
     node_data: str | None,
     least_same_top: float,
     max_bytes: int | None,
@@ -86,16 +115,35 @@ def compare(
 
     Tokens are compared first. Then each signal of the candidate is held to the reference's equation and weights, applied to the candidate's
     own inputs, so that a fault shows where it is and nowhere after; and explanations are tried until one accounts for it. A name may say
-    its backend (torch:DIRECTORY, llamacpp:MODEL.gguf). Without prompts, a built-in set is run. Exits 1 if any candidate diverges.
+    its backend (torch:DIRECTORY, llamacpp:MODEL.gguf). Without prompts, a built-in set is run. Exits 1 if any candidate diverges. --budget says
+    besides which weights cost the predictions what.
     """
+    from llmtrace.cli.compared_budget import read_text
+    from llmtrace.cli.destination import check_destination
     from llmtrace.cli.output import answer, say
     from llmtrace.cli.progress import Progress
 
     if node_data is not None and len(candidates) > 1:
         raise click.UsageError("--node-data writes the errors of one candidate: give one.")
-    if weights_only and (texts or ids or file or node_data or least_same_top):
-        raise click.UsageError("--weights-only runs nothing: give no prompts, no --node-data, no --least-same-top.")
+    if weights_only and (texts or ids or file or prompt_set or html or node_data or least_same_top):
+        raise click.UsageError(
+            "--weights-only runs nothing: give no prompts, no --html, no --node-data, no --least-same-top."
+        )
+    if text is None and (context or chunks):
+        raise click.UsageError("--context and --chunks say how a text is read: give one with --text.")
+    if mechanisms and weights_only:
+        raise click.UsageError("--weights-only runs nothing, and --mechanisms runs both sides: give one of the two.")
+    if budget and weights_only:
+        raise click.UsageError("--weights-only runs nothing, and --budget runs the reference: give one of the two.")
+    if text is not None and not budget:
+        raise click.UsageError("--text is what a budget is made on: give --budget too.")
     wanted = asked_for(texts, ids, file)
+    read = None if text is None else read_text(text)
+    if wanted and prompt_set:
+        raise click.UsageError("There are prompts, and --prompt-set besides: give one of the two.")
+    for name in (html, node_data):
+        if name is not None:
+            check_destination(name)
     say(out, f"comparing {', '.join(candidates)} with {reference} …")
     if weights_only:
         from llmtrace.cli.compared_weights import show_weights
@@ -111,6 +159,7 @@ def compare(
         answer(out, found.to_json, lambda: show_weights(found, every))
         return DONE if found.passed else BAD_NEWS
     from llmtrace.cli.compared import show
+    from llmtrace.comparison.budget_text import CONTEXT
     from llmtrace.comparison.comparing import compare as run
     from llmtrace.comparison.probes import RefusedPromptError
     from llmtrace.comparison.shortfall import held
@@ -121,10 +170,16 @@ def compare(
                 reference,
                 *candidates,
                 prompts=[each.prompt for each in wanted] or None,
+                prompt_set=prompt_set,
                 preset=preset,
                 reference_preset=reference_preset,
                 options=[reference_options, *[options] * len(candidates)],
                 max_bytes=max_bytes,
+                budget=budget,
+                mechanisms=mechanisms,
+                text=read,
+                context=context or CONTEXT,
+                chunks=chunks,
                 progress=progress,
             )
     except RefusedPromptError as error:
@@ -136,5 +191,8 @@ def compare(
 
         write(comparison.candidates[0], Path(node_data))
         say(out, f"wrote {node_data}")
+    if html is not None:
+        comparison.save_html(html)
+        say(out, f"wrote {html}")
     answer(out, comparison.to_json, lambda: show(comparison, every))
     return DONE if comparison.passed else BAD_NEWS

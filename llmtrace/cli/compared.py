@@ -6,6 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from llmtrace.cli.advice import advice
+from llmtrace.cli.compared_budget import show_budget
+from llmtrace.cli.compared_mechanisms import show_mechanisms
+from llmtrace.cli.compared_prompts import by_prompt, matrix
 from llmtrace.cli.opening import described, is_saved
 from llmtrace.cli.output import line, scientific, table
 from llmtrace.comparison.node_data import times
@@ -15,7 +18,6 @@ from llmtrace.schema.steps import any_layer, layer_of
 if TYPE_CHECKING:
     from llmtrace.comparison.flips import Flips
     from llmtrace.comparison.formats import Tensor
-    from llmtrace.comparison.outputs import Outputs
     from llmtrace.comparison.record import Candidate, Comparison, Difference, Divergence, SiteError
     from llmtrace.comparison.tokens import TokenDifference
     from llmtrace.trace import ModelInfo, Token
@@ -35,6 +37,9 @@ def show(comparison: Comparison, every: bool) -> None:
     names = labels([candidate.model for candidate in comparison.candidates])
     for name, candidate in zip(names, comparison.candidates, strict=True):
         line(candidate.headline if len(names) == 1 else f"{name}: {candidate.headline}")
+    if len(names) > 1:
+        line()
+        matrix(comparison)
     line()
     line(f"reference  {comparison.reference.source}: {described(comparison.reference)}")
     for note in comparison.notes:
@@ -45,7 +50,7 @@ def show(comparison: Comparison, every: bool) -> None:
         line(f"candidate  {name}: {described(candidate.model)}")
         for note in candidate.notes:
             line(f"note: {note}")
-        _evidence(candidate, every)
+        _evidence(comparison, candidate, every)
 
 
 def labels(models: Sequence[ModelInfo]) -> list[str]:
@@ -54,7 +59,7 @@ def labels(models: Sequence[ModelInfo]) -> list[str]:
     return [each.source if sources.count(each.source) == 1 else f"{each.backend}:{each.source}" for each in models]
 
 
-def _evidence(candidate: Candidate, every: bool) -> None:
+def _evidence(comparison: Comparison, candidate: Candidate, every: bool) -> None:
     if candidate.tokens:
         line()
         heads = ("prompt", "token", "byte", "reference", "candidate", "what")
@@ -69,10 +74,7 @@ def _evidence(candidate: Candidate, every: bool) -> None:
             f"{near.site}: {side} is nearer to float64 (reference {scientific(near.reference)}, candidate {scientific(near.candidate)})"
         )
     fields(candidate.spec)
-    if candidate.outputs:
-        line()
-        heads = ("prompt", "predictions", "mean KLD", "worst KLD", "same top", "largest shift")
-        table(heads, [_output(each) for each in candidate.outputs], right=heads)
+    by_prompt(comparison, candidate)
     if candidate.flips:
         line()
         heads = ("other experts", "prompt", "choices", "tokens", "largest margin", "had parted before")
@@ -101,6 +103,10 @@ def _evidence(candidate: Candidate, every: bool) -> None:
     if bad := [tensor for tensor in candidate.tensors if every or not tensor.explained]:
         line()
         weights(bad)
+    if candidate.mechanisms is not None:
+        show_mechanisms(candidate.mechanisms)
+    if candidate.budget is not None:
+        show_budget(candidate.budget, every)
 
 
 def fields(spec: Sequence[Difference]) -> None:
@@ -127,11 +133,6 @@ def _token(t: TokenDifference) -> tuple[str, ...]:
 
 def _text(token: Token | None) -> str:
     return "" if token is None else token.text or f"token {token.id}"
-
-
-def _output(o: Outputs) -> tuple[str, ...]:
-    kld = (f"{value:.2e}" for value in (o.mean_kld, o.worst_kld))
-    return (str(o.prompt + 1), str(o.tokens), *kld, f"{o.same_top:.1%}", f"{o.largest_shift:.2%}")
 
 
 def _flip(each: Flips) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from attrs import evolve, frozen
 
 from llmtrace.checking import Around
+from llmtrace.comparison.by_token import TokenErrors, WorstToken, has_strip, strip, worst_of_all, worst_tokens
 from llmtrace.comparison.flips import Flips, flips
 from llmtrace.comparison.judging import Judge
 from llmtrace.comparison.record import SiteError
@@ -19,7 +20,7 @@ from llmtrace.schema.evaluate import Equations, Signals
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import any_layer
-from llmtrace.schema.verify import NOT_FINITE, LocalError, distance, token_axis
+from llmtrace.schema.verify import NOT_FINITE, LocalError, measured, token_axis
 
 ALIKE = 1e-3
 """How near two errors are that the same weights make, in float32 and in float64."""
@@ -54,6 +55,7 @@ class Beside:
         self.owned: dict[str, LocalError] = {}
         self.evidence: dict[str, Evidence] = {}
         self.flips: list[Flips] = []
+        self.strips: list[TokenErrors] = []
         self.reordered: set[str] = set()
         """Outputs of attention and MLPs whose weights stand in another order, and that are the reference's all the same."""
         self._unreadable: dict[str, str] = {}
@@ -92,6 +94,9 @@ class Beside:
             self.errors[site] = error
             if own is not None:
                 self.owned[site] = own
+            whole, inherited = self._inherited(site, signals[site])
+            if has_strip(site):
+                self.strips.append(strip(site, self._number, error.token_errors, inherited))
             self.found[site] = SiteError(
                 site,
                 error.status,
@@ -99,8 +104,10 @@ class Beside:
                 error.worst_token_error,
                 error.tolerance,
                 None if own is None else own.relative_error,
-                self._inherited(site, signals[site]),
+                whole,
                 error.reason,
+                self._number,
+                worst_tokens(self._number, error.token_errors, inherited),
             )
             if (flipped := self._flipped(site, captured)) is not None:
                 self.flips.append(flipped)
@@ -127,6 +134,7 @@ class Beside:
                     reason=spoilt,
                     worst_token=None,
                     unreadable=False,
+                    token_errors=None,
                 )
         return error
 
@@ -156,10 +164,11 @@ class Beside:
             site: error for site, error in judged.items() if error.status != "unchecked"
         }  # where weights are lacking
 
-    def _inherited(self, site: str, found: Array) -> float | None:
+    def _inherited(self, site: str, found: Array) -> tuple[float | None, Array | None]:
+        """How far a signal is from the reference's, as a whole and token by token; None where that cannot be told."""
         if site not in self._theirs or self._reference.steps[site].equation.integer:
-            return None
-        return distance(found, self._theirs[site], token_axis(self._reference.steps[site]))[0]
+            return None, None
+        return measured(found, self._theirs[site], token_axis(self._reference.steps[site]))
 
     def _flipped(self, site: str, captured: Signals) -> Flips | None:
         """Experts that the reference did not choose for the same token; None for another site."""
@@ -184,13 +193,15 @@ def offered(session: TraceSession, reference: Equations) -> list[str]:
 
 
 def merged(runs: Iterator[Mapping[str, SiteError]]) -> dict[str, SiteError]:
-    """Of several prompts, each site where it is worst."""
+    """Of several prompts, each site where it is worst, with the worst tokens of all."""
     worst: dict[str, SiteError] = {}
+    tokens: dict[str, list[WorstToken]] = {}
     for run in runs:
         for site, error in run.items():
+            tokens.setdefault(site, []).extend(error.worst_tokens)
             if site not in worst or _rank(error) > _rank(worst[site]):
                 worst[site] = error
-    return worst
+    return {site: evolve(error, worst_tokens=worst_of_all(tokens[site])) for site, error in worst.items()}
 
 
 def _rank(error: SiteError) -> tuple[bool, float]:

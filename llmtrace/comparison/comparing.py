@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import numpy as np
 from attrs import evolve
 
-from llmtrace.comparison import own_faults
+from llmtrace.comparison import budgeting, own_faults
 from llmtrace.comparison.beside import merged, offered
+from llmtrace.comparison.budget_text import CONTEXT, Piece
+from llmtrace.comparison.by_prompt import prompt_errors
+from llmtrace.comparison.by_token import TokenErrors, TokenNorms, norms
 from llmtrace.comparison.case import Hypothesis
 from llmtrace.comparison.divergences import divergences
 from llmtrace.comparison.nearer import nearer
 from llmtrace.comparison.outputs import Outputs, outputs
 from llmtrace.comparison.probes import Asked, asked, readable, recorded
+from llmtrace.comparison.reasons import Reasons
 from llmtrace.comparison.recent import ROOM, Recent
-from llmtrace.comparison.record import Candidate, Comparison
+from llmtrace.comparison.record import Candidate, Comparison, RunPrompt
+from llmtrace.comparison.recordings import Recordings
 from llmtrace.comparison.run import Progress, Run, nothing_said
 from llmtrace.comparison.sides import Given, Side, check, named, opened
 from llmtrace.comparison.sizes import check_same, check_vocabulary
@@ -29,37 +34,56 @@ from llmtrace.errors import LimitError, OptionError, UnsupportedModelError
 from llmtrace.model import Prompt
 from llmtrace.protocol import Preset, SupportsNames
 from llmtrace.schema.precision import Precision
+from llmtrace.schema.sites import Array
 from llmtrace.selection import DEFAULT_MAX_BYTES, select
 from llmtrace.settings import Options
-from llmtrace.trace import Trace
+from llmtrace.trace import Token, Trace
 
 
 def compare(
     reference: Given,
     *candidates: Given,
     prompts: Sequence[Prompt] | None = None,
+    prompt_set: str | None = None,
     preset: Preset = "shipped",
     reference_preset: Preset | None = None,
     backends: Sequence[str | None] = (),
     options: Sequence[Options | None] = (),
     hypotheses: Sequence[Hypothesis] | None = None,
     max_bytes: int | None = DEFAULT_MAX_BYTES,
+    budget: bool = False,
+    text: Prompt | None = None,
+    context: int = CONTEXT,
+    chunks: int | None = None,
+    mechanisms: bool = False,
     progress: Progress = nothing_said,
 ) -> Comparison:
     """Hold candidates to a reference: where does each stop being the same model, and why?
 
-    A side is an open model, a saved trace, or the name of either. `prompts` are texts or lists of token ids (None: a built-in set), and
-    numbers are compared on the reference's ids. `preset`, `reference_preset` (None: as `preset`), and `backends` and `options`, one a side,
-    the reference's first, are for the sides that are opened here. `progress` is called with what is being done, in words, while it takes time.
+    A side is an open model, a saved trace, or the name of either. `prompts` are texts or lists of token ids (None: the built-in set that
+    `prompt_set` names, `quick` or `full`), and numbers are compared on the reference's ids. `preset`, `reference_preset` (None: as
+    `preset`), and `backends` and `options`, one a side, the reference's first, are for the sides that are opened here. `progress` is called
+    with what is being done, in words, while it takes time.
     A candidate's signals are held to the reference's equations and weights, applied to the candidate's own inputs, so a fault shows where
     it is and nowhere after.
 
+    `budget` asks besides what each of a candidate's weights costs (`Candidate.budget`): it is put into the reference, which must be an open
+    model whose backend replaces weights, and the predictions that follow are compared. That is done on the same prompts, or on a `text`, read
+    in `chunks` (None: as many as it fills) of `context` tokens.
+
+    `mechanisms` asks whether a candidate gives its answers for the reference's reasons (`Candidate.mechanisms`): influence maps, the heads that
+    fulfil known motifs, and the lens. Both sides must be models.
+
     Raises `ModelOpenError` and its kin for a side that cannot be opened, `PromptError`, `OptionError` where a trace's tokens are not those
     that are asked for, `LimitError` where the reference's signals would be larger than `max_bytes`, `UnsupportedModelError` for models whose
-    sizes say that they are different ones (`sizes`: another width, other blocks), or that have no site in common.
+    sizes say that they are different ones (`sizes`: another width, other blocks), or that have no site in common; for a budget, `CapabilityError`
+    where a side's weights cannot be read or the reference's not replaced.
     """
     if not candidates:
         raise OptionError("A comparison needs a reference and at least one candidate.")
+    if text is not None and not budget:
+        raise OptionError("A text is what a budget is made on: ask for one (budget=True, --budget).")
+    asked_budget = budgeting.Asked(text, context, chunks) if budget else None
     count = 1 + len(candidates)
     wanted = [*backends, *[None] * (count - len(backends))]
     settings = [*options, *[None] * (count - len(options))]
@@ -76,13 +100,35 @@ def compare(
         ours, *theirs = sides
         for side in theirs:
             check_same(ours, side)
+        pieces = [] if asked_budget is None else budgeting.prepared(ours, theirs, asked_budget)
         traced = [side.trace for side in sides if side.trace is not None]
-        wish = recorded(traced, prompts) if traced else asked(ours.model, prompts, ours.spec.vocab, ours.spec.context)
+        if mechanisms and traced:
+            raise OptionError(
+                "A saved trace cannot be asked how it came to its answers: compare models, or leave mechanisms out."
+            )
+        if traced:
+            wish = recorded(traced, prompts, prompt_set)
+        else:
+            wish = asked(ours.model, prompts, ours.spec.vocab, ours.spec.context, prompt_set)
         runs = list(_runs(ours, wish.prompts, max_bytes, progress))
         for side in theirs:
             check_vocabulary(ours, side, runs)
         found = tuple(_candidate(ours, side, wish, runs, hypotheses, progress) for side in theirs)
-        return Comparison(ours.info, tuple(map(_shown, wish.prompts)), found, ours.notes)
+        if asked_budget is not None:
+            pieces = pieces or [Piece(run.ids) for run in runs]
+            found = tuple(
+                evolve(each, budget=budgeting.budget(ours, side, pieces, each.tensors, progress))
+                for side, each in zip(theirs, found, strict=True)
+            )
+        if mechanisms:
+            reasons = Reasons(ours, runs, progress)
+            found = tuple(
+                evolve(each, mechanisms=reasons.beside(side, each.outputs))
+                for side, each in zip(theirs, found, strict=True)
+            )
+        ran = (RunPrompt(wish.name(run.number), wish.words(run.number), _tokens(ours, run)) for run in runs)
+        sizes = sorted((each for run in runs for each in run.norms), key=_order(ours))
+        return Comparison(ours.info, tuple(ran), found, ours.notes, tuple(sizes))
 
 
 def known_hypotheses() -> tuple[Hypothesis, ...]:
@@ -98,23 +144,38 @@ def _runs(reference: Side, prompts: Sequence[Prompt], max_bytes: int | None, pro
     if reference.trace is not None:
         trace = reference.trace
         signals = {site: np.asarray(trace[site].array) for site in trace.signals if not trace.signals[site].part}
-        yield Run(0, tuple(token.id for token in trace.tokens), signals, _precision(trace))
+        yield Run(0, tuple(token.id for token in trace.tokens), signals, _precision(trace), norms(0, signals))
         return
     if (model := reference.model) is None:
         return
     sites = offered(model.session, reference.equations)
     every = readable(model, prompts)
-    for number, ids in enumerate(every):
-        progress(f"{reference.name}: prompt {number + 1} of {len(every)}")
+
+    def traced(number: int) -> Trace:
+        ids = every[number]
         try:
-            trace = model.trace(ids, capture=select(*sites), max_bytes=max_bytes)
+            return model.trace(ids, capture=select(*sites), max_bytes=max_bytes)
         except LimitError as error:
             raise LimitError(
                 f"On prompt {number + 1}, of {len(ids):,} tokens, the reference's signals are larger than the limit of {max_bytes:,} "
                 "bytes. Compare on shorter prompts, or raise the limit (max_bytes=, --max-bytes)."
             ) from error
-        signals = {site: signal.array for site, signal in trace.signals.items()}
-        yield Run(number, tuple(ids), signals, _precision(trace))
+
+    recordings = Recordings(lambda number: _arrays(traced(number)))
+
+    def ran(number: int) -> Run:  # a function, so that nothing of one prompt is held while the next is run
+        trace = traced(number)
+        signals = _arrays(trace)
+        view = recordings.add(number, signals)
+        return Run(number, tuple(every[number]), view, _precision(trace), norms(number, signals))
+
+    for number in range(len(every)):
+        progress(f"{reference.name}: prompt {number + 1} of {len(every)}")
+        yield ran(number)
+
+
+def _arrays(trace: Trace) -> dict[str, Array]:
+    return {site: signal.array for site, signal in trace.signals.items()}
 
 
 def _precision(trace: Trace) -> dict[str, Precision]:
@@ -139,9 +200,12 @@ def _candidate(
     ours = reference.equations
     weighing = Weighing(reference, candidate)
     watched: list[Watched] = []
+    predicted: list[Outputs | None] = []
     for run in runs:
         progress(f"{candidate.name}: prompt {run.number + 1} of {len(runs)}")
+        next(iter(run.signals.values()), None)  # run again now if it must be, not in the middle of the candidate's run
         watched.append(watch(reference, candidate, run, weighing))
+        predicted.append(_outputs(watched[-1]))
     progress(f"{candidate.name}: the weights, and why")
     sites = merged(each.beside.found for each in watched)
     ordered = tuple(sites[site] for site in reference.equations.steps if site in sites)
@@ -165,7 +229,9 @@ def _candidate(
         found,
         ordered,
         tensors,
-        tuple(out for each in watched if (out := _outputs(each)) is not None),
+        tuple(filter(None, predicted)),
+        tuple(prompt_errors(each.run.number, each.beside.found) for each in watched),
+        tuple(sorted((strip for each in watched for strip in each.beside.strips), key=_order(reference))),
         tuple(flips for each in watched for flips in each.beside.flips),
         tuple(nearer(reference.equations, watched[found[0].prompt], [found[0].site, "logits"]) if found else ()),
         max(each.tolerance for each in ordered if each.status in ("holds", "violated")),
@@ -213,5 +279,14 @@ def _outputs(watched: Watched) -> Outputs | None:
     return outputs(watched.run.number, np.asarray(theirs), watched.logits)
 
 
-def _shown(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+def _order(reference: Side) -> Callable[[TokenErrors | TokenNorms], tuple[int, int]]:
+    """In dataflow order, and of each site by prompt."""
+    places = {site: place for place, site in enumerate(reference.equations.steps)}
+    return lambda each: (places[each.site], each.prompt)
+
+
+def _tokens(reference: Side, run: Run) -> tuple[Token, ...]:
+    """A prompt as the reference reads it."""
+    if reference.trace is not None:
+        return reference.trace.tokens
+    return () if reference.model is None else reference.model.tokens(run.ids)

@@ -1,5 +1,5 @@
-"""What models are compared on. **Asked**: the prompts, and the texts that both tokenizers are asked to read. Where none are given: prose, code,
-numbers, other scripts, and a repetition for induction.
+"""What models are compared on. **Asked**: the prompts, and the texts that both tokenizers are asked to read. Where none are given, those of a set
+(`prompt_sets`).
 """
 
 from __future__ import annotations
@@ -8,17 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
+from llmtrace.comparison.prompt_sets import Probe, prompt_set
 from llmtrace.errors import OptionError, PromptError
 from llmtrace.model import Model, Prompt
 from llmtrace.tokens import Tokenizer
 from llmtrace.trace import Trace
 
-PROBES: tuple[str, ...] = (
-    "When Mary and John went to the store, John gave a drink to Mary. When Mary and",
-    "def area(width, height):\n    return width * height\n\nprint(area(3, 4))  # 12\n",
-    "On 17 March 1987, 4,096 of 65,536 samples were lost: 6.25 %. Überraschend? 東京 — да, ναι.",
-    "one two three four five six seven eight nine ten one two three four five six seven eight nine",
-)
 IDS = (12, 24, 7)
 """How many ids stand in for them where the models have no tokenizer, or one that reads them as next to nothing."""
 VARIED = 4
@@ -37,6 +32,17 @@ class Asked:
     """What both tokenizers are asked to read, each with the number of its prompt; None: it is not run."""
     untold: str = ""
     """Why there is no text; empty where there is one, or where a tokenizer is lacking."""
+    probes: tuple[Probe, ...] = ()
+    """The built-in ones among the prompts, in order, where they are."""
+
+    def name(self, number: int) -> str:
+        """What a prompt is called: a built-in one by its name, another by its number, from 1."""
+        return self.probes[number].name if self.probes else str(number + 1)
+
+    def words(self, number: int) -> str:
+        """A prompt in words: its text, or its ids."""
+        prompt = self.probes[number].text if self.probes else self.prompts[number]
+        return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
 
 
 class RefusedPromptError(PromptError):
@@ -47,8 +53,16 @@ class RefusedPromptError(PromptError):
         self.number, self.why = number, why
 
 
-def asked(reference: Model | None, given: Sequence[Prompt] | None, vocab: int, context: int | None) -> Asked:
-    """The given prompts, or the built-in ones; `vocab` and `context` are the reference's. Raises `PromptError`."""
+def asked(
+    reference: Model | None, given: Sequence[Prompt] | None, vocab: int, context: int | None, named: str | None = None
+) -> Asked:
+    """The given prompts, or those of the built-in set that is named (None: `quick`), cut to the reference's context.
+
+    `vocab` and `context` are the reference's. Raises `PromptError`, and `OptionError` for both, or for a set that there is not.
+    """
+    probes = prompt_set(named or "quick")
+    if named is not None and given is not None:
+        raise OptionError("There are prompts, and a set of prompts besides: give one of the two.")
     if isinstance(given, str):
         raise PromptError(f"prompts is a list, and this is one text: give prompts=[{given[:40]!r}].")
     if given is not None:
@@ -63,19 +77,24 @@ def asked(reference: Model | None, given: Sequence[Prompt] | None, vocab: int, c
         return Asked(prompts, texts, "" if texts else GIVEN)
     if reference is None or reference.tokenizer is None:
         return Asked(tuple(ids(vocab, context)))
-    telling = [text for text in PROBES if _telling(reference, text)]
+    read = {probe: _encoded(reference.tokenizer, probe.text) for probe in probes}
+    telling = tuple(probe for probe in probes if _tells(read[probe], vocab))
     if telling:
-        return Asked(tuple(telling), tuple(enumerate(telling)))
+        short = [
+            probe.text if context is None or len(read[probe]) <= context else read[probe][:context] for probe in telling
+        ]
+        return Asked(tuple(short), tuple((at, probe.text) for at, probe in enumerate(telling)), probes=telling)
     numbers = ids(vocab, context)
-    return Asked(tuple(numbers), tuple((None, text) for text in (*PROBES, _spelled(reference.tokenizer, numbers[0]))))
+    spelled = (*(probe.text for probe in probes), _spelled(reference.tokenizer, numbers[0]))
+    return Asked(tuple(numbers), tuple((None, text) for text in spelled))
 
 
-def recorded(traces: Sequence[Trace], given: Sequence[Prompt] | None) -> Asked:
+def recorded(traces: Sequence[Trace], given: Sequence[Prompt] | None, named: str | None = None) -> Asked:
     """What saved traces were recorded on. Raises `OptionError` where they are of other tokens, or where a prompt is given besides."""
     tokens = [tuple(token.id for token in trace.tokens) for trace in traces]
     if any(each != tokens[0] for each in tokens):
         raise OptionError("The saved traces are of different tokens: record both with the same prompt or ids.")
-    if given is not None:
+    if given is not None or named is not None:
         raise OptionError("A saved trace has its own prompt: give none.")
     return Asked((list(tokens[0]),), untold=TRACED)
 
@@ -112,10 +131,6 @@ def _encoded(tokenizer: Tokenizer, word: str) -> list[int]:
         return []
 
 
-def _telling(model: Model, text: str) -> bool:
-    """Whether a model's tokenizer reads a text as more than one unknown word again and again."""
-    try:
-        tokens = model.tokens(text)
-    except PromptError:
-        return False
-    return len({token.id for token in tokens}) > VARIED
+def _tells(ids: Sequence[int], vocab: int) -> bool:
+    """Whether a text was read as more than one unknown word again and again, and as nothing that the model has not."""
+    return len(set(ids)) > VARIED and max(ids) < vocab

@@ -8,15 +8,20 @@ A fault shows locally where it is, and inherited everywhere after it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from attrs import field, frozen
 
+from llmtrace.comparison.budget import Budget
+from llmtrace.comparison.by_prompt import PromptErrors, Spread, spread
+from llmtrace.comparison.by_token import TokenErrors, TokenNorms, WorstToken
 from llmtrace.comparison.flips import Flips
 from llmtrace.comparison.formats import Tensor
+from llmtrace.comparison.mechanisms import Mechanisms
 from llmtrace.comparison.outputs import Outputs
 from llmtrace.comparison.tokens import TokenDifference
-from llmtrace.trace import ModelInfo
+from llmtrace.trace import ModelInfo, Token
 
 Verdict = Literal["agrees", "within_precision", "diverges"]
 """`agrees`: every site within what rounding explains; `within_precision`: beyond that, only by what coarser weights or signals explain."""
@@ -98,6 +103,10 @@ class SiteError:
     """From the reference's signal."""
     reason: str = ""
     """What the numbers do not say."""
+    prompt: int = 0
+    """The prompt in which it is worst, from 0."""
+    worst_tokens: tuple[WorstToken, ...] = ()
+    """The tokens at which it is furthest off, of all prompts, the worst first."""
 
 
 @frozen
@@ -148,6 +157,10 @@ class Candidate:
     """Every weight, where both sides' can be read."""
     outputs: tuple[Outputs, ...] = ()
     """How far its predictions are from the reference's, prompt by prompt."""
+    by_prompt: tuple[PromptErrors, ...] = ()
+    """How far its sites are off, prompt by prompt."""
+    by_token: tuple[TokenErrors, ...] = field(default=(), repr=False)
+    """Errors of every token, along the stream and of the logits."""
     flips: tuple[Flips, ...] = ()
     """Experts that it chose instead of the reference's, router by router and prompt by prompt, where there are any."""
     nearer: tuple[Nearer, ...] = ()
@@ -162,6 +175,15 @@ class Candidate:
     """Why no text was read by both tokenizers; empty where one was."""
     shortfall: str = ""
     """Where its predictions stay the same more seldom than was asked for; empty where they do not, or where nothing was asked for."""
+    budget: Budget | None = field(default=None, repr=False)
+    """What each of its weights costs, where that was asked."""
+    mechanisms: Mechanisms | None = field(default=None, repr=False)
+    """How it comes to its answers, beside the reference, where that was asked."""
+
+    @property
+    def spread(self) -> tuple[Spread, ...]:
+        """Mean, deviation and range over prompts, of what `outputs` and `by_prompt` hold."""
+        return tuple(spread(self.outputs, self.by_prompt))
 
     @property
     def first_divergence(self) -> Divergence | None:
@@ -182,18 +204,32 @@ class Candidate:
         return f"{self.model.source}: {self.headline}"
 
 
+@frozen
+class RunPrompt:
+    """One prompt that was run."""
+
+    name: str
+    """Of a built-in one: `prose`; else its number."""
+    text: str
+    """What was given, in words: a text, or ids."""
+    tokens: tuple[Token, ...] = field(default=(), repr=False)
+    """As the reference reads it."""
+
+
 @frozen(eq=False, repr=False)
 class Comparison:
     """One model on two or more runtimes, formats or precisions."""
 
     reference: ModelInfo
     """What is taken as right."""
-    prompts: tuple[str, ...]
-    """What was run, in words."""
+    prompts: tuple[RunPrompt, ...]
+    """What was run."""
     candidates: tuple[Candidate, ...]
     """What was held to it, in the order given."""
     notes: tuple[str, ...] = ()
     """What a reader should know of the reference: equations of its own that it violates."""
+    norms: tuple[TokenNorms, ...] = field(default=(), repr=False)
+    """How large its stream is, token by token."""
 
     @property
     def verdict(self) -> Verdict:
@@ -223,3 +259,9 @@ class Comparison:
         from llmtrace.comparison.document import document
 
         return document(self)
+
+    def save_html(self, path: str | Path) -> None:
+        """Write the report, one self-contained page, atomically. Raises `TraceFileError`, and leaves an older file as it was."""
+        from llmtrace.view.comparison import save_comparison_page
+
+        save_comparison_page(path, self.to_json())

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
+from llmtrace.comparison.by_token import TokenNorms
 from llmtrace.schema.evaluate import Signals
 from llmtrace.schema.precision import Precision
 
@@ -30,3 +31,5 @@ class Run:
     """The reference's, whole."""
     precision: Mapping[str, Precision] = field(factory=dict, repr=False)
     """Of those that it captured."""
+    norms: tuple[TokenNorms, ...] = ()
+    """How large its stream is, token by token."""

@@ -11,10 +11,11 @@ from attrs import evolve
 
 from llmtrace.comparison.blocks import beyond_blocks
 from llmtrace.comparison.formats import LEVELS, MORE, ROUNDED, Tensor, coarse, cost, plain
-from llmtrace.comparison.overlaid import Over, Without
+from llmtrace.comparison.overlaid import Without
 from llmtrace.comparison.pair import Pair
 from llmtrace.comparison.recognised import off, recognise
 from llmtrace.comparison.sides import Side
+from llmtrace.overlaid import Over
 from llmtrace.schema.evaluate import Equations, Weights
 from llmtrace.schema.precision import ROUNDOFF
 from llmtrace.schema.sites import Array

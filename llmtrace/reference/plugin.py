@@ -22,7 +22,7 @@ class ReferenceBackend:
     runtime: ClassVar[str] = "NumPy"
     distributions: ClassVar[tuple[str, ...]] = ("numpy",)
     options: ClassVar[type[Any]] = ReferenceOptions
-    capabilities: ClassVar[tuple[str, ...]] = ("weights", "replay", "edits")
+    capabilities: ClassVar[tuple[str, ...]] = ("weights", "replay", "edits", "replacement")
 
     @staticmethod
     def probe(source: str, path: Path | None) -> Fit | None:

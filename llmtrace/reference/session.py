@@ -6,16 +6,19 @@ to be read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
+from attrs import evolve
 
 from llmtrace.errors import ModelOpenError, OptionError, SignalUnavailableError, UnknownSignalError, suggest
+from llmtrace.overlaid import Over
 from llmtrace.protocol import Gap, Observer, Offer, Request
 from llmtrace.schema.evaluate import Equations, Weights
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array
-from llmtrace.schema.steps import Step, stage_of
+from llmtrace.schema.steps import Step, needed, stage_of
 from llmtrace.selection import Cut
 from llmtrace.spec import ModelSpec
 from llmtrace.tokens import Tokenizer
@@ -49,6 +52,10 @@ class ReferenceSession:
         self.gaps: Mapping[str, Gap] = {}
         self.replayable: Collection[str] = tuple(steps)
         self.editable: Collection[str] = tuple(site for site, step in steps.items() if not step.equation.integer)
+        read = {weight.name for weight, _ in needed(spec)}
+        self.replaceable: Collection[str] = tuple(name for name in weights if name in read)
+        self.irreplaceable: Mapping[str, str] = {}
+        self.tied: Collection[Collection[str]] = ()
         self._opaque = {site for site, step in steps.items() if step.equation.opaque}
         self._closed = False
 
@@ -58,8 +65,7 @@ class ReferenceSession:
         Raises, before anything is computed, `SignalUnavailableError` if the run needs an opaque branch that is not replayed,
         `UnknownSignalError` and `OptionError` for a replayed signal that has no site or another shape.
         """
-        if self._closed:
-            raise ModelOpenError(f"{self.info.source} is closed: open it again to run it.")
+        self._check_open()
         given = self._replayed(request)
         self._check_opaque(request, given)
         tokens = np.asarray(request.tokens, np.int64)
@@ -84,11 +90,28 @@ class ReferenceSession:
         for layer in range(done, len(self.spec.blocks)):
             observer.layer_done(layer)
 
+    @contextmanager
+    def replaced(self, weights: Mapping[str, Array]) -> Iterator[None]:
+        """Let the equations read others. Each is read by its own name, so that none is tied, and none is rounded."""
+        self._check_open()
+        before = self.weights, self._equations
+        self.weights = Over({name: np.array(array) for name, array in weights.items()}, before[0])
+        self._equations = evolve(before[1], weights=self.weights)
+        try:
+            yield
+        finally:
+            if not self._closed:
+                self.weights, self._equations = before
+
     def close(self) -> None:
         """Let go of the weights. Traces that were made keep their own hold on them."""
         self._closed = True
         self.weights = {}
         self._equations = Equations(self.spec)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelOpenError(f"{self.info.source} is closed: open it again to run it.")
 
     def _replayed(self, request: Request) -> dict[str, Array]:
         steps = self._equations.steps

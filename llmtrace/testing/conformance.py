@@ -22,6 +22,7 @@ from llmtrace.testing.kit.isolation import IsolationKit
 from llmtrace.testing.kit.leaving import LeavingKit
 from llmtrace.testing.kit.lending import LendingKit
 from llmtrace.testing.kit.neutral import NeutralKit
+from llmtrace.testing.kit.replacing import ReplacingKit
 from llmtrace.testing.kit.together import TogetherKit
 from llmtrace.testing.kit.tokenizing import TokenizingKit
 
@@ -39,6 +40,7 @@ class BackendConformance(
     TogetherKit,
     LendingKit,
     EditingKit,
+    ReplacingKit,
     TokenizingKit,
     EmbeddedKit,
     FaultsKit,

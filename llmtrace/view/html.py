@@ -29,8 +29,13 @@ if TYPE_CHECKING:
     from llmtrace.influence.logit_lens import Lens
     from llmtrace.influence.record import Influence
 
-SCRIPTS = ("dom.js", "tip.js", "tokens.js", "map.js", "tables.js", "lens.js", "influence.js", "trace.js", "main.js")
+SCRIPTS = (
+    "dom.js", "tip.js", "tokens.js", "map.js", "tables.js", "lens.js", "influence.js", "trace.js", "compare-scale.js", "compare-sites.js",
+    "compare-map.js", "compare-curve.js", "compare-tokens.js", "compare-prompts.js", "compare-budget.js", "compare-mechanisms.js", "compare-tables.js", "compare.js", "main.js",
+)  # fmt: skip
 """The page's script, in the order in which it is put together."""
+STYLES = ("page.css", "compare.css")
+"""Its style, before the colours of the scale."""
 
 
 def page(documents: Sequence[Document], lens: Document | None = None, title: str | None = None) -> str:
@@ -84,7 +89,7 @@ def embed(content: Any) -> str:
 def assets() -> tuple[str, str]:
     """The page's script and style."""
     script = '"use strict";\n' + "\n".join(_asset(name) for name in SCRIPTS)
-    return script, _asset("page.css") + stylesheet()
+    return script, "".join(map(_asset, STYLES)) + stylesheet()
 
 
 def _asset(name: str) -> str:
@@ -111,10 +116,10 @@ def _without_script(documents: Sequence[Document], lens: Document | None) -> str
         caption = f"{document['method']}: {_title(document)}" if document.get("aims", True) else _title(document)
         pairs = zip(document["tokens"], document["scores"], strict=True)
         rows = [(str(place), _shown(token), f"{score:.5g}") for place, (token, score) in enumerate(pairs)]
-        out.append(_table(caption, ("position", "token", "score"), rows))
+        out.append(plain_table(caption, ("position", "token", "score"), rows))
     if lens is not None:
         points = [(point["site"], pack.rank(point)) for point in lens["layers"]]
-        out.append(_table(f"lens: {_title(lens)}", ("site", "rank of the target"), points))
+        out.append(plain_table(f"lens: {_title(lens)}", ("site", "rank of the target"), points))
     return "".join(out)
 
 
@@ -122,7 +127,8 @@ def _shown(token: Document) -> str:
     return named(token.get("text", ""), token.get("id", 0))
 
 
-def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def plain_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts for readers without JavaScript."""
     cells = "".join(
         "<tr>" + "".join(f"<td>{escape(str(pack.safe(cell)))}</td>" for cell in row) + "</tr>" for row in rows
     )

@@ -11,7 +11,7 @@ from attrs import evolve
 
 import llmtrace
 from llmtrace.plugins import BackendEntry, Plugins, load, plugins
-from llmtrace.protocol import SupportsEdits, SupportsMany, SupportsReplay, SupportsWeights
+from llmtrace.protocol import SupportsEdits, SupportsMany, SupportsReplacement, SupportsReplay, SupportsWeights
 from tests.specs import FakeOptions
 
 
@@ -33,7 +33,13 @@ def test_the_capabilities_that_a_backend_claims_are_those_of_its_sessions(cli, n
     if backend.probe(str(checkpoint), checkpoint) is None:
         pytest.skip(f"{name} does not open checkpoint directories")
     claimed = {row["name"]: row["capabilities"] for row in cli("backends", "--json").document["backends"]}[name]
-    protocols = {"weights": SupportsWeights, "replay": SupportsReplay, "many": SupportsMany, "edits": SupportsEdits}
+    protocols = {
+        "weights": SupportsWeights,
+        "replay": SupportsReplay,
+        "many": SupportsMany,
+        "edits": SupportsEdits,
+        "replacement": SupportsReplacement,
+    }
     with llmtrace.open(checkpoint, backend=name) as model:
         assert claimed == [word for word, protocol in protocols.items() if isinstance(model.session, protocol)]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,7 +151,9 @@ def test_a_gate_that_fails_is_in_the_first_line_and_is_no_pass_in_json(cli, monk
 def test_prompts_come_from_a_file(cli, tmp_path):
     (tmp_path / "prompts").write_text('a f e b\n\n"a b"\n[0, 1, 6]\n')
     run = cli("compare", SAME, SAME, "--prompts", "prompts", "--json")
-    assert run.document["prompts"] == ["a f e b", "a b", "0 1 6"]
+    prompts = run.document["prompts"]
+    assert [(each["name"], each["text"]) for each in prompts] == [("1", "a f e b"), ("2", "a b"), ("3", "0 1 6")]
+    assert [token["text"] for token in prompts[0]["tokens"]] == ["<bos>", "a", "f", "e", "b"]
     (tmp_path / "prompts").write_text("[0, true]\n")
     assert "prompts:1: '[0, true]' is neither" in cli("compare", SAME, SAME, "--prompts", "prompts").error
 
@@ -243,3 +247,86 @@ def test_node_data_is_what_model_explorer_reads(cli, other, tmp_path):
 def test_what_cannot_be_done_is_one_line(cli, tmp_path, arguments, says):
     (tmp_path / "empty").write_text("\n")
     assert says in cli("compare", *arguments).error
+
+
+def test_prompts_are_told_one_by_one_with_what_they_come_to(cli, other):
+    changed = other(config=lambda c: c.update(rms_norm_eps=0.3))
+    run = cli("compare", SAME, changed, "--prompt", "a f e b", "--prompt", "a b f")
+    document = cli("compare", SAME, changed, "--prompt", "a f e b", "--prompt", "a b f", "--json").document
+    (candidate,) = document["candidates"]
+    lines = run.out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("prompt "))
+    for line, outputs, errors in zip(lines[at + 1 :], candidate["outputs"], candidate["by_prompt"], strict=False):
+        name, count, mean, worst, same, shift, site, times, inherited = line.split()
+        assert (name, count) == (str(outputs["prompt"] + 1), str(outputs["tokens"]))
+        assert [float(mean), float(worst)] == pytest.approx([outputs["mean_kld"], outputs["worst_kld"]], rel=1e-2)
+        assert [same, shift] == [f"{outputs['same_top']:.1%}", f"{outputs['largest_shift']:.2%}"]
+        assert site == errors["site"]
+        assert [float(times), float(inherited)] == pytest.approx([errors["times"], errors["inherited_error"]], rel=6e-2)
+    spread = {each["quantity"]: each for each in candidate["spread"]}
+    told = {line.rsplit(None, 6)[0]: line.split()[-6:] for line in lines[at + 3 : at + 8]}
+    assert list(told) == ["mean of 2", "deviation", "standard error", "least", "most"]
+    for title, key in zip(told, ("mean", "deviation", "standard_error", "least", "most"), strict=True):
+        assert float(told[title][0]) == pytest.approx(spread["mean_kld"][key], rel=1e-2)
+        assert told[title][2] == f"{spread['same_top'][key]:.1%}"
+        assert float(told[title][5]) == pytest.approx(spread["inherited_error"][key], rel=6e-2)
+
+
+def test_a_single_prompt_has_no_spread_and_a_single_candidate_no_matrix(cli):
+    out = cli("compare", SAME, SAME, "--prompt", "a f e b").out
+    assert "standard error" not in out
+    assert "mean KLD, same top" not in out
+
+
+def test_several_candidates_stand_beside_each_other_on_every_prompt(cli, other):
+    changed = other(config=lambda c: c.update(rms_norm_eps=0.3))
+    arguments = ("compare", SAME, SAME, changed, "--prompt", "a f e b", "--prompt", "a b f")
+    lines, document = cli(*arguments).out.splitlines(), cli(*arguments, "--json").document
+    at = next(number for number, line in enumerate(lines) if line.startswith("mean KLD, same top"))
+    assert lines[at].split()[4:] == ["1", "2", "all"]
+    for line, candidate in zip(lines[at + 1 :], document["candidates"], strict=False):
+        cells = line.replace(",", "").split()[1:]
+        for kld, same, outputs in zip(cells[0:4:2], cells[1:4:2], candidate["outputs"], strict=True):
+            assert float(kld) == pytest.approx(outputs["mean_kld"], rel=1e-2)
+            assert same == f"{outputs['same_top']:.1%}"
+        spread = {each["quantity"]: each for each in candidate["spread"]}
+        assert float(cells[4]) == pytest.approx(spread["mean_kld"]["mean"], rel=1e-2)
+        assert float(cells[6]) == float(f"{spread['mean_kld']['standard_error']:.0e}")
+
+
+def test_the_report_is_written_and_holds_what_json_does(cli, other):
+    changed = other(config=lambda c: c.update(rms_norm_eps=0.3))
+    run = cli("compare", SAME, changed, "--tokens", TOKENS, "--html", "report.html", "--json")
+    assert run.code == 1
+    assert "wrote report.html" in run.err
+    page = Path("report.html").read_text("utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert data["candidates"][0]["headline"] == run.document["candidates"][0]["headline"]
+    assert len(data["candidates"][0]["sites"]) == len(run.document["candidates"][0]["sites"])
+
+
+def test_a_report_that_could_not_be_written_is_refused_before_anything_is_opened(cli):
+    for name in ("none/report.html", ""):
+        run = cli("compare", "no-such-model", SAME, "--tokens", TOKENS, "--html", name)
+        assert "no directory" in run.error or "is empty" in run.error
+
+
+def test_a_set_of_prompts_is_asked_for_by_its_name(cli):
+    assert "give one of the two" in cli("compare", SAME, SAME, "--tokens", TOKENS, "--prompt-set", "full").error
+    assert "'fool' is not one of 'quick', 'full'" in cli("compare", SAME, SAME, "--prompt-set", "fool").error
+    assert "--weights-only runs nothing" in cli("compare", SAME, SAME, "--prompt-set", "full", "--weights-only").error
+    assert "--weights-only runs nothing" in cli("compare", SAME, SAME, "--html", "a.html", "--weights-only").error
+    assert cli("compare", SAME, SAME, "--prompt-set", "full").code == 0
+
+
+def test_mechanisms_are_in_the_document_and_in_the_text(cli, validate):
+    args = ("compare", SAME, SAME, "--prompt", "a b c d a b c d", "--mechanisms")
+    run = cli(*args, "--json")
+    validate("compare", run.document)
+    (candidate,) = run.document["candidates"]
+    assert candidate["mechanisms"]["flagged"] is False
+    assert candidate["mechanisms"]["words"].startswith("the same mechanisms: 100%")
+    shown = cli(*args).out
+    assert candidate["mechanisms"]["words"] in shown
+    assert "1 of 1" in shown
+    assert "--mechanisms runs both sides" in cli("compare", SAME, SAME, "--mechanisms", "--weights-only").error

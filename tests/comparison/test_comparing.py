@@ -83,7 +83,10 @@ def test_the_side_that_is_right_is_nearer_to_float64(model, converted):
 def test_without_prompts_models_that_no_text_tells_anything_are_asked_ids(model):
     prompts = compare(model, SAME).prompts
     assert len(prompts) > 1
-    assert all(part.isdigit() for prompt in prompts for part in prompt.split())
+    assert all(part.isdigit() for prompt in prompts for part in prompt.text.split())
+    for number, prompt in enumerate(prompts, 1):
+        assert prompt.name == str(number)
+        assert [token.id for token in prompt.tokens] == [int(part) for part in prompt.text.split()]
 
 
 def test_tokenizers_are_compared_though_the_built_in_prompts_are_ids(tmp_path):

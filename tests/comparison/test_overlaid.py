@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llmtrace.comparison.overlaid import Over, Without
+from llmtrace.comparison.overlaid import Without
+from llmtrace.overlaid import Over
 
 
 class Unread(dict):

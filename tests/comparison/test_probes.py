@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import llmtrace
-from llmtrace.comparison.probes import GIVEN, PROBES, TRACED, RefusedPromptError, asked, readable, recorded
+from llmtrace.comparison.probes import GIVEN, TRACED, RefusedPromptError, asked, readable, recorded
+from llmtrace.comparison.prompt_sets import FULL, QUICK
 from llmtrace.errors import OptionError, PromptError
 from llmtrace.trace import Token
 
@@ -43,8 +44,35 @@ def test_texts_are_read_under_their_numbers_and_ids_are_not():
 
 def test_built_in_texts_are_run_where_a_tokenizer_tells_their_words_apart():
     found = asked(OfBytes(), None, 256, None)
-    assert found.prompts == PROBES
-    assert found.texts == tuple(enumerate(PROBES))
+    texts = tuple(each.text for each in QUICK)
+    assert found.prompts == texts
+    assert found.texts == tuple(enumerate(texts))
+    assert [found.name(at) for at in range(4)] == ["prose", "code", "numbers", "repeats"]
+    assert asked(OfBytes(), None, 256, None, "quick") == found
+
+
+def test_a_text_that_is_longer_than_the_context_is_run_cut_and_read_whole():
+    found = asked(OfBytes(), None, 256, 80, "full")
+    assert len(found.prompts) == len(found.texts) == len(FULL)
+    for prompt, (number, text), probe in zip(found.prompts, found.texts, FULL, strict=True):
+        whole = list(probe.text.encode())
+        assert text == probe.text == found.words(number)
+        assert (prompt if isinstance(prompt, list) else list(prompt.encode())) == whole[:80]
+        assert isinstance(prompt, str) == (len(whole) <= 80)
+
+
+def test_a_text_that_is_read_as_ids_beyond_the_vocabulary_is_not_run():
+    found = asked(OfBytes(), None, 128, None)
+    assert [each.name for each in found.probes] == ["prose", "code", "repeats"]
+
+
+def test_prompts_and_a_set_are_one_too_many(model):
+    with pytest.raises(OptionError, match="give one of the two"):
+        asked(None, ["a"], 9, None, "full")
+    with pytest.raises(OptionError, match="no set of prompts called"):
+        asked(None, None, 9, None, "fool")
+    with pytest.raises(OptionError, match="give none"):
+        recorded([model.trace([0, 1, 6], capture="logits")], None, "full")
 
 
 def test_where_built_in_prompts_are_ids_texts_are_read_all_the_same(model):

@@ -7,7 +7,7 @@ import pytest
 from llmtrace.comparison.formats import Tensor
 from llmtrace.comparison.outputs import Outputs
 from llmtrace.comparison.probes import GIVEN
-from llmtrace.comparison.record import Candidate, Comparison, Difference, Divergence, SiteError
+from llmtrace.comparison.record import Candidate, Comparison, Difference, Divergence, RunPrompt, SiteError
 from llmtrace.comparison.shortfall import held
 from llmtrace.comparison.verdict import judged
 from llmtrace.errors import OptionError
@@ -63,7 +63,7 @@ LESS = Outputs(2, 20, 0.01, 0.02, 3, 0.8, 0.1)
 
 
 def test_a_candidate_that_keeps_too_few_predictions_falls_short_and_does_not_pass():
-    comparison = Comparison(INFO, ("a", "b"), (candidate(outputs=(KEPT, LESS)),))
+    comparison = Comparison(INFO, (RunPrompt("1", "a"), RunPrompt("2", "b")), (candidate(outputs=(KEPT, LESS)),))
     assert comparison.passed and held(comparison, 0.8).passed
     (found,) = held(comparison, 0.95).candidates
     assert found.headline.startswith(
@@ -75,7 +75,7 @@ def test_a_candidate_that_keeps_too_few_predictions_falls_short_and_does_not_pas
 
 
 def test_of_a_candidate_without_predictions_none_stays_the_same():
-    comparison = Comparison(INFO, ("a",), (candidate(),))
+    comparison = Comparison(INFO, (RunPrompt("1", "a"),), (candidate(),))
     assert held(comparison, 0).passed
     assert "no prediction could be compared" in held(comparison, 0.5).candidates[0].headline
 
@@ -83,12 +83,12 @@ def test_of_a_candidate_without_predictions_none_stays_the_same():
 @pytest.mark.parametrize("least", [float("nan"), -0.1, 95])
 def test_a_share_that_is_none_is_refused(least):
     with pytest.raises(OptionError, match="from 0 to 1"):
-        held(Comparison(INFO, ("a",), (candidate(),)), least)
+        held(Comparison(INFO, (RunPrompt("1", "a"),), (candidate(),)), least)
 
 
 def test_records_say_their_verdict_in_a_line():
     found = candidate()
     assert repr(found) == f"<Candidate model.gguf: {found.headline}>"
-    comparison = Comparison(INFO, ("a",), (found, found))
+    comparison = Comparison(INFO, (RunPrompt("1", "a"),), (found, found))
     assert str(comparison).splitlines() == [f"model.gguf: {found.headline}"] * 2
     assert repr(comparison).startswith("<Comparison with model.gguf: model.gguf: agrees: ")

@@ -9,6 +9,8 @@ import pytest
 from attrs import define, evolve
 
 import llmtrace
+from llmtrace.circuits.motif import Expectation, Motif
+from llmtrace.circuits.where import Where
 from llmtrace.errors import (
     BackendNotFoundError,
     DuplicateBackendError,
@@ -40,6 +42,11 @@ def method(name, **fields):
 def viewer(name, **members):
     sound = {"name": name, "suffix": ".txt", "render": staticmethod(lambda influences, lens=None: "")}
     return type(name, (), sound | members)
+
+
+def motif(name, **fields):
+    back = Where("pattern[q, q - 2]")
+    return evolve(Motif(name, "Title", "Someone 2020", {"head": back}, {"head": Expectation(">=", 0.5)}), **fields)
 
 
 @pytest.fixture
@@ -216,17 +223,20 @@ def test_a_malformed_backend_is_reported_as_broken_and_takes_no_other_with_it(pl
         ("llmtrace_viewers", type("Bad", (), {"name": "bad"}), "lacks `suffix`, `render`"),
         ("llmtrace_viewers", viewer("bad", suffix="txt"), "the suffix 'txt', which does not begin with a dot"),
         ("llmtrace_viewers", viewer("bad", render="x"), "a `render` that cannot be called"),
+        ("llmtrace_motifs", method("bad"), "is no `llmtrace.circuits.motif.Motif`"),
+        ("llmtrace_motifs", motif("bad", paper=""), "has `paper` '', which is no text"),
+        ("llmtrace_motifs", motif("bad", title=3), "has `title` 3, which is no text"),
     ],
 )
-def test_a_malformed_method_or_viewer_is_reported_and_takes_no_other_with_it(plugin, hook, wrong, words):
-    good = method("good") if "methods" in hook else viewer("good")
+def test_a_malformed_method_viewer_or_motif_is_reported_and_takes_no_other_with_it(plugin, hook, wrong, words):
+    good = {"llmtrace_influence_methods": method, "llmtrace_viewers": viewer, "llmtrace_motifs": motif}[hook]("good")
     found = load((plugin("bad", **{hook: [wrong, good]}, llmtrace_backends=[backend("alpha")]),))
     (error,) = found.errors
     assert hook in str(error)
     assert re.search(words, str(error))
     assert found.backend("alpha")
-    assert "good" in {**found.methods, **found.viewers}
-    assert "bad" not in {**found.methods, **found.viewers}
+    assert "good" in {**found.methods, **found.viewers, **found.motifs}
+    assert "bad" not in {**found.methods, **found.viewers, **found.motifs}
 
 
 def test_what_llmtrace_itself_brings_is_sound():
@@ -367,7 +377,9 @@ def of_a_distribution(entry):
     return entry
 
 
-@pytest.mark.parametrize("hook", ["llmtrace_backends", "llmtrace_influence_methods", "llmtrace_viewers"])
+@pytest.mark.parametrize(
+    "hook", ["llmtrace_backends", "llmtrace_influence_methods", "llmtrace_viewers", "llmtrace_motifs"]
+)
 @pytest.mark.parametrize(("answer", "words"), [(raising(RuntimeError("ill")), "RuntimeError: ill"), ([3], "is no ")])
 def test_whichever_hook_fails_the_plugin_is_listed_with_its_distribution_the_hook_and_the_fix(
     plugin, hook, answer, words
@@ -449,3 +461,11 @@ def test_a_method_or_viewer_that_is_not_there_may_be_that_of_a_broken_plugin(plu
             UnknownMethodError, match=r"The plugin bad of llmtrace-ill is broken: `llmtrace backends` says"
         ):
             ask("mine")
+
+
+def test_a_motif_is_found_by_name_and_a_missing_one_is_refused_with_near_names(plugin):
+    found = load((plugin("a", llmtrace_motifs=[motif("two-back")]),))
+    assert found.motif("two-back").title == "Title"
+    assert found.owner("motif", "two-back")
+    with pytest.raises(UnknownMethodError, match="Did you mean two-back"):
+        found.motif("two-bck")

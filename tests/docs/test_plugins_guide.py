@@ -79,7 +79,12 @@ def test_the_contract_is_what_the_core_calls() -> None:
 
 @pytest.mark.parametrize(
     ("heading", "record"),
-    [("llmtrace_influence_methods", Method), ("llmtrace_viewers", Viewer), ("llmtrace_hypotheses", Hypothesis), ("llmtrace_motifs", Motif)],
+    [
+        ("llmtrace_influence_methods", Method),
+        ("llmtrace_viewers", Viewer),
+        ("llmtrace_hypotheses", Hypothesis),
+        ("llmtrace_motifs", Motif),
+    ],
 )
 def test_the_section_of_a_hook_explains_every_field_of_what_it_returns(heading: str, record: type) -> None:
     text = GUIDE.read_text(encoding="utf-8")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmtrace.influence import influence
 from llmtrace.circuits import built_in
+from llmtrace.influence import influence
 from llmtrace.influence.heads import behaviour_keys, head_scores
 
 

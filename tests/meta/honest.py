@@ -95,7 +95,7 @@ class Honest:
     runtime = "NumPy"
     distributions = ("numpy",)
     options = HonestOptions
-    capabilities = ("weights", "replay", "many", "edits")
+    capabilities = ("weights", "replay", "many", "edits", "replacement")
     session = HonestSession
     probe = ReferenceBackend.probe
 

@@ -12,54 +12,6 @@ from tests.view import documents
 pytestmark = pytest.mark.browser
 
 
-class Tab:
-    """One open page, and everything that it asked for or complained of."""
-
-    def __init__(self, browser, file, **settings):
-        self.requests, self.complaints = [], []
-        self.page = browser.new_page(viewport={"width": 1240, "height": 900}, **settings)
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.complaints.append("dialog"), dialog.dismiss()))
-        self.page.goto(file.as_uri())
-        self.file = file
-
-    def token(self, place):
-        return self.page.locator(".token").nth(place)
-
-    def numbers(self):
-        """The exact score of every token, as the card says it on hover."""
-        found = []
-        for place in range(self.page.locator(".token").count()):
-            self.token(place).hover()
-            found.append(self.page.locator(".tip .exact").inner_text())
-        return [float(text.replace("−", "-")) for text in found]
-
-    def target(self):
-        return int(self.page.locator('.token[aria-selected="true"]').get_attribute("data-position"))
-
-
-@pytest.fixture
-def show(chromium, tmp_path):
-    tabs = []
-
-    def opened(html, **settings):
-        file = tmp_path / f"{len(tabs)}.html"
-        if callable(html):
-            html(file)
-        else:
-            file.write_text(html, "utf-8")
-        tabs.append(Tab(chromium, file, **settings))
-        return tabs[-1]
-
-    yield opened
-    for tab in tabs:
-        assert tab.requests == [tab.file.as_uri()]
-        assert tab.complaints == []
-        tab.page.close()
-
-
 def test_hover_says_score_text_and_id(show):
     document = documents.influence()
     tab = show(page([document]))

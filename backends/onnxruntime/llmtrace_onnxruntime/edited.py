@@ -1,5 +1,6 @@
-"""Graphs whose values can be changed. **Patch**: which elements of a value are replaced, and by what; it goes in as two more inputs, so that
-one session serves all edits of the same values, and weights stay where they are.
+"""Graphs whose values can be changed. **Patch**: which elements of a value are replaced, and by what; it goes in as two more inputs. **Alike**:
+values that hold the same sites in different layers; a graph can be patched at all of them, so that one session serves all edits of the same
+kinds of sites. A value that is not edited gets a patch of nothing, of one element.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from attrs import frozen
 from llmtrace.dataflow.forms import Form, held_by, shown
 from llmtrace.dataflow.graph import Flow
 from llmtrace.edits import Change
+from llmtrace.errors import ModelOpenError
 from llmtrace.schema.sites import Array
-from llmtrace.schema.steps import Step
+from llmtrace.schema.steps import Step, any_layer
 from llmtrace_onnxruntime.running import Runner
 
 WHERE, VALUE, WAS = "/where", "/patch", "/was"
 """What is added to a value's name: for both inputs, and for what it was."""
-MOST = 8
-"""Edited graphs that are kept."""
+MOST = 3
+"""Edited graphs that are kept: each may have a packed copy of the weights."""
+OVERWRITE = ("zero", "replace")
+"""What is done to a number whatever it was."""
 
 
 @frozen(eq=False)
@@ -43,7 +47,10 @@ class Editor:
         self._runner = runner
         self._flow = flow
         self._places = places
-        self._edited: dict[frozenset[str], Runner] = {}
+        self._edited: dict[frozenset[str], tuple[Runner, Mapping[str, np.dtype]]] = {}
+        """Kinds of sites to the graph that can be patched there, with the types of all patches."""
+        self._empty: dict[tuple[str, int], Array] = {}
+        """Value and number of tokens to zeros of its shape, which take no memory."""
         self._of: dict[str, list[str]] = {}
         """Value to the sites that it holds, in dataflow order."""
         for site in steps:
@@ -60,12 +67,17 @@ class Editor:
     ) -> dict[str, Array]:
         """The signals of some sites, as the edits leave them. Raises `OptionError` for a change that the type of a value cannot hold."""
         values = sorted({self._places[site][0] for site in edits}, key=self._flow.order)
-        before = self._runner.run(feeds, values)
+        asked = [value for value in values if self._asks(value, edits, sites) or (value, tokens) not in self._empty]
+        before = self._runner.run(feeds, asked) if asked else {}
+        self._empty |= {(value, tokens): _nothing(array) for value, array in before.items()}
         patches: dict[str, Patch] = {}
         for value in values:
-            found = before[value]
-            if any(self._flow.follows(value, other) for other in patches):
+            if not self._asks(value, edits, sites):
+                found = self._empty[value, tokens]
+            elif any(self._flow.follows(value, other) for other in patches):
                 found = self._patched(feeds, patches, [value])[value]
+            else:
+                found = before[value]
             patches[value] = self._patch(found, value, edits, tokens)
         wanted = dict.fromkeys(name for site in sites for name in held_by(self._places[site]))
         made = self._patched(feeds, patches, list(wanted))
@@ -74,6 +86,13 @@ class Editor:
             site: parts[site] if site in parts else shown(form, value, made, tokens)
             for site, (value, form) in ((site, self._places[site]) for site in sites)
         }
+
+    def _asks(self, value: str, edits: Mapping[str, Sequence[Change]], sites: Sequence[str]) -> bool:
+        """Whether what a value was before its own edits matters: to an edit that builds on it, or to who records a site that it holds."""
+        held = self._of[value]
+        return any(site in sites for site in held) or any(
+            change.op not in OVERWRITE for site in held for change in edits.get(site, ())
+        )
 
     def _patch(self, found: Array, value: str, edits: Mapping[str, Sequence[Change]], tokens: int) -> Patch:
         """The changes of all sites that one value holds: each begins with what the one before it in the dataflow left."""
@@ -94,20 +113,48 @@ class Editor:
     def _patched(
         self, feeds: Mapping[str, Array], patches: Mapping[str, Patch], outputs: Sequence[str]
     ) -> dict[str, Array]:
-        key = frozenset(patches)
-        if key not in self._edited:
-            while len(self._edited) >= MOST:
-                self._edited.pop(next(iter(self._edited))).close()
-            kinds = {name: patch.value.dtype for name, patch in patches.items()}
-            self._edited[key] = self._runner.other(patchable(self._runner.proto, kinds))
-        more = {name + WHERE: patch.where for name, patch in patches.items()}
-        more |= {name + VALUE: patch.value for name, patch in patches.items()}
-        return self._edited[key].run({**feeds, **more}, outputs)
+        runner, types = self._graph({name: patch.value.dtype for name, patch in patches.items()}, outputs)
+        more: dict[str, Array] = {}
+        for name, kind in types.items():
+            patch = patches.get(name)
+            more[name + WHERE] = np.zeros((), bool) if patch is None else patch.where
+            more[name + VALUE] = np.zeros((), kind) if patch is None else patch.value
+        return runner.run({**feeds, **more}, outputs)
+
+    def _graph(self, types: Mapping[str, np.dtype], outputs: Sequence[str]) -> tuple[Runner, Mapping[str, np.dtype]]:
+        """One that can be patched at some values of known types, and at all that are alike."""
+        kinds = {self._kind(name): kind for name, kind in types.items()}
+        key = frozenset(kinds)
+        if key in self._edited and types.items() <= self._edited[key][1].items():
+            return self._edited[key]
+        for old in (key,) if key in self._edited else tuple(self._edited)[: len(self._edited) - MOST + 1]:
+            self._edited.pop(old)[0].close()
+        alike = {name: kinds[self._kind(name)] for name in self._of if name in self._flow and self._kind(name) in kinds}
+        try:
+            made, patched = self._patchable(alike | dict(types), outputs)
+        except ModelOpenError:  # its layers compute in different types
+            made, patched = self._patchable(types, outputs)
+        self._edited[key] = made, patched
+        return made, patched
+
+    def _patchable(
+        self, types: Mapping[str, np.dtype], outputs: Sequence[str]
+    ) -> tuple[Runner, Mapping[str, np.dtype]]:
+        made = self._runner.other(patchable(self._runner.proto, types))
+        made.open(outputs)
+        return made, types
+
+    def _kind(self, value: str) -> str:
+        return any_layer(self._of[value][0])
 
     def close(self) -> None:
         """Let go of all edited graphs."""
-        for runner in self._edited.values():
+        for runner, _ in self._edited.values():
             runner.close()
+
+
+def _nothing(array: Array) -> Array:
+    return np.broadcast_to(np.zeros((), array.dtype), array.shape)
 
 
 def patchable(model: onnx.ModelProto, values: Mapping[str, np.dtype]) -> onnx.ModelProto:

@@ -26,7 +26,7 @@ class TorchBackend:
     runtime: ClassVar[str] = "PyTorch"
     distributions: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     options: ClassVar[type[TorchOptions]] = TorchOptions
-    capabilities: ClassVar[tuple[str, ...]] = ("weights", "many", "edits")
+    capabilities: ClassVar[tuple[str, ...]] = ("weights", "many", "edits", "replacement")
 
     @staticmethod
     def probe(source: str, path: Path | None) -> Fit | None:

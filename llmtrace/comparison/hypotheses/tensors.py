@@ -9,10 +9,10 @@ from attrs import evolve
 
 from llmtrace.comparison.case import Case, Hypothesis
 from llmtrace.comparison.hypotheses.rounding import TYPES, rounded
-from llmtrace.comparison.overlaid import Over
 from llmtrace.comparison.pair import Pair
 from llmtrace.comparison.recognised import CHANGES, off
 from llmtrace.comparison.weights import others
+from llmtrace.overlaid import Over
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sites import Array
 

@@ -47,8 +47,8 @@ function scoresAt({ doc, scores, matrix }, position) {
   return matrix ? matrix.row(position) : null;
 }
 
-function methodTabs(names, choose) {
-  const node = el("nav", { class: "tabs", role: names.length > 1 ? "tablist" : null, "aria-label": "Methods" });
+function methodTabs(names, choose, what = "method") {
+  const node = el("nav", { class: "tabs", role: names.length > 1 ? "tablist" : null, "aria-label": `${what[0].toUpperCase()}${what.slice(1)}s` });
   const buttons = names.map((name, at) => {
     const button = el("button", { type: "button", role: names.length > 1 ? "tab" : null, "aria-controls": "panel", text: name });
     button.addEventListener("click", () => choose(at));
@@ -61,7 +61,7 @@ function methodTabs(names, choose) {
     });
     return button;
   });
-  node.append(el("span", { class: "label", text: names.length > 1 ? "methods" : "method" }), ...buttons);
+  node.append(el("span", { class: "label", text: names.length > 1 ? `${what}s` : what }), ...buttons);
   return {
     node,
     select: (chosen) => buttons.forEach((button, at) => {

@@ -5,5 +5,6 @@
   const root = document.getElementById("page");
   root.replaceChildren();
   if (content.kind === "trace") tracePage(root, content);
+  else if (content.kind === "comparison") comparisonPage(root, content);
   else influencePage(root, content);
 })();

@@ -4,7 +4,7 @@
 const NUMBERS = 64; // up to so many tokens each has its number written below
 
 /** `choose(position)` is called when a token is made the target; `describe(position)` gives the rows of its card. */
-function tokenLine(tokens, { choose, describe, label }) {
+function tokenLine(tokens, { choose, describe, label, chosen = "target" }) {
   const long = tokens.length > NUMBERS;
   const line = el("div", { class: long ? "tokens long" : "tokens", role: "listbox", "aria-label": label, "aria-orientation": "horizontal" });
   const cells = tokens.map((token, place) => {
@@ -56,19 +56,19 @@ function tokenLine(tokens, { choose, describe, label }) {
 
   return {
     node: line,
-    /** Shade by `scores` (null: none is known) on the scale `top`; `target` is ringed, what follows it fades. */
-    shade(scores, top, target) {
+    /** Shade by `scores` (null: none is known) on the scale `top`; `target` is ringed, what follows `last` fades. */
+    shade(scores, top, target, last = target) {
       cells.forEach(({ cell, chip, bar, number, token }, place) => {
         const score = scores ? scores[place] : null;
         const shade = scores ? shadeOf(score, top) : "p0";
         chip.className = `chip ${shade}`;
         bar.className = shade;
         bar.style.height = scores && top > 0 ? `${100 * Math.min(1, Math.abs(score || 0) / top)}%` : "0";
-        number.textContent = !long && scores && place <= target ? num(score, 2) : "";
+        number.textContent = !long && scores && place <= last ? num(score, 2) : "";
         cell.classList.toggle("target", place === target);
-        cell.classList.toggle("later", place > target);
+        cell.classList.toggle("later", place > last);
         cell.setAttribute("aria-selected", String(place === target));
-        cell.setAttribute("aria-label", `position ${place}, ${token.text}${scores ? `, ${num(score, 3)}` : ""}${place === target ? ", target" : ""}`);
+        cell.setAttribute("aria-label", `position ${place}, ${token.text}${scores ? `, ${num(score, 3)}` : ""}${place === target ? `, ${chosen}` : ""}`);
       });
       cells[current].cell.tabIndex = -1;
       current = target;

@@ -136,7 +136,7 @@ def test_a_change_that_changes_nothing_leaves_the_logits_to_the_bit(pair):
     assert same(pair.logits(*(add(site, 0.0) for site in editable)), np.array(plain))
 
 
-def test_one_graph_serves_all_edits_of_a_value(fused, monkeypatch):
+def test_one_graph_serves_all_edits_of_a_kind_of_site(fused, monkeypatch):
     made = []
     inner = edited.patchable
     monkeypatch.setattr(edited, "patchable", lambda proto, kinds: made.append(set(kinds)) or inner(proto, kinds))
@@ -150,12 +150,27 @@ def test_one_graph_serves_all_edits_of_a_value(fused, monkeypatch):
         fused.logits(edit)
     assert len(made) == 1
     fused.logits(ablate("blocks.1.attn_out"), ablate("blocks.0.attn_out"))
-    assert len(made) == 2, "one for the first value alone, and one for both"
+    assert len(made) == 1, "the same value of another layer can be patched there, too"
+    fused.logits(ablate("blocks.1.attn_out"), ablate("blocks.0.mlp_out"))
+    assert len(made) == 2, "another kind takes another graph"
     for layer in range(3):
         for site in ("attn.q", "attn.k", "attn.z_post", "mlp.post"):
             fused.logits(ablate(f"blocks.{layer}.{site}"))
     assert len(editor._edited) == edited.MOST
     assert not fused.off(ablate("blocks.0.attn_out"))
+
+
+def test_what_overwrites_is_not_told_what_was_there(fused, monkeypatch):
+    """Else each further layer would take a run of its own."""
+    edits = [ablate(f"blocks.{layer}.attn.z_post", heads=[1]) for layer in range(3)]
+    assert not fused.off(*edits)
+    runs = []
+    inner = edited.Editor._patched
+    monkeypatch.setattr(edited.Editor, "_patched", lambda self, *args: runs.append(args) or inner(self, *args))
+    fused.logits(*edits)
+    assert len(runs) == 1
+    fused.logits(*edits[:2], scale("blocks.2.attn.z_post", 0.5, heads=[0]))
+    assert len(runs) == 3, "one more to know what the third layer scales"
 
 
 def test_lengths_may_differ_from_run_to_run(fused):

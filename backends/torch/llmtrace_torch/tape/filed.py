@@ -45,6 +45,14 @@ class Filed(Mapping[str, Array]):
         """`names` are those of the file's tensors, by parameter."""
         self.names = names
         self.settled = False
+        self.working: frozenset[str] = frozenset()
+        """Those that are read as they work now, whatever the file has, and whatever they held before."""
+        self.kept: dict[str, torch.Tensor] = {}
+        """What those hold that were replaced: it is read in place of what replaces them."""
+        self.standing: Mapping[str, Array] = {}
+        """Arrays that are read in the place of some, to see what becomes of them."""
+        self.asked: set[str] = set()
+        """Those that were read."""
         self._leaves = leaves
         self._tensors = tensors
 
@@ -54,12 +62,14 @@ class Filed(Mapping[str, Array]):
         return {name: kind_of(leaf) for name, leaf in self._leaves.items()}
 
     def beneath(self, graph: Graph, wanted: Sequence[str]) -> dict[str, Array]:
-        """Those from the file that some constants are computed from."""
+        """Those from the file, and what is read in place of others, that some constants are computed from."""
         found: dict[str, Array] = {}
         seen, waiting = set[str](), list(wanted)
         while waiting:
             name = waiting.pop()
-            if self._is_filed(name) and name not in found:
+            if name in self._leaves:
+                self.asked.add(name)
+            if (name in self.standing or name in self.kept or self._is_filed(name)) and name not in found:
                 found[name] = self[name]
             vertex = graph.maker.get(name)
             if vertex is not None and name not in seen:
@@ -68,11 +78,17 @@ class Filed(Mapping[str, Array]):
         return found
 
     def __getitem__(self, name: str) -> Array:
-        return self._tensors[self.names[name]] if self._is_filed(name) else as_numpy(self._leaves[name])
+        self.asked.add(name)
+        if name in self.standing:
+            return self.standing[name]
+        if self._is_filed(name):
+            return self._tensors[self.names[name]]
+        kept = {} if name in self.working else self.kept
+        return as_numpy(kept.get(name, self._leaves[name]))
 
     def _is_filed(self, name: str) -> bool:
         """Whether the file is asked."""
-        if name not in self.names:
+        if name not in self.names or name in self.working:
             return False
         return self.settled or self._tensors[self.names[name]].dtype.name == kind_of(self._leaves[name])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from attrs import evolve, frozen
 from transformers import PreTrainedModel
 
@@ -23,7 +24,7 @@ from llmtrace.spec import ModelSpec, Moe, Norm
 from llmtrace_torch.arrays import kind_of
 from llmtrace_torch.loading import bounded
 from llmtrace_torch.rotary import forgetful
-from llmtrace_torch.tape.filed import Arrays
+from llmtrace_torch.tape.filed import Arrays, Filed
 from llmtrace_torch.tape.lasting import lasting
 from llmtrace_torch.tape.record import Tape, record
 from llmtrace_torch.tape.spec import Reading, plain, precisions, prompt_of, read
@@ -43,6 +44,10 @@ class Found:
     passing: Mapping[str, Passing]
     """Value to where it passes."""
     weights: Mapping[str, Source]
+    filed: Filed
+    """The numbers that the weights are read from."""
+    leaves: Mapping[str, torch.Tensor]
+    """The model's parameters and buffers, as they lie in memory, by name."""
     stored: Mapping[str, str]
     """Weight to the type that the model holds it in."""
     offers: Mapping[str, Offer]
@@ -78,7 +83,7 @@ def find(
     places = {site: proved.places[site] for site in table if site in proved.places}
     whole = [site for site, place in places.items() if len(held_by(place)) == 1 and not table[site].equation.integer]
     return Found(
-        proved.spec, places, seen, proved.weights, _stored(proved, reading, stored or {}),
+        proved.spec, places, seen, proved.weights, reading.filed, _leaves(model, reading), _stored(proved, reading, stored or {}),
         {site: _offer(reading, site, precision[site]) for site in places},
         {site: _gap(site, step, reading, str(model.config._attn_implementation)) for site, step in table.items() if site not in places},
         tuple(site for site in whole if seen[places[site][0]].editable is not None),
@@ -121,6 +126,11 @@ def _signals(
     values = Arrays({name: own.values[each.value] for name, each in seen.items()})
     signals = {site: shown(form, value, values, len(prompt)) for site, (value, form) in places.items()}
     return {**signals, "tokens": np.asarray(prompt), "positions": np.arange(len(prompt))}
+
+
+def _leaves(model: PreTrainedModel, reading: Reading) -> dict[str, torch.Tensor]:
+    own = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    return {name: leaf for name, leaf in reading.tape.leaves.items() if name in own and leaf.is_floating_point()}
 
 
 def _stored(proved: ReadModel, reading: Reading, stored: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel
 from llmtrace.dataflow.forms import held_by
 from llmtrace.dataflow.weights import SourcedWeights
 from llmtrace.errors import ModelOpenError
+from llmtrace.overlaid import Over
 from llmtrace.protocol import Gap, Observer, Offer, Request
 from llmtrace.schema.sites import Array
 from llmtrace.schema.steps import steps
@@ -21,12 +23,13 @@ from llmtrace_torch.arithmetic import TorchArithmetic
 from llmtrace_torch.batches import BatchedSession, padded
 from llmtrace_torch.rotary import forgetful
 from llmtrace_torch.tape.found import Found
+from llmtrace_torch.tape.replaced import Replacing
 from llmtrace_torch.tape.run import Looking, Run, Wanted
 from llmtrace_torch.tape.tapped import Fitted
 
 
 class TapedSession(BatchedSession):
-    """An open transformers model; it also has `weights` and `stored`, edits, and runs several prompts at once."""
+    """An open transformers model; it also has `weights` and `stored`, edits, replaces weights, and runs several prompts at once."""
 
     def __init__(
         self,
@@ -45,6 +48,10 @@ class TapedSession(BatchedSession):
         self.editable: Collection[str] = tuple(found.editable)
         self.lasting: Collection[str] = found.lasting
         self.arithmetic = TorchArithmetic()
+        self._replacing = Replacing(found.weights, found.filed, found.leaves)
+        self.replaceable: Collection[str] = self._replacing.replaceable
+        self.irreplaceable: Mapping[str, str] = self._replacing.irreplaceable
+        self.tied: Collection[Collection[str]] = self._replacing.tied
         self.model: PreTrainedModel | None = model
         self._modules = dict(model.named_modules())
         self._found = found
@@ -66,9 +73,8 @@ class TapedSession(BatchedSession):
         return any(not each.axes or (each.editable is not None and not each.edited_axes) for each in passing)
 
     def _forward(self, requests: Sequence[Request], observers: Sequence[Observer]) -> None:
-        if self.model is None:
-            raise ModelOpenError(f"The model {self.info.source} is closed: open it again.")
-        rows, ids = padded(requests, self.model.device)
+        model = self._check_open()
+        rows, ids = padded(requests, model.device)
         wanted = [Wanted(*each, {}) for each in zip(rows, requests, observers, strict=True)]
         looking, fitted = self._fitted(
             frozenset(site for each in requests for site in (*each.cuts, *each.edits)),
@@ -81,8 +87,13 @@ class TapedSession(BatchedSession):
             forgetful(self._modules.values()),
             fitted.watched(run.hand),
         ):
-            self.model(ids, use_cache=False)
+            model(ids, use_cache=False)
         run.finish()
+
+    def _check_open(self) -> PreTrainedModel:
+        if self.model is None:
+            raise ModelOpenError(f"The model {self.info.source} is closed: open it again.")
+        return self.model
 
     def _fitted(self, asked: frozenset[str], edited: frozenset[str]) -> tuple[Looking, Fitted]:
         """Where to look for some sites, and the hooks for that: found once for those that were asked for last."""
@@ -90,6 +101,18 @@ class TapedSession(BatchedSession):
             looking = Looking(self._found, self._steps, self._blocks, asked, edited)
             self._last = ((asked, edited), looking, Fitted(self._modules, list(looking.taps)))
         return self._last[1:]
+
+    @contextmanager
+    def replaced(self, weights: Mapping[str, Array]) -> Iterator[None]:
+        """Compute with other weights, rounded to the type that the model has them in."""
+        self._check_open()
+        own = self.weights
+        try:
+            with self._replacing.replaced(weights) as held:
+                self.weights = Over(held, own)
+                yield
+        finally:
+            self.weights = own
 
     def close(self) -> None:
         """Let go of the model."""
