@@ -9,6 +9,9 @@ from typing import Protocol, runtime_checkable
 from llmtrace.errors import PromptError, SchemaViolationError
 from llmtrace.trace import Token
 
+ANY = "a"
+"""A text, to see what a tokenizer puts in front of it."""
+
 
 @runtime_checkable
 class Tokenizer(Protocol):
@@ -65,6 +68,18 @@ def token_of(id: int, tokenizer: Tokenizer | None) -> Token:
             "of the backend that brings it."
         )
     return found
+
+
+def in_front(tokenizer: Tokenizer | None) -> list[int]:
+    """The tokens that a tokenizer puts before a text by itself; one, mostly, or none. None, too, where its vocabulary spells no text to ask it with."""
+    if tokenizer is None:
+        return []
+    try:
+        plain, whole = tokenizer.encode(ANY, special=False), tokenizer.encode(ANY)
+    except PromptError:
+        return []
+    at = next((at for at in range(len(whole)) if whole[at : at + len(plain)] == plain), 0)
+    return whole[:at]
 
 
 def one_token(text: str | int, tokenizer: Tokenizer | None, vocab: int) -> Token:

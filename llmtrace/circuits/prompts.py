@@ -14,6 +14,7 @@ from attrs import frozen
 
 from llmtrace.errors import CircuitError, PromptError
 from llmtrace.model import Model, Prompt
+from llmtrace.tokens import in_front
 
 PROMPTS, PERIOD = 16, 32
 """How many prompts the built-in set has, and how many tokens are repeated in each."""
@@ -46,7 +47,7 @@ def repeated(model: Model, *, seed: int = 0, prompts: int = PROMPTS, period: int
     which nothing announces. Raises `CircuitError` where fewer than four tokens can be repeated. The same seed gives the same ids.
     """
     random = np.random.default_rng(seed)
-    front = _front(model)
+    front = in_front(model.tokenizer)
     room = period if model.spec.context is None else min(period, (model.spec.context - len(front)) // 2)
     found, scored = [], []
     for _ in range(prompts):
@@ -65,16 +66,6 @@ def texts(model: Model, given: Sequence[Prompt], name: str = "given") -> PromptS
         raise PromptError('Motifs are scored on a list of prompts: give at least one, as ["…"].')
     ids = [tuple(token.id for token in model.tokens(prompt)) for prompt in given]
     return PromptSet(name, f"{len(ids)} given prompts", tuple(ids), tuple(tuple(range(len(each) - 1)) for each in ids))
-
-
-def _front(model: Model) -> list[int]:
-    """What the tokenizer puts before any text."""
-    if model.tokenizer is None:
-        return []
-    try:
-        return list(model.tokenizer.encode(""))
-    except PromptError:
-        return []
 
 
 def _drawn(model: Model, random: np.random.Generator, count: int) -> list[int]:

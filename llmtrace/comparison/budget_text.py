@@ -13,12 +13,10 @@ from attrs import frozen
 
 from llmtrace.errors import OptionError, PromptError
 from llmtrace.model import Model, Prompt
-from llmtrace.tokens import Tokenizer
+from llmtrace.tokens import in_front
 
 CONTEXT = 512
 """Tokens of a chunk."""
-ANY = "a"
-"""A text, to see what a tokenizer puts in front of it."""
 
 
 @frozen
@@ -74,15 +72,6 @@ def _read(model: Model, text: Prompt) -> list[int]:
     if model.tokenizer is None:
         raise PromptError(f"{model.info.source} has no tokenizer to read the text with: give its token ids.")
     return [*in_front(model.tokenizer), *model.tokenizer.encode(text, special=False)]
-
-
-def in_front(tokenizer: Tokenizer | None) -> list[int]:
-    """The tokens that a tokenizer puts before a text by itself; one, mostly, or none."""
-    if tokenizer is None:
-        return []
-    plain, whole = tokenizer.encode(ANY, special=False), tokenizer.encode(ANY)
-    at = next((at for at in range(len(whole)) if whole[at : at + len(plain)] == plain), 0)
-    return whole[:at]
 
 
 def batches(pieces: Sequence[Piece], most: int) -> Iterator[list[Piece]]:

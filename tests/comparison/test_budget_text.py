@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import llmtrace
-from llmtrace.comparison.budget_text import Piece, batches, chunks, in_front
+from llmtrace.comparison.budget_text import Piece, batches, chunks
 from llmtrace.errors import OptionError, PromptError
 
 
@@ -13,25 +13,6 @@ from llmtrace.errors import OptionError, PromptError
 def model():
     with llmtrace.open("builtin:induction", backend="reference") as opened:
         yield opened
-
-
-class Plain:
-    """Of a tokenizer that adds nothing."""
-
-    def encode(self, text, *, special=True):
-        return [ord(letter) % 16 for letter in text]
-
-
-class Both(Plain):
-    """Of one that adds two tokens in front and one behind."""
-
-    def encode(self, text, *, special=True):
-        return [14, 15, *super().encode(text), 2] if special else super().encode(text)
-
-
-def test_what_a_tokenizer_puts_in_front(model):
-    assert in_front(model.tokenizer) == [0]
-    assert (in_front(Plain()), in_front(Both()), in_front(None)) == ([], [14, 15], [])
 
 
 def test_every_chunk_begins_with_the_token_that_begins_a_text_and_predicts_from_its_middle_on(model):

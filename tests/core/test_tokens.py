@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llmtrace.errors import PromptError
-from llmtrace.tokens import encode_prompt, one_token
+from llmtrace.tokens import encode_prompt, in_front, one_token
 from llmtrace.trace import Token
 
 WORDS = ["<bos>", "a", " b", "ab", "�"]
@@ -77,3 +77,29 @@ class Strict(Greedy):
 def test_a_target_that_is_not_one_token_shows_its_tokens(target, words):
     with pytest.raises(PromptError, match=words):
         one_token(target, Strict(), 5)
+
+
+class Plain:
+    """Of a tokenizer that adds nothing."""
+
+    def encode(self, text, *, special=True):
+        return [ord(letter) % 16 for letter in text]
+
+
+class Both(Plain):
+    """Of one that adds two tokens in front and one behind."""
+
+    def encode(self, text, *, special=True):
+        return [14, 15, *super().encode(text), 2] if special else super().encode(text)
+
+
+class Speechless(Plain):
+    """Of one whose vocabulary spells nothing."""
+
+    def encode(self, text, *, special=True):
+        raise PromptError("nothing can be spelled")
+
+
+def test_what_a_tokenizer_puts_in_front():
+    assert in_front(Greedy()) == [0]
+    assert (in_front(Plain()), in_front(Both()), in_front(None), in_front(Speechless())) == ([], [14, 15], [], [])
