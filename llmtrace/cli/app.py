@@ -1,16 +1,15 @@
-"""The group `llmtrace`. **Lazy**: a command's module is imported when the command is called or completed, never for `--help`."""
+"""The group `llmtrace`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
-from keyword import iskeyword
 from typing import Any, NoReturn
 
 import click
 
 import llmtrace
 from llmtrace.cli.exits import Ending, guarded, quietly
+from llmtrace.cli.lazy import Lazy
 
 COMMANDS = {
     "demo": "Trace the built-in model whose answers are known; needs no runtime.",
@@ -27,29 +26,13 @@ COMMANDS = {
     "check-backend": "Hold an installed backend to the conformance kit.",
     "new-backend": "Write the skeleton of a plugin for a runtime of your own.",
 }
-"""Command to its one line of help; the module and its function have the same name, with `_` for `-`, and at the end of a Python keyword."""
+"""Command to its one line of help."""
 
 
-class Group(click.Group):
-    """A group whose commands are imported on demand, and which ends as `exits` says."""
+class Group(Lazy):
+    """The commands, which end as `exits` says."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of a first session, not of the alphabet."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command's module."""
-        if cmd_name not in COMMANDS:
-            return None
-        place = cmd_name.replace("-", "_") + "_" * iskeyword(cmd_name)
-        command: click.Command = getattr(import_module(f"llmtrace.cli.{place}"), place)
-        command.short_help = COMMANDS[cmd_name]
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+    rows = COMMANDS
 
     def invoke(self, ctx: click.Context) -> NoReturn:
         """Run the command; raises `Ending` with its exit code, past click's own handlers, which would answer a closed pipe with 1."""

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import click
 
+from llmtrace.cli.lazy import Lazy
+
+
 SUBCOMMANDS = {"motifs": "Which heads fulfil a known dependency pattern, such as induction."}
-"""Subcommand to its one line of help; its module is `circuit_NAME`."""
+"""Subcommand to its one line of help."""
 
 
-class Circuit(click.Group):
-    """Imports a subcommand when it is called."""
+class Circuit(Lazy):
+    """The questions."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the table."""
-        return list(SUBCOMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the subcommand's module."""
-        if cmd_name not in SUBCOMMANDS:
-            return None
-        command: click.Command = getattr(import_module(f"llmtrace.cli.circuit_{cmd_name}"), cmd_name)
-        command.short_help = SUBCOMMANDS[cmd_name]
-        return command
+    rows = SUBCOMMANDS
+    prefix = "circuit_"
 
 
 @click.group(cls=Circuit)
