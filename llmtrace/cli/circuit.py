@@ -6,7 +6,6 @@ import click
 
 from llmtrace.cli.lazy import Lazy
 
-
 SUBCOMMANDS = {"motifs": "Which heads fulfil a known dependency pattern, such as induction."}
 """Subcommand to its one line of help."""
 
