@@ -2,8 +2,8 @@
 of heads drawn at random, of those that no motif with a check was matched by.
 
 Heads back each other up, so that one of several may be missed by nobody. What a head does is therefore what the loss gains when it goes as
-well, its peers gone already, and random heads go in its place (minimality, with all peers as K: Wang et al. 2022, section 4.2). What its
-going alone does is told beside it.
+well, its peers gone already, and random heads go in its place (minimality, with all peers as K: Wang et al. 2022, section 4.2). What its going
+alone does stands beside it.
 
 **Mean ablation**: in every position what a head hands to `W_O` (`z_post`) is put at its mean over all positions of the prompts (Wang et al.
 2022, arXiv 2211.00593, section 2.1), and the mean loss over the scored rows is taken again. Zero is far from anything that a head ever
@@ -23,17 +23,19 @@ from llmtrace.circuits.prompts import PromptSet
 from llmtrace.circuits.record import Ablation
 from llmtrace.circuits.statistics import interval
 from llmtrace.edits import Edit, replace
-from llmtrace.errors import PromptError
+from llmtrace.errors import CircuitError, PromptError
 from llmtrace.model import Model
 from llmtrace.schema.evaluate import Equations, Signals
 from llmtrace.schema.sites import Array
 from llmtrace.selection import select
 
-RANDOM_HEADS = 39
-"""Of the null: the smallest p is then 0.025."""
+RANDOM_HEADS = 19
+"""Of the null: the smallest p is then 0.05, of a head that does more than all of them."""
 SIGNIFICANT = 0.05
 TOGETHER = 8
 """Prompts that run at once where the backend can: their logits are held at the same time."""
+LOGITS = 2**27
+"""Numbers of those, at most: fewer prompts run at once where they are long."""
 
 
 class Losses:
@@ -41,9 +43,10 @@ class Losses:
 
     def __init__(self, model: Model, prompts: PromptSet) -> None:
         if len(prompts.prompts) < PROMPTS or not all(prompts.scored):
+            short = sum(not rows for rows in prompts.scored)
             raise PromptError(
-                f"Ablations are judged over at least {PROMPTS} prompts of two tokens or more, and there are "
-                f"{sum(map(bool, prompts.scored))}: give more, or none for the built-in set."
+                f"Ablations are judged over at least {PROMPTS} prompts, each of two tokens or more, and there are {len(prompts.prompts)}, "
+                f"{short} of them shorter: give others, or none for the built-in set."
             )
         self._model, self._prompts = model, prompts
         self._means = _Means(model.equations)
@@ -60,7 +63,13 @@ class Losses:
                 for node in sorted(gone, key=str)
                 for site, mean in [self._means.of(node)]
             ]
-            self._losses[gone] = self._run(edits)
+            found = self._run(edits)
+            if not np.isfinite(found).all():
+                without = f" without {', '.join(sorted(map(str, gone)))}" if gone else ""
+                raise CircuitError(
+                    f"The loss of prompt {int(np.isfinite(found).argmin()) + 1}{without} is not finite: what heads do cannot be told."
+                )
+            self._losses[gone] = found
         return self._losses[gone]
 
     def change(self, node: Node, peers: Collection[Node] = ()) -> Array:
@@ -73,8 +82,9 @@ class Losses:
         for number, rows in enumerate(self._prompts.scored):
             alike.setdefault(rows, []).append(number)
         for rows, numbers in alike.items():
-            for first in range(0, len(numbers), TOGETHER):
-                some = numbers[first : first + TOGETHER]
+            at_once = max(1, min(TOGETHER, LOGITS // (len(rows) * self._model.spec.vocab)))
+            for first in range(0, len(numbers), at_once):
+                some = numbers[first : first + at_once]
                 prompts = [self._prompts.prompts[number] for number in some]
                 traces = self._model.trace_many(prompts, capture=select("logits", tokens=rows), edits=edits)
                 for number, ids, trace in zip(some, prompts, traces, strict=True):
@@ -135,8 +145,8 @@ def judged(check: Check, changes: Array, null: Sequence[Array], alone: Array, se
         (lower, upper),
         effect / spread if spread else None,
         len(others),
-        float(others.mean()) if len(others) else 0.0,
-        float((sign * others).max() * sign) if len(others) else 0.0,
+        float(others.mean()) if len(others) else None,
+        float((sign * others).max() * sign) if len(others) else None,
         p,
         float(alone.mean()),
         len(changes),

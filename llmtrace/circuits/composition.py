@@ -17,7 +17,7 @@ from llmtrace.circuits.grammar import Edge, Node
 from llmtrace.errors import SignalUnavailableError, UnsupportedModelError
 from llmtrace.schema.evaluate import Equations
 from llmtrace.schema.sites import Array
-from llmtrace.spec import Attention, Norm
+from llmtrace.spec import Norm
 
 
 @frozen(eq=False)
@@ -44,8 +44,8 @@ class Composition:
     def kappa(self, edge: Edge) -> float:
         """Of an edge between heads.
 
-        Raises `UnsupportedModelError` where a head's q, k and v are not products of what the stream holds, `SignalUnavailableError` where
-        the weights are not at hand.
+        Raises `UnsupportedModelError` where a head's q, k and v are not products of what the stream holds, or what it hands on is none of v,
+        `SignalUnavailableError` where the weights are not at hand.
         """
         one, two = self._of(edge.source), self._of(edge.target)
         pairs = {"q": (two.q, two.k), "k": (two.k, two.q), "v": (two.v, two.o.T)}
@@ -74,6 +74,8 @@ def _factors(equations: Equations, node: Node) -> Factors:
         raise UnsupportedModelError(f"{node}: block {layer} has no attention.")
     if not a.projected or a.q_latent or a.kv_latent:
         raise UnsupportedModelError(f"{node} makes its queries, keys or values in more than one product.")
+    if not a.mixed:
+        raise UnsupportedModelError(f"What {node} hands on does not follow from its values.")
     at, group = f"blocks.{layer}.", head // (a.heads // a.kv_heads)
     before = next((pre for pre in block.norms if f"{pre.name}.out" == branch.reads), None)
     scale = _weight(equations, f"{at}{before.name}.w", before.norm) if before else np.ones(1)
@@ -84,10 +86,10 @@ def _factors(equations: Equations, node: Node) -> Factors:
         return np.asarray(equations.weight(step.weights[name])[index], np.float64)
 
     return Factors(
-        scale[:, None] * matrix("W_Q", head) * _own(equations, f"{at}attn.q_norm.w", a.q_norm, head, a),
-        scale[:, None] * matrix("W_K", group) * _own(equations, f"{at}attn.k_norm.w", a.k_norm, group, a),
+        scale[:, None] * matrix("W_Q", head) * _own(equations, f"{at}attn.q_norm.w", a.q_norm, head, a.d_head),
+        scale[:, None] * matrix("W_K", group) * _own(equations, f"{at}attn.k_norm.w", a.k_norm, group, a.d_head),
         scale[:, None] * matrix("W_V", group),
-        matrix("W_O", head) * after,
+        _own(equations, f"{at}attn.z_norm.w", a.z_norm, head, a.d_value)[:, None] * matrix("W_O", head) * after,
     )
 
 
@@ -100,7 +102,7 @@ def _weight(equations: Equations, name: str, norm: Norm | None) -> Array:
         raise SignalUnavailableError(f"The weight {name} is not at hand.") from None
 
 
-def _own(equations: Equations, name: str, norm: Norm | None, head: int, a: Attention) -> Array:
-    """The weight of a norm of q or k, of one head, [d_head]."""
+def _own(equations: Equations, name: str, norm: Norm | None, head: int, width: int) -> Array:
+    """The weight of a norm of q, k or z, of one head, [width]."""
     weight = _weight(equations, name, norm)
-    return weight if weight.size in (1, a.d_head) else weight.reshape(-1, a.d_head)[head]
+    return weight if weight.size in (1, width) else weight.reshape(-1, width)[head]

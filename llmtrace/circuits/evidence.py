@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 PROMPTS = 6
-"""Prompts from which a score counts as replicated: with n of them, the smallest p of a sign-flip test is 2^(1-n), above 0.05 for fewer."""
+"""Prompts from which a score counts as replicated: with n of them, the smallest p of a two-sided sign-flip test is 2^(1-n), above 0.05 for fewer."""
 
 
 class Rung(IntEnum):

@@ -2,7 +2,7 @@
 the metric of a check is about.
 
 The built-in set repeats random tokens: nothing but the repetition tells what comes next, so that a head that helps there copies
-(Olsson et al. 2022, arXiv 2209.11895, section «Argument 1»).
+(Olsson et al. 2022, arXiv 2209.11895, who define induction heads on such).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TRIES = 64
 
 @frozen
 class PromptSet:
-    """Prompts to score motifs on."""
+    """Prompts to score motifs on. Raises `PromptError` for none, and for a scored row that has no next token."""
 
     name: str
     """`repeated`, or whatever its maker calls it."""
@@ -38,6 +38,15 @@ class PromptSet:
     """Of each prompt, the rows whose next token a check's metric is about."""
     seed: int | None = None
     """Of the generator that drew it; None where nothing was drawn."""
+
+    def __attrs_post_init__(self) -> None:
+        sound = len(self.prompts) == len(self.scored) > 0
+        if not sound or any(
+            not 0 <= row < len(ids) - 1 for ids, rows in zip(self.prompts, self.scored, strict=True) for row in rows
+        ):
+            raise PromptError(
+                "A prompt set has a prompt or more, and for each the rows that it scores, all before its last token."
+            )
 
 
 def repeated(model: Model, *, seed: int = 0, prompts: int = PROMPTS, period: int = PERIOD) -> PromptSet:
@@ -62,10 +71,11 @@ def repeated(model: Model, *, seed: int = 0, prompts: int = PROMPTS, period: int
 
 def texts(model: Model, given: Sequence[Prompt], name: str = "given") -> PromptSet:
     """Prompts of one's own; every row that has a next token is scored. Raises `PromptError` for one that cannot be used."""
-    if isinstance(given, str) or not given:
+    if isinstance(given, str) or not len(given):
         raise PromptError('Motifs are scored on a list of prompts: give at least one, as ["…"].')
     ids = [tuple(token.id for token in model.tokens(prompt)) for prompt in given]
-    return PromptSet(name, f"{len(ids)} given prompts", tuple(ids), tuple(tuple(range(len(each) - 1)) for each in ids))
+    about = "1 given prompt" if len(ids) == 1 else f"{len(ids)} given prompts"
+    return PromptSet(name, about, tuple(ids), tuple(tuple(range(len(each) - 1)) for each in ids))
 
 
 def _drawn(model: Model, random: np.random.Generator, count: int) -> list[int]:

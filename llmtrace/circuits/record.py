@@ -19,7 +19,7 @@ from llmtrace.trace import ModelInfo
 
 @frozen
 class Ablation:
-    """What came of putting one head at its mean, on prompts of its own."""
+    """What came of putting one head at its mean, on the prompts of the check."""
 
     effect: float
     """Mean change of the metric over prompts, in its unit (nats for `nll`), when the head goes and the other heads of its role are gone
@@ -30,12 +30,12 @@ class Ablation:
     """`effect / sd over prompts`; None where there is no spread."""
     random_heads: int
     """Heads of the null: drawn at random from those that no motif with a check was matched by."""
-    random_mean: float
-    """Mean of their effects."""
-    random_largest: float
+    random_mean: float | None
+    """Mean of their effects, each in this head's place; None where there is no such head."""
+    random_largest: float | None
     """The largest of their effects."""
     p: float
-    """`(1 + #{random heads whose effect is as large}) / (1 + random heads)`"""
+    """`(1 + #{random heads whose effect is as large}) / (1 + random heads)`, of this head alone: not corrected for how many heads are checked."""
     alone: float
     """Mean change when it goes alone."""
     prompts: int
@@ -101,13 +101,23 @@ class MotifMatches:
     heads: tuple[HeadMatch, ...]
     """The best first, role by role, in the motif's order of roles."""
     instances: tuple[Instance, ...]
-    """Of motifs with several roles; the strongest edge first."""
+    """Of motifs with several roles; the one whose weakest edge is the strongest first."""
     false_positives: float | None
-    """Share of heads that match where each row is in random order, by their mean score alone; None where no prompt has an eligible row."""
+    """Share of heads that match where each row is in random order, by their mean score alone; None where it is undefined (a note says why)."""
     scores: Mapping[str, Array]
-    """Role to the scores of all heads, [layer head]; NaN where a layer has fewer, or no prompt has an eligible row."""
+    """Role to the scores of all heads, [layer head]; NaN where a layer has fewer, or a head has no score (a note says why)."""
     notes: tuple[str, ...] = ()
     """What a reader should know."""
+
+    @property
+    def leading(self) -> tuple[HeadMatch, ...]:
+        """Those of the last role, to which the others lead."""
+        return tuple(match for match in self.heads if match.role == self.motif.roles[-1])
+
+    def __repr__(self) -> str:
+        """`<MotifMatches induction: a18.h6 0.84, a17.h4 0.73>`"""
+        heads = ", ".join(f"{match.node} {match.score:.2f}" for match in self.leading[:6])
+        return f"<MotifMatches {self.motif.name}: {heads or 'none'}>"
 
 
 @frozen(eq=False, repr=False)
@@ -133,7 +143,7 @@ class Motifs:
         for each in self.found:
             if each.motif.name == name:
                 return each
-        raise KeyError(name)
+        raise KeyError(f"{name}: looked for were {', '.join(each.motif.name for each in self.found)}")
 
     def to_json(self) -> dict[str, Any]:
         """The document that `llmtrace circuit motifs --json` prints: plain lists, numbers, strings, no NaN."""
@@ -144,9 +154,5 @@ class Motifs:
     def __repr__(self) -> str:
         """One line a motif: its strongest heads."""
         lines = [f"<Motifs of {self.model.source}, {self.prompts.about}>"]
-        for each in self.found:
-            heads = " ".join(
-                f"{match.node} {match.score:.2f}" for match in each.heads[:6] if match.role == each.motif.roles[-1]
-            )
-            lines.append(f"{each.motif.name:16} {heads or 'none'}")
+        lines += [repr(each) for each in self.found]
         return "\n".join(lines)

@@ -15,10 +15,10 @@ from llmtrace.circuits.matching import instances
 from llmtrace.circuits.motif import Expectation, Motif
 from llmtrace.circuits.prompts import PromptSet, repeated, texts
 from llmtrace.circuits.record import HeadMatch, MotifMatches, Motifs
-from llmtrace.circuits.scoring import SHUFFLES, Scores, Scoring, heads_of
+from llmtrace.circuits.scoring import Scores, Scoring, heads_of, shuffles_of
 from llmtrace.circuits.statistics import family_p, interval
 from llmtrace.circuits.where import Where
-from llmtrace.errors import LLMTraceError, UnsupportedModelError
+from llmtrace.errors import CircuitError, LLMTraceError, OptionError, UnsupportedModelError
 from llmtrace.model import Model, Prompt
 from llmtrace.plugins import plugins
 from llmtrace.schema.sites import Array
@@ -30,7 +30,7 @@ Progress = Callable[[str], None]
 
 def motifs(
     model: Model,
-    motifs: Sequence[Motif | str] | None = None,
+    motifs: Sequence[Motif | str] | str | None = None,
     *,
     prompts: PromptSet | Sequence[Prompt] | None = None,
     seed: int = 0,
@@ -49,7 +49,12 @@ def motifs(
     Raises `UnknownMethodError` for a name, `PromptError`, `CircuitError`, `UnsupportedModelError` for a model without attention, and
     with `check` `CapabilityError` where the backend makes no edits.
     """
+    if seed < 0:
+        raise OptionError(f"A seed is a whole number from 0 on, not {seed!r}.")
     wanted = [each if isinstance(each, Motif) else plugins().motif(each) for each in _all(motifs)]
+    names = [motif.name for motif in wanted]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise CircuitError(f"Two motifs are named {twice[0]}: give each a name of its own.")
     heads = heads_of(model.spec)
     if not heads:
         raise UnsupportedModelError(f"No block of {model.info.source} has attention: there is no head to score.")
@@ -65,8 +70,10 @@ def motifs(
     return Motifs(model.info, over, _checked(model, found, fresh, heads, seed, progress), seed, True, fresh)
 
 
-def _all(motifs: Sequence[Motif | str] | None) -> Sequence[Motif | str]:
-    return list(plugins().motifs.values()) if motifs is None else motifs
+def _all(motifs: Sequence[Motif | str] | str | None) -> Sequence[Motif | str]:
+    if motifs is None:
+        return list(plugins().motifs.values())
+    return [motifs] if isinstance(motifs, str) else motifs
 
 
 def _scored(
@@ -74,9 +81,10 @@ def _scored(
 ) -> dict[Where, Scores]:
     wheres = list(dict.fromkeys(where for motif in wanted for where in motif.where.values()))
     found: dict[Where, list[tuple[Array, ...]]] = {where: [] for where in wheres}
+    shuffles = shuffles_of(max(map(len, over.prompts)))
     for number, ids in enumerate(over.prompts):
         progress(f"{model.info.source}: prompt {number + 1} of {len(over.prompts)}")
-        scoring = Scoring(model.spec, ids, wheres, np.random.default_rng([seed, 1, number]))
+        scoring = Scoring(model.spec, ids, wheres, shuffles, np.random.default_rng([seed, 1, number]))
         model.fold(list(ids), [scoring])
         for where, each in scoring.found().items():
             found[where].append(each)
@@ -90,7 +98,7 @@ class _Side:
 
     scores: Scores
     mean: Array
-    """[head]; NaN where a prompt in which others have eligible rows has none."""
+    """[head]; NaN where a prompt in which others have eligible rows has none (a sliding window), or where the pattern is not finite."""
     chance: Array
     """[head]"""
     ends: tuple[Array, Array] | None
@@ -102,14 +110,14 @@ class _Side:
 
 
 def _side(scores: Scores, seed: int) -> _Side:
-    kept = np.flatnonzero(np.isfinite(scores.mass).any(-1))
+    kept = np.flatnonzero(scores.rows.any(-1))
     mass, chance = scores.mass[kept], scores.chance[kept]
     none = np.full(len(scores.heads), np.nan)
     if not len(kept):
         return _Side(scores, none, none, None, None, kept)
     sound = np.isfinite(mass).all(0)
     mean = np.where(sound, mass.mean(0), np.nan)
-    if len(kept) < PROMPTS:
+    if len(kept) < PROMPTS or not sound.any():
         return _Side(scores, mean, chance.mean(0), None, None, kept)
     lower, upper, p = none.copy(), none.copy(), none.copy()
     lower[sound], upper[sound] = interval(mass[:, sound], np.random.default_rng([seed, 2]))
@@ -166,11 +174,22 @@ def _matches(motif: Motif, model: Model, sides: Mapping[Where, _Side], kappa: _K
         f"no prompt has a row where {role} is defined ({motif.where[role]}), so its score is undefined"
         for role in undefined
     ]
+    notes += [
+        f"{left} of {len(side.mean)} heads have no score as {role}: in some prompt they have no eligible row, or their pattern is not finite"
+        for role, side in by_role.items()
+        if role not in undefined and (left := int(np.isnan(side.mean).sum()))
+    ]
+    rate = None
+    if not undefined:
+        try:
+            rate = _false_positives(motif, by_role)
+        except CircuitError as error:
+            notes.append(f"the false-positive rate is not told, since edges do not count there: {error}")
     return MotifMatches(
         motif,
         tuple(sorted(heads, key=lambda match: (order[match.role], -match.score, match.layer, match.head))),
         tuple(found if len(motif.roles) > 1 else ()),
-        None if undefined else _false_positives(motif, by_role),
+        rate,
         {role: _map(model, side) for role, side in by_role.items()},
         tuple(notes),
     )
@@ -197,8 +216,9 @@ def _head(role: str, place: int, side: _Side) -> HeadMatch:
 def _false_positives(motif: Motif, sides: Mapping[str, _Side]) -> float:
     """The share of heads that would match, in any role, if what each row sees stood in random order; edges are not asked for."""
     count = 0
-    heads = next(iter(sides.values())).scores.heads
-    for shuffle in range(SHUFFLES):
+    first = next(iter(sides.values())).scores
+    heads, shuffles = first.heads, int(first.shuffled.shape[1])
+    for shuffle in range(shuffles):
         drawn = {role: side.scores.shuffled[side.kept, shuffle].mean(0) for role, side in sides.items()}
         candidates = {
             role: [node for node, score in zip(heads, mean, strict=True) if motif.expect[role].met(score)]
@@ -206,7 +226,7 @@ def _false_positives(motif: Motif, sides: Mapping[str, _Side]) -> float:
         }
         found = instances(motif, candidates, lambda edge: None)
         count += len({node for each in found for _, node in each.roles})
-    return count / (SHUFFLES * len(heads))
+    return count / (shuffles * len(heads))
 
 
 def _map(model: Model, side: _Side) -> Array:
@@ -242,12 +262,14 @@ def _checked(
         check = each.motif.check
         if check is None or match.role != check.ablate:
             return match
-        name, peers = each.motif.name, groups[each.motif.name]
-        progress(f"{model.info.source}: {name}, {match.node} ablated")
+        peers = [node for node in groups[each.motif.name] if node != match.node]
+        progress(f"{model.info.source}: {each.motif.name}, {match.node} ablated")
         changes, alone = losses.change(match.node, peers), losses.change(match.node)
         random = []
         for number, node in enumerate(null):
-            progress(f"{model.info.source}: {name}, random head {number + 1} of {len(null)} ablated")
+            progress(
+                f"{model.info.source}: {each.motif.name}, random head {number + 1} of {len(null)} for {match.node}"
+            )
             random.append(losses.change(node, peers))
         ablation = judged(check, changes, random, alone, seed)
         causal = ablation.held and match.rung >= Rung.REPLICATED

@@ -20,7 +20,9 @@ from llmtrace.schema.sites import Array
 from llmtrace.spec import ModelSpec
 
 SHUFFLES = 20
-"""Random orders of each row."""
+"""Random orders of each row, of prompts that are not long."""
+ROOM = 1 << 26
+"""Numbers of a prompt's orders, at most: they are held while it runs."""
 
 
 @frozen(eq=False)
@@ -50,22 +52,24 @@ def eligible(keys: Array, seen: Array) -> tuple[Array, Array]:
 class _Sight:
     """What one window lets the queries of a prompt see, and the random orders of it."""
 
-    def __init__(self, tokens: int, window: int | None, random: np.random.Generator) -> None:
+    def __init__(self, tokens: int, window: int | None, shuffles: int, random: np.random.Generator) -> None:
         self.seen = visible(np.arange(tokens), window)
-        drawn = random.random((SHUFFLES, tokens, tokens)) + ~self.seen  # what is not seen comes last
-        self.rank = drawn.argsort(-1).argsort(-1)
+        self.rank = np.empty((shuffles, tokens, tokens), np.int32)
+        for rank in self.rank:
+            drawn = random.random((tokens, tokens)) + ~self.seen  # what is not seen comes last
+            rank[:] = drawn.argsort(-1).argsort(-1)
 
 
 class Scoring:
     """A fold over one prompt's patterns; `add` puts what it found beside that of other prompts."""
 
     def __init__(
-        self, spec: ModelSpec, ids: Sequence[int], wheres: Collection[Where], random: np.random.Generator
+        self, spec: ModelSpec, ids: Sequence[int], wheres: Collection[Where], shuffles: int, random: np.random.Generator
     ) -> None:
         self._attentions = {layer: block.attention for layer, block in enumerate(spec.blocks) if block.attention}
         self.sites: Collection[str] = tuple(f"blocks.{layer}.attn.pattern" for layer in self._attentions)
         windows = dict.fromkeys(attention.window for attention in self._attentions.values())
-        self._sights = {window: _Sight(len(ids), window, random) for window in windows}
+        self._sights = {window: _Sight(len(ids), window, shuffles, random) for window in windows}
         self._keys = {where: where.keys(ids) for where in wheres}
         self._found: dict[Where, list[tuple[Array, ...]]] = {where: [] for where in wheres}
 
@@ -97,14 +101,19 @@ def _scored(pattern: Array, sight: _Sight, keys: Array) -> tuple[Array, ...]:
     heads = len(pattern)
     if not len(rows):
         none = np.full(heads, np.nan)
-        return none, none, np.zeros(heads, int), np.full((SHUFFLES, heads), np.nan)
+        return none, none, np.zeros(heads, int), np.full((len(sight.rank), heads), np.nan)
     seen = pattern[:, rows].astype(np.float64)
     count = looked.sum(-1, keepdims=True)
     mass = np.einsum("hrk,rk->h", seen, looked) / len(rows)
     chance = float((count[:, 0] / sight.seen[rows].sum(-1)).mean())
-    others = (sight.rank[:, rows] < count).astype(np.float64)
-    shuffled = others.reshape(SHUFFLES, -1) @ seen.reshape(heads, -1).T / len(rows)
-    return mass, np.full(heads, chance), np.full(heads, len(rows)), shuffled
+    flat = seen.reshape(heads, -1)
+    shuffled = [flat @ (rank[rows] < count).ravel() / len(rows) for rank in sight.rank]
+    return mass, np.full(heads, chance), np.full(heads, len(rows)), np.stack(shuffled)
+
+
+def shuffles_of(tokens: int) -> int:
+    """How many random orders there is room for, of prompts of so many tokens at most."""
+    return max(1, min(SHUFFLES, ROOM // tokens**2))
 
 
 def heads_of(spec: ModelSpec) -> tuple[Node, ...]:

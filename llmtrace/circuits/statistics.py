@@ -29,20 +29,17 @@ def family_p(effects: Array, random: np.random.Generator) -> Array:
     """The chance that the largest of all heads' means would be as large if each prompt's effects were as likely of either sign.
 
     `effects` are [prompt head], `score - chance` in each prompt. Sign-flip test of the mean's t statistic, one-sided, with max-T
-    (Westfall & Young 1993): `p_j = (1 + #{flips: max_k T*_k >= T_j}) / (1 + flips)`; all heads of a prompt are flipped together. Of few
-    prompts all flips are made, and then they hold the identity, so that `p_j = #{…} / flips`.
+    (Westfall & Young 1993): `p_j = #{flips: max_k T*_k >= T_j} / flips`; all heads of a prompt are flipped together. The first flip flips
+    nothing, so that no p is 0. Of few prompts all flips are made.
     """
     count = len(effects)
-    every = count <= 12
-    if every:
+    if count <= 12:
         signs = 1.0 - 2.0 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
     else:
-        signs = random.choice([-1.0, 1.0], (FLIPS, count))
-    squares = (effects**2).sum(0)
-    largest = _t(signs @ effects / count, squares, count).max(-1)
-    own = _t(effects.mean(0), squares, count)
-    reached = (largest[:, None] >= (own - 1e-9 * np.abs(own))[None, :]).sum(0)
-    return np.asarray(reached / len(signs) if every else (1 + reached) / (1 + len(signs)))
+        signs = np.concatenate([np.ones((1, count)), random.choice([-1.0, 1.0], (FLIPS, count))])
+    flipped = _t(signs @ effects / count, (effects**2).sum(0), count)
+    own = flipped[0]  # by the same sums as the others: of equal effects, rounding is all the spread there is
+    return np.asarray((flipped.max(-1)[:, None] >= own - 1e-9 * np.abs(own)).mean(0))
 
 
 def _t(mean: Array, squares: Array, count: int) -> Array:

@@ -17,6 +17,9 @@ class Circuit(Lazy):
     prefix = "circuit_"
 
 
-@click.group(cls=Circuit)
-def circuit() -> None:
+@click.group(cls=Circuit, invoke_without_command=True)
+@click.pass_context
+def circuit(ctx: click.Context) -> None:
     """Say which heads of a model do what, and on what evidence."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmtrace.circuits.motif import Motif
-    from llmtrace.circuits.record import HeadMatch, MotifMatches, Motifs
+    from llmtrace.circuits.record import Ablation, HeadMatch, MotifMatches, Motifs
 
 SHOWN = 10
 """Heads of one role that are listed without `--all`."""
@@ -67,23 +67,21 @@ def motifs(
 
 
 def _wanted(names: Sequence[str], files: Sequence[str]) -> list[Motif] | None:
-    """The named motifs and those of files; None for all. Raises `UnknownMethodError`, `CircuitError`."""
+    """The named motifs, then the others of files, each once; None for all. Raises `UnknownMethodError`, `CircuitError`."""
     from llmtrace.circuits.reading import read_motifs
     from llmtrace.plugins import plugins
 
     own = [motif for file in files for motif in read_motifs(file)]
     by_name = {motif.name: motif for motif in own}
-    named = [by_name.get(name) or plugins().motif(name) for name in names]
-    if not names and not files:
-        return None
-    return named or own
+    named = {name: by_name.get(name) or plugins().motif(name) for name in names}
+    return list((named | by_name).values()) if names or files else None
 
 
 def show(found: Motifs, every: bool) -> None:
     """Motif by motif: its heads, the best first; for people."""
     from llmtrace.cli.output import line
 
-    line(f"scored on {found.prompts.about}" + ("" if found.prompts.seed is None else f" (seed {found.prompts.seed})"))
+    line(f"scored on {found.prompts.about}" + _seed(found.prompts.seed))
     if found.checked_on is not None:
         line(f"checked on {found.checked_on.about}" + _seed(found.checked_on.seed))
     for each in found.found:
@@ -104,7 +102,7 @@ def _motif(each: MotifMatches, every: bool, checked: bool) -> None:
     for note in each.notes:
         line(f"  note: {note}")
     if not each.heads:
-        line("  no head matches")
+        line(f"  no head matches{_nearest(each)}")
         return
     roles = motif.roles[::-1]  # the role that the others lead to stands last in a motif, and first here
     rows = []
@@ -127,11 +125,24 @@ def _motif(each: MotifMatches, every: bool, checked: bool) -> None:
         line(f"and {', '.join(left)} (--all)")
 
 
+def _nearest(each: MotifMatches) -> str:
+    """The head that comes nearest to the last role."""
+    import numpy as np
+
+    role = each.motif.roles[-1]
+    scores = each.scores[role]
+    if np.isnan(scores).all():
+        return ""
+    sign = 1 if each.motif.expect[role].comparison.startswith(">") else -1
+    layer, head = np.unravel_index(np.nanargmax(sign * scores), scores.shape)
+    return f"; the nearest, as {role}, is a{layer}.h{head} with {scores[layer, head]:.3f} ({each.motif.expect[role]})"
+
+
 def _row(each: MotifMatches, match: HeadMatch, checked: bool) -> list[str]:
     ends = "" if match.interval is None else f"{match.interval[0]:.2f}–{match.interval[1]:.2f}"
     row = [
         match.role,
-        f"L{match.layer}H{match.head}",
+        str(match.node),
         f"{match.score:.3f}",
         ends,
         f"{match.chance:.3f}",
@@ -143,12 +154,18 @@ def _row(each: MotifMatches, match: HeadMatch, checked: bool) -> list[str]:
     if checked and each.motif.check is not None:
         a = match.ablation
         row += ["", "", "", ""] if a is None else [
-            f"{a.effect:+.2f} nats ({a.interval[0]:+.2f} … {a.interval[1]:+.2f})",
-            f"{a.alone:+.2f}",
-            f"{a.random_mean:+.2f}, at most {a.random_largest:+.2f}, of {a.random_heads}",
+            f"{a.effect:+z.2f} nats ({a.interval[0]:+z.2f} … {a.interval[1]:+z.2f})",
+            f"{a.alone:+z.2f}",
+            _random(a),
             f"{a.p:.2g}",
         ]  # fmt: skip
     return [*row, match.rung.title]
+
+
+def _random(ablation: Ablation) -> str:
+    if ablation.random_mean is None or ablation.random_largest is None:
+        return "none left"
+    return f"{ablation.random_mean:+z.2f}, at most {ablation.random_largest:+z.2f}, of {ablation.random_heads}"
 
 
 def _reads(each: MotifMatches, match: HeadMatch) -> str:

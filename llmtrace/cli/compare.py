@@ -143,7 +143,7 @@ def compare(
         raise click.UsageError("There are prompts, and --prompt-set besides: give one of the two.")
     for name in (html, node_data):
         if name is not None:
-            check_destination(name)
+            check_destination(name, reference, *candidates, file, text)
     say(out, f"comparing {', '.join(candidates)} with {reference} …")
     if weights_only:
         from llmtrace.cli.compared_weights import show_weights

@@ -26,10 +26,11 @@ def show_mechanisms(found: Mechanisms) -> None:
     line(found.words)
     for note in found.notes:
         line(f"note: {note}")
-    line()
-    head = ("motif", "rank correlation", "heads kept", "largest change", "gained")
-    table(head, [_motif(each) for each in found.motifs], right=head[1:2])
-    line(f"motifs are scored on {found.prompts}")
+    if found.motifs:
+        line()
+        head = ("motif", "rank correlation", "heads kept", "largest change", "gained")
+        table(head, [_motif(each) for each in found.motifs], right=head[1:2])
+        line(f"motifs are scored on {found.prompts}")
     maps = {each.prompt: each for each in found.influence}
     lenses = {each.prompt: each for each in found.lens}
     rows = [[str(each + 1), *_map(maps.get(each)), *_lens(lenses.get(each))] for each in sorted({*maps, *lenses})]

@@ -63,7 +63,7 @@ def import_(
 
     if text is not None and ids is not None:
         raise click.UsageError("Give one prompt: --prompt or --tokens.")
-    check_destination(target)
+    check_destination(target, dump, origin, names)
     say(out, f"opening {origin} …")
     found = import_dump(
         dump, origin, ids if text is None else text, names=names, sequence=sequence, leave_out=leave_out
@@ -80,7 +80,8 @@ def show(found: Imported, every: bool) -> None:
     from llmtrace.cli.output import line
     from llmtrace.cli.verdicts import show as show_verdicts
 
-    line(f"imported {len(found.trace)} signals of {len(found.trace.tokens)} tokens from {found.dump}")
+    signals = "1 signal" if len(found.trace) == 1 else f"{len(found.trace)} signals"
+    line(f"imported {signals} of {len(found.trace.tokens)} tokens from {found.dump}")
     for note in found.trace.model.notes[1:]:
         line(note)
     line()

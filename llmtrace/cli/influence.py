@@ -81,7 +81,7 @@ def influence(
         check_foil([row])
     pages = _pages(html, save, viewer)
     for file in pages:
-        check_destination(file)
+        check_destination(file, opening.model, asked.prompt_file)
     with open_model(opening, out) as model:
         aim, other = read_token(model, "target", target, target_id), read_token(model, "foil", foil, foil_id)
         found = gather(

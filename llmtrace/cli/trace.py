@@ -65,7 +65,7 @@ def trace(
 
     prompt = read_prompt(asked)
     if save is not None:
-        check_destination(save)
+        check_destination(save, opening.model, asked.prompt_file)
     with open_model(opening, out) as model:
         selection = select(*(capture or ("**",)), heads=heads, channels=channels, tokens=token_index)
         found = model.trace(written_out(model, prompt, asked, out), capture=selection, max_bytes=max_bytes)

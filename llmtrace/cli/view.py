@@ -50,7 +50,7 @@ def view(opening: Opening, asked: Asked, html: str | None, max_bytes: int | None
     if saved and asked.given:
         raise click.UsageError("A saved trace has its own prompt: give none.")
     page = html if html is not None else default_page(opening.model)
-    check_destination(page)
+    check_destination(page, opening.model, asked.prompt_file)
     trace = load(opening.model) if saved else _run(opening, asked, max_bytes, out)
     save_trace_page(page, trace)
     answer(out, lambda: document(trace, page), lambda: line(page))

@@ -60,7 +60,7 @@ class MotifAgreement:
     motif: str
     """Its name."""
     correlation: float | None
-    """Rank correlation of the scores of all heads, of the motif's last role; None where they are undefined."""
+    """Rank correlation of the scores of all heads, of the motif's last role; None where they are undefined, or are so on one side."""
     heads: tuple[HeadAgreement, ...]
     """Those that match in the reference, the best of each role first."""
     gained: tuple[str, ...]
@@ -99,13 +99,13 @@ class Mechanisms:
     influence: tuple[InfluenceAgreement, ...]
     """Prompt by prompt; empty where no method could be had on both sides (a note says why)."""
     motifs: tuple[MotifAgreement, ...]
-    """Motif by motif."""
+    """Motif by motif; empty where they could not be had on both sides (a note says why)."""
     prompts: str
-    """What the motifs were scored on, in words."""
+    """What the motifs were scored on, in words; empty where they were not."""
     lens: tuple[LensAgreement, ...]
     """Prompt by prompt."""
-    same_answer: float
-    """Share of positions at which both predict the same token."""
+    same_answer: float | None
+    """Share of positions at which both predict the same token, or one that is as likely; None where no predictions could be compared."""
     findings: tuple[str, ...]
     """What differs, in words."""
     notes: tuple[str, ...] = ()
@@ -114,12 +114,21 @@ class Mechanisms:
     @property
     def flagged(self) -> bool:
         """Whether the models agree on the answer and disagree on the reasons."""
-        return bool(self.findings) and self.same_answer >= ALIKE
+        return bool(self.findings) and self.same_answer is not None and self.same_answer >= ALIKE
 
     @property
     def words(self) -> str:
         """One line."""
-        share = f"{self.same_answer:.0%} of the predictions are the same"
+        scored = any(each.heads or each.correlation is not None for each in self.motifs)
+        if not (self.influence or scored or self.lens):
+            return "no mechanisms could be compared"
+        known = self.same_answer is not None
+        share = (
+            f"{self.same_answer:.0%} of the predictions are the same" if known else "the predictions cannot be compared"
+        )
         if not self.findings:
-            return f"the same mechanisms: {share}, and so are the reasons"
+            reasons = "the reasons that could be compared" if self.notes else "the reasons"
+            return f"the same mechanisms: {share}, " + (
+                f"and so are {reasons}" if known else f"but {reasons} are the same"
+            )
         return f"{'OTHER REASONS' if self.flagged else 'other mechanisms'}: {share}, but {'; '.join(self.findings)}"

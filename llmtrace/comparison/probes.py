@@ -76,6 +76,7 @@ def asked(
         texts = tuple((number, each) for number, each in enumerate(prompts) if isinstance(each, str))
         return Asked(prompts, texts, "" if texts else GIVEN)
     if reference is None or reference.tokenizer is None:
+        _needs_reader(named, reference)
         return Asked(tuple(ids(vocab, context)))
     read = {probe: _encoded(reference.tokenizer, probe.text) for probe in probes}
     telling = tuple(probe for probe in probes if _tells(read[probe], vocab))
@@ -84,9 +85,19 @@ def asked(
             probe.text if context is None or len(read[probe]) <= context else read[probe][:context] for probe in telling
         ]
         return Asked(tuple(short), tuple((at, probe.text) for at, probe in enumerate(telling)), probes=telling)
+    _needs_reader(named, reference)
     numbers = ids(vocab, context)
     spelled = (*(probe.text for probe in probes), _spelled(reference.tokenizer, numbers[0]))
     return Asked(tuple(numbers), tuple((None, text) for text in spelled))
+
+
+def _needs_reader(named: str | None, reference: Model | None) -> None:
+    """Refuse a set that was asked for by name where its texts cannot be read. Raises `OptionError`."""
+    if named is not None:
+        whose = "The reference" if reference is None else reference.info.source
+        raise OptionError(
+            f"{whose} has no tokenizer that reads the texts of the prompt set {named!r}: give prompts of your own, or name no set."
+        )
 
 
 def recorded(traces: Sequence[Trace], given: Sequence[Prompt] | None, named: str | None = None) -> Asked:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from llmtrace.circuits import Motifs, motifs
+from llmtrace.circuits.scoring import heads_of
 from llmtrace.comparison.mechanisms import (
     HALF,
     LOW,
@@ -16,7 +17,7 @@ from llmtrace.comparison.mechanisms import (
     Mechanisms,
     MotifAgreement,
 )
-from llmtrace.comparison.outputs import Outputs
+from llmtrace.comparison.outputs import TIED, Outputs
 from llmtrace.comparison.run import Progress, Run
 from llmtrace.comparison.sides import Side
 from llmtrace.errors import LLMTraceError, OptionError
@@ -46,10 +47,10 @@ class Reasons:
         theirs = _open(candidate)
         maps, no_maps = self._influence(theirs)
         lenses, no_lens = self._lens(theirs)
-        found, about = self._found(theirs)
+        found, about, no_motifs = self._found(theirs)
         tokens = sum(each.tokens for each in predicted)
-        same = sum(each.same_top * each.tokens for each in predicted) / tokens if tokens else 0.0
-        notes = tuple(filter(None, [no_maps, no_lens]))
+        same = sum(each.same_top * each.tokens for each in predicted) / tokens if tokens else None
+        notes = tuple(filter(None, [no_maps, no_motifs, no_lens]))
         return Mechanisms(maps, found, about, lenses, same, tuple(_findings(maps, found, lenses)), notes)
 
     def _influence(self, theirs: Model) -> tuple[tuple[InfluenceAgreement, ...], str]:
@@ -63,8 +64,8 @@ class Reasons:
             except LLMTraceError as error:
                 why = f"influence maps are not compared: {error}"
                 continue
-            found = (_maps_agree(number, one, two) for number, (one, two) in enumerate(pairs))
-            return tuple(filter(None, found)), ""
+            found = tuple(filter(None, (_maps_agree(number, *pair) for number, pair in enumerate(pairs))))
+            return found, "" if found else f"influence maps are not compared: no prompt has {SOURCES} tokens"
         return (), why
 
     def _our_map(self, method: str, number: int) -> Influence:
@@ -89,11 +90,16 @@ class Reasons:
         pairs = enumerate(zip(self._lenses, own, strict=True))
         return tuple(_lenses_agree(number, one, two) for number, (one, two) in pairs), ""
 
-    def _found(self, theirs: Model) -> tuple[tuple[MotifAgreement, ...], str]:
-        if self._motifs is None:
-            self._motifs = motifs(self._model, progress=self._progress)
-        ours = self._motifs
-        return _motifs_agree(ours, motifs(theirs, prompts=ours.prompts, progress=self._progress)), ours.prompts.about
+    def _found(self, theirs: Model) -> tuple[tuple[MotifAgreement, ...], str, str]:
+        """With what they were scored on, or none and why."""
+        if heads_of(theirs.spec) != heads_of(self._model.spec):
+            return (), "", "motifs are not compared: the candidate has other heads than the reference"
+        try:
+            ours = self._motifs = self._motifs or motifs(self._model, progress=self._progress)
+            own = motifs(theirs, prompts=ours.prompts, progress=self._progress)
+        except LLMTraceError as error:
+            return (), "", f"motifs are not compared: {error}"
+        return _motifs_agree(ours, own), ours.prompts.about, ""
 
 
 def _open(side: Side) -> Model:
@@ -162,7 +168,7 @@ def _lenses_agree(number: int, one: Lens, two: Lens) -> LensAgreement:
         one.layers[at].site,
         _settles(one),
         _settles(two),
-        two.layers[-1].target_rank == 1,
+        bool(np.log(two.layers[-1].top[0][1]) - theirs[-1] <= TIED),
     )
 
 
@@ -182,15 +188,17 @@ def _motifs_agree(ours: Motifs, theirs: Motifs) -> tuple[MotifAgreement, ...]:
         two = theirs[one.motif.name]
         role = one.motif.roles[-1]
         a, b = one.scores[role].ravel(), two.scores[role].ravel()
-        sound = np.isfinite(a) & np.isfinite(b)
+        sound = np.isfinite(a)
+        known = sound.any() and np.array_equal(sound, np.isfinite(b))
         heads = []
         for match in one.heads:
             score = float(two.scores[match.role][match.layer, match.head])
-            kept = score - match.chance >= HALF * match.effect
+            left = (score - match.chance) * (1 if match.effect > 0 else -1)  # a motif may expect less than chance
+            kept = left >= HALF * abs(match.effect)
             heads.append(HeadAgreement(match.role, str(match.node), match.score, score, match.chance, kept))
         before = {(match.role, match.node) for match in one.heads}
         gained = dict.fromkeys(str(match.node) for match in two.heads if (match.role, match.node) not in before)
-        correlation = spearman(_coarse(a[sound]), _coarse(b[sound])) if sound.any() else None
+        correlation = spearman(_coarse(a[sound]), _coarse(b[sound])) if known else None
         found.append(MotifAgreement(one.motif.name, correlation, tuple(heads), tuple(gained)))
     return tuple(found)
 

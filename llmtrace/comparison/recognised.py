@@ -64,6 +64,8 @@ def recognise(pair: Pair, limit: float) -> Done:
     """What was done to the candidate's tensor. `limit` is what its format explains."""
     if not np.isfinite(pair.candidate).all():
         return Done(_not_finite(pair.candidate))
+    if not np.isfinite(pair.reference).all():
+        return Done(f"in the reference, {_not_finite(pair.reference)}")
     if not pair.candidate.any():
         return Done("all zero")
     if pair.candidate.size > 1 and (pair.candidate == pair.candidate.flat[0]).all():

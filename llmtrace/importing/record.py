@@ -23,7 +23,7 @@ class LeftOut:
     """Why, to follow the name."""
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Imported:
     """A dump as a trace, held against the equations of the model that it is said to be of."""
 
@@ -44,6 +44,14 @@ class Imported:
     def violated(self) -> list[LocalError]:
         """The signals that are not what the model computes, in dataflow order; the reason of each is the likely one, if one was found."""
         return [] if self.verdicts is None else self.verdicts.violated
+
+    def __repr__(self) -> str:
+        """`<Imported dump.npz: 3 signals of 7 tokens, 1 of 2 judged violated>`"""
+        trace, verdicts = self.trace, self.verdicts
+        said = (
+            "none judged" if verdicts is None else f"{len(verdicts.violated)} of {len(verdicts.judged)} judged violated"
+        )
+        return f"<Imported {self.dump}: {len(trace)} signals of {len(trace.tokens)} tokens, {said}>"
 
     def to_json(self, file: str | None = None) -> dict[str, Any]:
         """The document that `llmtrace import --json` prints; `file` is where the trace was saved."""

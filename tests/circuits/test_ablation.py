@@ -1,14 +1,18 @@
 """Ablations against a run with the mean put in by hand, and how they are judged."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from attrs import evolve
 
 import llmtrace
 from llmtrace import edits
-from llmtrace.circuits import Node, built_in, repeated
+from llmtrace.circuits import Node, ablation, built_in, repeated
 from llmtrace.circuits.ablation import RANDOM_HEADS, Losses, judged, nll, null_heads
 from llmtrace.circuits.motif import Expectation
+from llmtrace.errors import CircuitError
+from llmtrace.model import Model
 
 CHECK = built_in()["induction"].check
 NOTHING = [np.zeros(8)] * RANDOM_HEADS
@@ -32,6 +36,21 @@ def test_the_change_is_that_of_a_run_with_the_mean_in_the_heads_place():
             assert change[number] == pytest.approx(loss[True] - loss[False], abs=1e-9)
 
 
+@pytest.mark.parametrize(("logits", "at_once"), [(2**27, 6), (2 * 7 * 16, 2), (1, 1)])
+def test_of_long_prompts_fewer_run_at_once(monkeypatch, logits, at_once):
+    monkeypatch.setattr(ablation, "LOGITS", logits)
+    with llmtrace.open("builtin:induction", backend="reference") as model:
+        over, ran = repeated(model, prompts=6, period=8), []
+        monkeypatch.setattr(
+            model,
+            "trace_many",
+            lambda prompts, **rest: ran.append(len(prompts)) or Model.trace_many(model, prompts, **rest),
+        )
+        losses = Losses(model, over).without([])
+    assert ran == [at_once] * (6 // at_once)
+    assert losses.shape == (6,)
+
+
 def test_a_head_that_its_peer_backs_up_is_seen_when_the_peer_is_gone():
     """Of two heads that do nearly the same, either alone is hardly missed; the second to go takes it all with it."""
     losses = Losses.__new__(Losses)
@@ -42,6 +61,15 @@ def test_a_head_that_its_peer_backs_up_is_seen_when_the_peer_is_gone():
     }
     assert losses.change(one).tolist() == [0.25] * 6
     assert losses.change(one, [one, two]).tolist() == [2.5] * 6
+
+
+def test_a_loss_that_is_not_finite_is_refused_and_no_small_p():
+    losses = Losses.__new__(Losses)
+    losses._losses = {}
+    losses._means = SimpleNamespace(of=lambda node: ("blocks.0.attn.z_post", np.zeros(2)))
+    losses._run = lambda edits: np.array([1.0, np.nan])
+    with pytest.raises(CircuitError, match=r"loss of prompt 2 without a0\.h1 is not finite"):
+        losses.change(Node("head", 0, 1))
 
 
 def test_the_loss_of_equal_logits_is_the_log_of_their_number():

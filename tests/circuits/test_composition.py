@@ -19,6 +19,17 @@ MODELS = {
     "norms after": specs.model(specs.sequential(post=specs.RMS), specs.sequential(post=specs.RMS)),
     "no norm before": specs.model(specs.POST_ONLY, specs.POST_ONLY),
     "norms of q and k": specs.model(*[specs.sequential(evolve(specs.GQA, q_norm=HEADWISE, k_norm=HEADWISE))] * 2),
+    "a norm of z": specs.model(
+        *[specs.sequential(evolve(specs.GQA, d_value=5, z_norm=Norm(1e-5, over="d_value")))] * 2
+    ),
+    "norms of all heads together": specs.model(
+        *[
+            specs.sequential(
+                evolve(specs.GQA, q_norm=Norm(1e-5, over="head d_head"), z_norm=Norm(1e-5, over="head d_value"))
+            )
+        ]
+        * 2
+    ),
 }
 
 
@@ -31,9 +42,16 @@ def whole(equations, edge):
         read, written = (
             np.diag(w[at + name]) if at + name in w else np.eye(specs.WIDTH) for name in ("ln1.w", "attn_post.w")
         )
-        turned = [np.diag(w[f"{at}attn.{n}_norm.w"]) if f"{at}attn.{n}_norm.w" in w else np.eye(a.d_head) for n in "qk"]
+
+        def normed(n, head, width):
+            weight = w.get(f"{at}attn.{n}_norm.w", np.ones(width))
+            return np.diag(weight if weight.ndim == 1 else weight[head])
+
+        turned = [normed("q", node.head, a.d_head), normed("k", kv, a.d_head)]
         Q, K = read @ w[at + "attn.W_Q"][node.head] @ turned[0], read @ w[at + "attn.W_K"][kv] @ turned[1]
-        return Q @ K.T, read @ w[at + "attn.W_V"][kv] @ w[at + "attn.W_O"][node.head] @ written
+        return Q @ K.T, read @ w[at + "attn.W_V"][kv] @ normed("z", node.head, a.d_value) @ w[at + "attn.W_O"][
+            node.head
+        ] @ written
 
     (_, ov1), (qk2, ov2) = of(edge.source), of(edge.target)
     second = {"q": qk2, "k": qk2.T, "v": ov2}[edge.reads]
@@ -84,6 +102,12 @@ def test_a_head_that_projects_through_a_latent_has_no_kappa():
         UnsupportedModelError, match=r"a0\.h0 makes its queries, keys or values in more than one product"
     ):
         Composition(specs.equations(spec)).kappa(Edge.parse("a0.h0->a1.h0<k>"))
+
+
+def test_a_head_whose_mixture_goes_on_in_another_way_has_no_kappa():
+    equations = specs.equations(specs.model(*[specs.sequential(evolve(specs.GQA, mixed=False))] * 2))
+    with pytest.raises(UnsupportedModelError, match=r"What a0\.h0 hands on does not follow from its values"):
+        Composition(equations).kappa(Edge.parse("a0.h0->a1.h0<k>"))
 
 
 def test_without_weights_there_is_no_kappa():

@@ -3,7 +3,7 @@
 import pytest
 
 import llmtrace
-from llmtrace.circuits import repeated, texts
+from llmtrace.circuits import PromptSet, repeated, texts
 from llmtrace.errors import CircuitError, PromptError
 
 
@@ -49,3 +49,11 @@ def test_prompts_of_ones_own_score_every_row_that_has_a_next_token(model):
 def test_no_list_of_prompts_is_refused(model, given):
     with pytest.raises(PromptError, match="list of prompts"):
         texts(model, given)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "scored"), [((), ()), (((1, 2),), ()), (((1, 2),), ((1,),)), (((1, 2),), ((-1,),)), (((1,),), ((0,),))]
+)
+def test_a_set_that_scores_what_has_no_next_token_is_refused(prompts, scored):
+    with pytest.raises(PromptError, match="all before its last token"):
+        PromptSet("mine", "", prompts, scored)

@@ -5,11 +5,13 @@ import pytest
 from attrs import evolve
 
 import llmtrace
-from llmtrace.circuits import Node, Rung, motifs
+from llmtrace.circuits import Node, Rung, built_in, motifs
+from llmtrace.circuits.ablation import Losses
+from llmtrace.circuits.matching import instances
 from llmtrace.circuits.motif import Expectation
-from llmtrace.circuits.run import _candidates, _Side
+from llmtrace.circuits.run import _candidates, _Side, _side
 from llmtrace.circuits.scoring import Scores
-from llmtrace.errors import PromptError, UnknownMethodError, UnsupportedModelError
+from llmtrace.errors import CircuitError, PromptError, UnknownMethodError, UnsupportedModelError
 from llmtrace.model import Model
 from llmtrace.plugins import plugins
 from llmtrace.testing import handmade
@@ -68,6 +70,25 @@ def test_ablation_raises_what_the_predictions_need_and_nothing_else(found):
     ablation = found["induction"].heads[-1].ablation
     assert 2.7 < ablation.effect < 2.78  # a mean of values leaves a hint of which letters there are, not more
     assert abs(found["duplicate-token"].heads[0].ablation.effect) < 1e-4
+
+
+def test_random_heads_go_in_a_heads_place_where_its_peers_are_gone_and_it_is_not(model, monkeypatch):
+    asked = []
+    inner = Losses.change
+    monkeypatch.setattr(
+        Losses, "change", lambda self, node, peers=(): asked.append((node, set(peers))) or inner(self, node, peers)
+    )
+    near = built_in()["local-window"]
+    check = built_in()["previous-token"].check
+    anything = evolve(near, expect={"head": Expectation(">=", 0.5)}, check=check)
+    found = motifs(model, [anything], check=True)["local-window"]
+    heads = [match.node for match in found.heads]
+    assert len(heads) == 2
+    random = ({node for node, _ in asked} - set(heads)).pop()
+    for head in heads:
+        others = {node for node in heads if node != head}
+        assert (head, others) in asked
+        assert (random, others) in asked
 
 
 def test_in_shuffled_rows_next_to_nothing_matches(found):
@@ -158,6 +179,20 @@ def test_few_prompts_are_an_observation_without_an_interval(model):
     assert match.p is None
 
 
+def test_a_rate_that_is_of_too_many_instances_is_not_told(model, monkeypatch):
+    def too_many(motif, candidates, kappa):
+        if kappa(None) is None:  # in shuffled rows, where edges do not count
+            raise CircuitError("more than so many")
+        return instances(motif, candidates, kappa)
+
+    monkeypatch.setattr("llmtrace.circuits.run.instances", too_many)
+    monkeypatch.setattr("llmtrace.circuits.run._Kappa.__call__", lambda self, edge: 2.0)
+    found = motifs(model, ["induction"])["induction"]
+    assert found.heads
+    assert found.false_positives is None
+    assert any("more than so many" in note for note in found.notes)
+
+
 def test_a_head_that_looks_there_by_chance_alone_does_not_match_however_little_is_expected(model):
     (motif,) = [each for each in plugins().motifs.values() if each.name == "previous-token"]
     found = motifs(model, [evolve(motif, expect={"head": Expectation(">=", 0.01)})])
@@ -180,14 +215,51 @@ def test_a_motif_without_an_eligible_row_is_undefined_and_never_zero(model):
     assert "no prompt has a row where head is defined" in found.notes[0]
 
 
-def test_a_check_on_few_prompts_is_refused(model):
-    with pytest.raises(PromptError, match="at least 6 prompts"):
-        motifs(model, ["induction"], prompts=["a b c d a b c d"], check=True)
+@pytest.mark.parametrize(
+    ("prompts", "why"),
+    [(["a b c d a b c d"], "there are 1, 0 of them"), (["a b c d a b c d"] * 6 + [[1]], "there are 7, 1 of them")],
+)
+def test_a_check_on_few_or_short_prompts_is_refused(model, prompts, why):
+    with pytest.raises(PromptError, match=f"at least 6 prompts, each of two tokens or more, and {why}"):
+        motifs(model, ["induction"], prompts=prompts, check=True)
+
+
+def test_heads_that_a_window_leaves_without_a_row_in_one_prompt_have_no_score_and_a_note():
+    spec = specs.model(specs.sequential(evolve(specs.GQA, window=2)), specs.sequential())
+    model = Model(specs.WeighedSession(specs.equations(spec)))
+    found = motifs(model, ["duplicate-token"], prompts=[[1, 2, 2, 3]] * 6 + [[1, 2, 3, 1]])["duplicate-token"]
+    assert np.isnan(found.scores["head"][0]).all()
+    assert np.isfinite(found.scores["head"][1]).all()
+    assert found.notes == (
+        "4 of 8 heads have no score as head: in some prompt they have no eligible row, or their pattern is not finite",
+    )
+
+
+def test_a_prompt_whose_patterns_are_not_finite_is_not_left_out():
+    mass = np.full((8, 2), 0.9)
+    mass[3] = np.nan
+    scores = Scores(
+        tuple(Node("head", 0, head) for head in range(2)),
+        mass,
+        np.full((8, 2), 0.1),
+        np.full((8, 2), 5),
+        np.full((8, 2, 2), 0.1),
+    )
+    side = _side(scores, 0)
+    assert side.kept.tolist() == list(range(8))
+    assert np.isnan(side.mean).all()
+    assert _candidates(Expectation(">=", 0.3), side) == []
 
 
 def test_a_motif_that_is_not_there_is_refused_with_near_names(model):
     with pytest.raises(UnknownMethodError, match="Did you mean induction"):
         motifs(model, ["inductoin"])
+
+
+def test_two_motifs_of_one_name_are_refused(model):
+    one = plugins().motif("self")
+    with pytest.raises(CircuitError, match="Two motifs are named self"):
+        motifs(model, [one, evolve(plugins().motif("previous-token"), name="self")])
 
 
 def test_a_motif_of_ones_own_is_looked_for(model, tmp_path):

@@ -6,7 +6,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmtrace.circuits.scoring import SHUFFLES, Scoring, heads_of
+from llmtrace.circuits.scoring import SHUFFLES, Scoring, heads_of, shuffles_of
 from llmtrace.circuits.where import Where
 from tests import specs
 
@@ -29,7 +29,7 @@ def causal(random, heads, tokens, window):
 def test_a_score_is_the_mean_mass_over_rows_that_could_have_looked_elsewhere(ids, window, seed):
     spec = specs.model(specs.sequential(evolve(specs.GQA, window=window)))
     pattern, seen = causal(np.random.default_rng(seed), 4, len(ids), window)
-    scoring = Scoring(spec, ids, WHERES, np.random.default_rng(0))
+    scoring = Scoring(spec, ids, WHERES, SHUFFLES, np.random.default_rng(0))
     scoring.layer(0, {"blocks.0.attn.pattern": pattern})
     found = scoring.found()
     for where in WHERES:
@@ -53,7 +53,7 @@ def test_shuffled_rows_have_the_mass_of_chance_on_average():
     random, ids = np.random.default_rng(1), list(range(40))
     spec = specs.model(specs.sequential())
     pattern, _ = causal(random, 4, 40, None)
-    scoring = Scoring(spec, ids, WHERES, random)
+    scoring = Scoring(spec, ids, WHERES, SHUFFLES, random)
     scoring.layer(0, {"blocks.0.attn.pattern": pattern})
     _, chance, _, shuffled = scoring.found()[WHERES[0]]
     assert shuffled.shape == (SHUFFLES, 4)
@@ -64,7 +64,7 @@ def test_a_head_that_always_looks_there_has_score_one_and_its_shuffled_score_is_
     ids = list(range(30))
     spec = specs.model(specs.sequential())
     pattern = np.tile(np.eye(30, k=-1) + np.diag([1.0] + [0.0] * 29), (4, 1, 1))
-    scoring = Scoring(spec, ids, WHERES, np.random.default_rng(0))
+    scoring = Scoring(spec, ids, WHERES, SHUFFLES, np.random.default_rng(0))
     scoring.layer(0, {"blocks.0.attn.pattern": pattern})
     mass, chance, rows, shuffled = scoring.found()[Where("pattern[q, q - 1]")]
     assert mass.tolist() == [1.0] * 4
@@ -75,3 +75,7 @@ def test_a_head_that_always_looks_there_has_score_one_and_its_shuffled_score_is_
 def test_heads_are_named_in_dataflow_order_and_blocks_without_attention_have_none():
     spec = specs.model(specs.sequential(), specs.sequential())
     assert [str(node) for node in heads_of(spec)] == [f"a{layer}.h{head}" for layer in (0, 1) for head in range(4)]
+
+
+def test_long_prompts_have_fewer_orders_and_always_one():
+    assert (shuffles_of(64), shuffles_of(4096), shuffles_of(100_000)) == (SHUFFLES, 4, 1)

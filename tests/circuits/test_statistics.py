@@ -48,6 +48,11 @@ def test_drawn_flips_never_make_a_p_of_nothing():
     assert family_p(np.full((16, 2), 5.0), np.random.default_rng(0)).min() >= 1 / 4096
 
 
+def test_equal_effects_whose_spread_is_rounding_have_the_smallest_p_and_not_none():
+    for value in np.random.default_rng(0).random(300):
+        assert family_p(np.full((10, 1), value), np.random.default_rng(0)).tolist() == [1 / 1024]
+
+
 def test_no_effect_at_all_has_p_one():
     assert family_p(np.zeros((8, 3)), np.random.default_rng(0)).tolist() == [1.0, 1.0, 1.0]
 

@@ -28,6 +28,7 @@ def test_undefined_numbers_are_null_as_the_schema_says(motifs, validate, tmp_pat
     file.write_text("a b c d\n", encoding="utf-8")
     run = motifs("--json", "--prompts", file)
     validate("circuit-motifs", run.document)
+    assert run.document["prompts"]["about"] == "1 given prompt"
     (induction,) = [each for each in run.document["motifs"] if each["name"] == "induction"]
     assert induction["false_positive_rate"] is None
     assert induction["scores"]["ind"] == [[None, None], [None, None]]
@@ -38,9 +39,10 @@ def test_people_see_heads_with_intervals_chance_and_evidence(motifs):
     assert "16 prompts of 15 random tokens, repeated once after <bos> (seed 0)" in run.out
     assert "checked on 8 prompts" in run.out
     (line,) = [line for line in run.out.splitlines() if line.startswith("ind ")]
-    assert "L1H0" in line
+    assert "a1.h0 " in line
     assert "a0.h0 (kappa 2.0)" in line
     assert line.rstrip().endswith("causal")
+    assert "-0.00" not in run.out
     assert "false positives in shuffled rows 0.0%" in run.out
 
 
@@ -54,7 +56,9 @@ def test_a_file_of_ones_own_is_looked_for_alone_or_beside_others(motifs, tmp_pat
     assert list(heads(motifs("--json", "--motif-file", file))) == ["two-back"]
     both = motifs("--json", "--motif-file", file, "--motif", "self", "--motif", "two-back")
     assert list(heads(both)) == ["self", "two-back"]
-    assert "no head matches" in motifs("--motif-file", file).out
+    beside = motifs("--json", "--motif-file", file, "--motif", "self", "--motif", "self")
+    assert [each["name"] for each in beside.document["motifs"]] == ["self", "two-back"]
+    assert "no head matches; the nearest, as head, is a" in motifs("--motif-file", file).out
 
 
 def test_a_seed_is_a_seed(motifs):
@@ -84,4 +88,6 @@ def test_the_group_lists_its_questions_and_refuses_others(cli):
     run = cli("circuit", "--help")
     assert run.code == 0
     assert "motifs" in run.out
+    alone = cli("circuit")
+    assert (alone.code, alone.out) == (0, run.out)
     assert "No such command" in cli("circuit", "motif").error

@@ -63,7 +63,9 @@ def test_what_cannot_be_checked_is_said(cli, dump, recorded, validate):
     validate("import", run.document)
     assert (run.code, run.document["verdict"]) == (0, None)
     assert "Nothing could be checked" in run.document["unchecked"]
-    assert "Nothing could be checked" in cli("import", path, "a.trace", "--model", MODEL).out
+    said = cli("import", path, "a.trace", "--model", MODEL).out
+    assert said.startswith("imported 1 signal of ")
+    assert "Nothing could be checked" in said
 
 
 def test_names_are_left_out_where_that_is_asked_for(cli, dump, validate):
@@ -119,3 +121,11 @@ def test_a_name_in_a_dump_cannot_move_the_cursor(cli, dump):
     path = dump(**{"x\x1b[2J": np.zeros(3)})
     assert "\x1b" not in cli("import", path, "a.trace", "--model", MODEL).error
     assert "\x1b" not in cli("import", path, "a.trace", "--model", MODEL, "--leave-out").out
+
+
+def test_what_is_imported_is_shown_in_one_line(dump, recorded):
+    path = dump(**{"blocks.0.attn.scores": recorded["blocks.0.attn.scores"] * 2})
+    found = llmtrace.import_dump(path, MODEL)
+    count = len(recorded) - 1
+    judged = sum(each.status in ("holds", "violated") for each in found.verdicts.sites)
+    assert repr(found) == f"<Imported {path}: {count} signals of 7 tokens, 1 of {judged} judged violated>"

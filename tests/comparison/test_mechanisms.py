@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import llmtrace
-from llmtrace.comparison.mechanisms import LOW
-from llmtrace.comparison.reasons import _lenses_agree, _maps_agree, spearman
+from llmtrace.circuits import motifs
+from llmtrace.comparison.mechanisms import LOW, Mechanisms, MotifAgreement
+from llmtrace.comparison.reasons import _lenses_agree, _maps_agree, _motifs_agree, spearman
 from llmtrace.errors import OptionError
 from llmtrace.influence import influence, lens
+from llmtrace.model import Model
 from llmtrace.testing import handmade
+from tests import specs
 
 PROMPTS = ["c a f e b o d c a f e b", "a b c d e f a b c d e"]
 VALUES = st.lists(st.integers(-3, 3), min_size=2, max_size=12)
@@ -127,6 +130,87 @@ def test_the_lens_says_where_it_parts():
     assert found.largest == pytest.approx(np.log(16), abs=1e-4)
     assert (found.settles_reference, found.settles_candidate) == ("blocks.1.resid_mid", "blocks.1.resid_post")
     assert found.same_answer
+
+
+def test_a_prediction_that_is_as_likely_as_the_best_is_the_same_answer():
+    with llmtrace.open("builtin:induction", backend="reference") as model:
+        one = lens(model, PROMPTS[0])
+    *before, last = one.layers
+    (token, share), *rest = last.top
+    tied = evolve(last, top=((token, share * (1 + 1e-9)), *rest), target_rank=2)
+    other = evolve(tied, top=((token, share * 1.01), *rest))
+    assert _lenses_agree(0, one, evolve(one, layers=(*before, tied))).same_answer
+    assert not _lenses_agree(0, one, evolve(one, layers=(*before, other))).same_answer
+
+
+def of(model, broken=""):
+    equations = specs.equations(model)
+    weights = {name: w * (np.nan if name == broken else 1) for name, w in equations.weights.items()}
+    return Model(specs.WeighedSession(evolve(equations, weights=weights)))
+
+
+ONE = specs.model(specs.sequential(), specs.sequential())
+
+
+@pytest.mark.parametrize(
+    ("candidate", "why"),
+    [
+        (
+            specs.model(specs.sequential(), specs.sequential(evolve(specs.GQA, heads=2, d_head=12, d_value=12))),
+            "other heads",
+        ),
+        (evolve(ONE, vocab=5), "outside the vocabulary"),
+    ],
+    ids=["heads", "vocabulary"],
+)
+def test_what_cannot_be_compared_is_a_note(candidate, why):
+    found = llmtrace.compare(of(ONE), of(candidate), prompts=[[1, 2, 1, 2]], mechanisms=True).candidates[0].mechanisms
+    assert found.motifs == ()
+    assert found.prompts == ""
+    (note,) = [each for each in found.notes if each.startswith("motifs are not compared: ")]
+    assert why in note
+    assert "influence maps are not compared: no prompt has 5 tokens" in found.notes
+
+
+def test_predictions_that_cannot_be_compared_are_not_called_different():
+    found = llmtrace.compare(of(ONE), of(evolve(ONE, vocab=5)), prompts=[[1, 2, 1, 2]], mechanisms=True)
+    mechanisms = found.candidates[0].mechanisms
+    assert mechanisms.same_answer is None
+    assert "%" not in mechanisms.words
+    assert not mechanisms.flagged
+
+
+def test_nothing_compared_is_not_said_to_be_the_same():
+    assert Mechanisms((), (), "", (), 1.0, ()).words == "no mechanisms could be compared"
+
+
+@pytest.mark.parametrize(
+    "broken", [("blocks.1.attn.W_Q", ""), ("", "blocks.1.attn.W_Q")], ids=["reference", "candidate"]
+)
+def test_heads_that_only_one_side_has_scores_of_are_not_said_to_be_the_same(broken):
+    sides = [of(ONE, name) for name in broken]
+    found = llmtrace.compare(*sides, prompts=[[1, 2, 1, 2, 3]], mechanisms=True).candidates[0].mechanisms
+    assert {each.correlation for each in found.motifs} == {None}
+    assert found.words == "no mechanisms could be compared"
+
+
+def test_reasons_that_are_only_partly_compared_are_said_to_be():
+    found = Mechanisms(
+        (), (MotifAgreement("self", 1.0, (), ()),), "these", (), 1.0, (), ("the lens is not compared: …",)
+    )
+    assert found.words.endswith("100% of the predictions are the same, and so are the reasons that could be compared")
+
+
+@pytest.mark.parametrize(("score", "kept"), [(0.05, True), (0.19, False), (0.3, False)])
+def test_a_head_that_is_expected_below_chance_is_kept_below_it(score, kept):
+    with llmtrace.open("builtin:induction", backend="reference") as model:
+        ours = motifs(model, ["self"])
+    (match,) = ours["self"].heads
+    rare = evolve(match, score=0.0, chance=0.2, effect=-0.2)
+    one = evolve(ours, found=(evolve(ours["self"], heads=(rare,)),))
+    scores = {"head": np.full_like(ours["self"].scores["head"], score)}
+    two = evolve(ours, found=(evolve(ours["self"], heads=(), scores=scores),))
+    assert _motifs_agree(one, two)[0].heads[0].kept is kept
 
 
 def test_a_saved_trace_cannot_be_asked(tmp_path):

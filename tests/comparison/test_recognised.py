@@ -36,6 +36,12 @@ def loaded(matrix):
     return matrix.reshape(4, 16, 64).transpose(0, 2, 1)
 
 
+def test_a_reference_that_is_not_finite_is_what_is_told():
+    broken = OUT.copy()
+    broken[3, 5] = np.nan
+    assert told(broken, OUT, ("d_mlp", "d_model")) == "in the reference, 1 number is NaN: [3, 5]"
+
+
 def test_a_norm_that_is_less_or_more_by_one():
     assert told(NORM, NORM - 1, ("d_model",)).startswith("less by 1")
     assert told(NORM, NORM + 1, ("d_model",)).startswith("more by 1")

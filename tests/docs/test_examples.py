@@ -36,6 +36,12 @@ def commands(page: Path) -> list[tuple[list[str], int]]:
     return [(shlex.split(line, comments=True), _code(line)) for block in blocks for line in COMMAND.findall(block)]
 
 
+def shown(page: Path) -> list[tuple[str, str]]:
+    """The command lines that a page shows with what they print, and that, without the blanks that end a line."""
+    blocks = re.findall(r"```console\n\$ llmtrace (.*)\n((?:.*\n)*?)```", page.read_text(encoding="utf-8"))
+    return [(line, printed) for line, printed in blocks if printed]
+
+
 def _code(line: str) -> int:
     found = EXITS.search(line)
     return 0 if found is None else int(found[1])
@@ -67,6 +73,14 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pyt
             line, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "100"}
         )
         assert done.returncode == code, f"llmtrace {shlex.join(arguments)}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("page", [page for page in documents() if shown(page)], ids=name)
+def test_what_a_page_shows_of_a_command_is_what_it_prints(page: Path, tmp_path: Path) -> None:
+    for line, printed in shown(page):
+        command = [sys.executable, "-m", "llmtrace.cli", *shlex.split(line)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False)
+        assert [each.rstrip() for each in done.stdout.splitlines()] == printed.splitlines()
 
 
 @pytest.mark.parametrize("module", modules())

@@ -4,8 +4,10 @@ computation of the whole graph; a prompt longer than `n_ubatch` needs several, a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import current_thread, main_thread
 from typing import Protocol
 
 from llmtrace.errors import BackendError
@@ -51,10 +53,34 @@ class Calls:
         self._begin()
         self._watcher, self._pass = watcher, Pass(self._api)
         try:
-            yield
+            with self._interrupted():
+                yield
         finally:
             self._pass.live = False
             self._watcher = None
+
+    @contextmanager
+    def _interrupted(self) -> Iterator[None]:
+        """Keep the interrupt that comes while C computes: Python raises it as `_call` is entered, before anything there could catch it, and
+        ctypes prints it and goes on.
+        """
+        if current_thread() is not main_thread():  # signals come to that one
+            yield
+            return
+        others = sys.unraisablehook
+
+        def escaped(what: sys.UnraisableHookArgs) -> None:
+            place = what.exc_traceback
+            if place is not None and place.tb_frame.f_code is Calls._call.__code__:
+                self.error = what.exc_value
+            else:
+                others(what)
+
+        sys.unraisablehook = escaped
+        try:
+            yield
+        finally:
+            sys.unraisablehook = others
 
     def taken(self) -> BaseException:
         """The error, to be raised: it is not kept."""
@@ -63,10 +89,10 @@ class Calls:
 
     def _call(self, address: int, ask: bool, user_data: int | None) -> bool:
         watcher = self._watcher
-        if watcher is None:
-            return False
         if self.error is not None:
             return ask  # wanted, to be refused when it is ready: that stops the graph
+        if watcher is None:
+            return False
         try:
             _check(user_data)
             node = Node(address, self._pass)

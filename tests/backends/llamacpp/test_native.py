@@ -417,6 +417,31 @@ def test_what_a_watcher_raises_stops_the_graph_and_is_raised_unchanged(context, 
     assert np.array_equal(context.decode(TOKENS), bare)
 
 
+@pytest.mark.parametrize("watcher", [Looking(), None], ids=["watched", "not watched"])
+def test_an_interrupt_while_the_library_computes_stops_the_graph_and_is_raised(context, watcher):
+    """Python raises what came meanwhile as the callback is entered, before its first line."""
+    from llmtrace_llamacpp.watch import Calls
+
+    bare, hook, tracing = context.decode(TOKENS), sys.unraisablehook, sys.gettrace()
+    error, entered = KeyboardInterrupt("mine"), []
+
+    def entering(frame, event, argument):
+        if frame.f_code is Calls._call.__code__:
+            entered.append(frame.f_locals["ask"])
+            if len(entered) == 20:
+                raise error
+
+    sys.settrace(entering)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            context.decode(TOKENS, watcher)
+    finally:
+        sys.settrace(tracing)
+    assert caught.value is error
+    assert sys.unraisablehook is hook
+    assert np.array_equal(context.decode(TOKENS), bare)
+
+
 def test_the_library_computes_no_further_than_the_error(model, monkeypatch):
     from llmtrace_llamacpp.watch import Calls
 
