@@ -26,6 +26,7 @@ from llmtrace.edits import Edit, replace
 from llmtrace.errors import CircuitError, PromptError
 from llmtrace.model import Model
 from llmtrace.schema.evaluate import Equations, Signals
+from llmtrace.schema.functions import log_softmax
 from llmtrace.schema.sites import Array
 from llmtrace.selection import select
 
@@ -117,10 +118,7 @@ class _Means:
 
 def nll(logits: Array, following: Sequence[int]) -> float:
     """Mean of `-ln p(next token)`, in nats, of logits [token vocab]."""
-    x = logits.astype(np.float64)
-    x -= x.max(-1, keepdims=True)
-    own = x[np.arange(len(x)), np.asarray(following)]
-    return float((np.log(np.exp(x).sum(-1)) - own).mean())
+    return float(-log_softmax(logits)[np.arange(len(logits)), np.asarray(following)].mean())
 
 
 def null_heads(heads: Sequence[Node], taken: Sequence[Node], seed: int) -> list[Node]:

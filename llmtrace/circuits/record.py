@@ -131,12 +131,15 @@ class Motifs:
     """In the order of the motifs."""
     seed: int
     """Of every random choice."""
-    checked: bool = False
-    """Whether heads were ablated."""
     checked_on: PromptSet | None = None
-    """The prompts of that; None where it was not done."""
+    """The prompts on which heads were ablated; None where that was not done."""
     schema_version: int = field(default=SCHEMA_VERSION, kw_only=True)
     """Of the sites that were read."""
+
+    @property
+    def checked(self) -> bool:
+        """Whether heads were ablated."""
+        return self.checked_on is not None
 
     def __getitem__(self, name: str) -> MotifMatches:
         """One motif's matches, by its name. Raises `KeyError`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from attrs import evolve, frozen
@@ -21,11 +21,11 @@ from llmtrace.circuits.where import Where
 from llmtrace.errors import CircuitError, LLMTraceError, OptionError, UnsupportedModelError
 from llmtrace.model import Model, Prompt
 from llmtrace.plugins import plugins
+from llmtrace.progress import Progress, nothing_said
 from llmtrace.schema.sites import Array
 
 CHECKING = 8
 """Prompts of the built-in set that a check draws for itself."""
-Progress = Callable[[str], None]
 
 
 def motifs(
@@ -35,7 +35,7 @@ def motifs(
     prompts: PromptSet | Sequence[Prompt] | None = None,
     seed: int = 0,
     check: bool = False,
-    progress: Progress = lambda doing: None,
+    progress: Progress = nothing_said,
 ) -> Motifs:
     """Which heads of a model fulfil which motif: scored over prompts on eligible rows, with interval, chance and false-positive rate.
 
@@ -67,7 +67,7 @@ def motifs(
     if not check:
         return Motifs(model.info, over, found, seed)
     fresh = repeated(model, seed=seed + 1, prompts=CHECKING) if prompts is None else over
-    return Motifs(model.info, over, _checked(model, found, fresh, heads, seed, progress), seed, True, fresh)
+    return Motifs(model.info, over, _checked(model, found, fresh, heads, seed, progress), seed, fresh)
 
 
 def _all(motifs: Sequence[Motif | str] | str | None) -> Sequence[Motif | str]:

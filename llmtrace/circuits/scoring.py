@@ -61,7 +61,7 @@ class _Sight:
 
 
 class Scoring:
-    """A fold over one prompt's patterns; `add` puts what it found beside that of other prompts."""
+    """A fold over one prompt's patterns."""
 
     def __init__(
         self, spec: ModelSpec, ids: Sequence[int], wheres: Collection[Where], shuffles: int, random: np.random.Generator
@@ -78,15 +78,12 @@ class Scoring:
         attention = self._attentions.get(layer)
         if attention is None:
             return
-        pattern, sight = signals[self._site(layer)], self._sights[attention.window]
+        pattern, sight = signals[f"blocks.{layer}.attn.pattern"], self._sights[attention.window]
         for where, keys in self._keys.items():
             self._found[where].append(_scored(pattern, sight, keys))
 
     def finish(self, ends: Signals) -> None:
         """Nothing at the ends is attention."""
-
-    def _site(self, layer: int) -> str:
-        return f"blocks.{layer}.attn.pattern"
 
     def found(self) -> Mapping[Where, tuple[Array, ...]]:
         """Of each expression mass [head], chance [head], rows [head] and shuffled [shuffle head], all layers one after another."""

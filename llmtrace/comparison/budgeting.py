@@ -18,10 +18,10 @@ from llmtrace.comparison.budget_weights import Part, parts
 from llmtrace.comparison.budget_words import headline
 from llmtrace.comparison.formats import Tensor
 from llmtrace.comparison.recent import ROOM, Recent
-from llmtrace.comparison.run import Progress
 from llmtrace.comparison.sides import Side
 from llmtrace.errors import CapabilityError, OptionError, SignalUnavailableError, UnsupportedModelError, without_weights
 from llmtrace.model import Model, Prompt
+from llmtrace.progress import Progress
 from llmtrace.replacing import replacing
 from llmtrace.schema.sites import Array
 from llmtrace.selection import select

@@ -22,7 +22,7 @@ from llmtrace.comparison.reasons import Reasons
 from llmtrace.comparison.recent import ROOM, Recent
 from llmtrace.comparison.record import Candidate, Comparison, RunPrompt
 from llmtrace.comparison.recordings import Recordings
-from llmtrace.comparison.run import Progress, Run, nothing_said
+from llmtrace.comparison.run import Run
 from llmtrace.comparison.sides import Given, Side, check, named, opened
 from llmtrace.comparison.sizes import check_same, check_vocabulary
 from llmtrace.comparison.specs import differences
@@ -32,6 +32,7 @@ from llmtrace.comparison.watching import Watched, watch
 from llmtrace.comparison.weights import Weighing
 from llmtrace.errors import LimitError, OptionError, UnsupportedModelError
 from llmtrace.model import Prompt
+from llmtrace.progress import Progress, nothing_said
 from llmtrace.protocol import Preset, SupportsNames
 from llmtrace.schema.precision import Precision
 from llmtrace.schema.sites import Array

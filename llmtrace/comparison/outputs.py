@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 from attrs import frozen
 
+from llmtrace.schema.functions import log_softmax
 from llmtrace.schema.sites import Array
 
 TIED = 1e-6
@@ -52,15 +53,8 @@ def outputs(prompt: int, reference: Array, candidate: Array) -> Outputs | None:
 
 def _row(reference: Array, candidate: Array) -> tuple[float, bool, float]:
     """Of one token: the KLD, whether the prediction stays, and by how much its probability moves."""
-    p, q = _log_softmax(reference), _log_softmax(candidate)
+    p, q = log_softmax(reference), log_softmax(candidate)
     likely = np.exp(p)
     top = int(p.argmax())
     kept = bool(p[top] - p[q.argmax()] <= TIED)
     return float(likely @ (p - q)), kept, float(abs(likely[top] - np.exp(q[top])))
-
-
-def _log_softmax(logits: Array) -> Array:
-    x = logits.astype(np.float64)
-    x -= x.max()
-    x -= np.log(np.exp(x).sum())
-    return x

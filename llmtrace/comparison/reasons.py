@@ -18,11 +18,12 @@ from llmtrace.comparison.mechanisms import (
     MotifAgreement,
 )
 from llmtrace.comparison.outputs import TIED, Outputs
-from llmtrace.comparison.run import Progress, Run
+from llmtrace.comparison.run import Run
 from llmtrace.comparison.sides import Side
 from llmtrace.errors import LLMTraceError, OptionError
 from llmtrace.influence import Influence, Lens, influence, lens
 from llmtrace.model import Model
+from llmtrace.progress import Progress
 from llmtrace.schema.sites import Array
 
 METHODS = ("alti", "rollout")

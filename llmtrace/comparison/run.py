@@ -1,22 +1,14 @@
-"""One prompt, and what the reference did with it. **Progress**: whoever is told what is being done, since it takes time."""
+"""One prompt, and what the reference did with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Mapping
 
 from attrs import field, frozen
 
 from llmtrace.comparison.by_token import TokenNorms
 from llmtrace.schema.evaluate import Signals
 from llmtrace.schema.precision import Precision
-
-Progress: TypeAlias = Callable[[str], None]
-"""Called with what is being done, in words: `prompt 2 of 4`."""
-
-
-def nothing_said(doing: str) -> None:
-    """Tell nobody."""
 
 
 @frozen(eq=False)

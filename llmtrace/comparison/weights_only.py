@@ -12,13 +12,13 @@ from attrs import frozen
 from llmtrace.comparison.document import tensors_document
 from llmtrace.comparison.formats import Tensor, coarse
 from llmtrace.comparison.record import ORDER, Difference, Verdict
-from llmtrace.comparison.run import Progress, nothing_said
 from llmtrace.comparison.sides import Given, Side, named, opened
 from llmtrace.comparison.sizes import check_same
 from llmtrace.comparison.specs import differences
 from llmtrace.comparison.weights import Weighing
 from llmtrace.comparison.words import explaining, occurring, saying
 from llmtrace.errors import OptionError, without_weights
+from llmtrace.progress import Progress, nothing_said
 from llmtrace.schema.steps import any_layer, needed
 from llmtrace.settings import Options
 from llmtrace.trace import ModelInfo

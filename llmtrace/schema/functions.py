@@ -56,6 +56,14 @@ def xielu(x: Array, alpha_p: Array, alpha_n: Array, beta: Array, eps: Array) -> 
     return np.asarray(beta * x + np.where(x > 0, alpha_p * x * x, alpha_n * (np.expm1(np.minimum(x, eps)) - x)))
 
 
+def log_softmax(logits: Array) -> Array:
+    """`ln softmax` over the last axis, float64 whatever comes in."""
+    x = logits.astype(np.float64)
+    x -= x.max(-1, keepdims=True)
+    x -= np.log(np.exp(x).sum(-1, keepdims=True))
+    return x
+
+
 def softmax(x: Array) -> Array:
     """Over the last axis; rows may hold -inf but not only -inf."""
     e = np.asarray(x - x.max(-1, keepdims=True))  # scores are large: each array more costs as much as the arithmetic

@@ -7,7 +7,7 @@ import pytest
 from tests.laws.programs import ROOT, imports, name, sources, tree
 
 ORDER = [
-    {"errors", "fingerprint", "safetensors_header", "threads"},
+    {"errors", "fingerprint", "safetensors_header", "progress", "threads"},
     {"spec", "gguf_header"},
     {"schema", "gguf_split"},
     {"selection"},

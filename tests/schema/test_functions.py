@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtrace.schema.functions import ACTIVATIONS, affine, erf, plus, sigmoid, softcap, softmax
+from llmtrace.schema.functions import ACTIVATIONS, affine, erf, log_softmax, plus, sigmoid, softcap, softmax
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -80,3 +80,10 @@ def test_absent_weights_change_nothing():
     assert plus(x, None) is x
     assert affine(x, None, None) is x
     np.testing.assert_array_equal(affine(x, np.array([1, 2, 3]), np.ones(3)), [1, 3, 7])
+
+
+def test_log_softmax_is_pytorchs_in_float64_whatever_comes_in():
+    logits = np.stack([X, X[::-1]]).astype(np.float32)
+    wanted = torch.from_numpy(logits.astype(np.float64)).log_softmax(-1).numpy()
+    np.testing.assert_allclose(log_softmax(logits), wanted, rtol=1e-12, atol=1e-12)
+    assert log_softmax(logits[0]).dtype == np.float64
