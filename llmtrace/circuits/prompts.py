@@ -7,6 +7,7 @@ The built-in set repeats random tokens: nothing but the repetition tells what co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ PROMPTS, PERIOD = 16, 32
 """How many prompts the built-in set has, and how many tokens are repeated in each."""
 SHORTEST = 4
 """Fewer different tokens than this cannot be told apart from chance."""
+MARK = re.compile(r"<.*>|\[/?[A-Z_]{2,}\]", re.DOTALL)
+"""What control tokens look like: `<|im_start|>`, `[INST]`. By their text, so that every runtime of a model draws the same prompts."""
 TRIES = 64
 """Random ids looked at for each token that is wanted: most of a vocabulary is ordinary."""
 
@@ -99,8 +102,4 @@ def _ordinary(model: Model, id: int) -> bool:
     if model.tokenizer is None:
         return True
     token = model.tokenizer.token(id)
-    return (
-        bool(token.text.strip())
-        and token.bytes is None
-        and not (token.text.startswith("<") and token.text.endswith(">"))
-    )
+    return bool(token.text.strip()) and token.bytes is None and not MARK.fullmatch(token.text)

@@ -186,13 +186,15 @@ def compare(
         where = wanted[error.number].where if wanted else ""
         raise click.UsageError(f"{where}: {error.why}" if where else error.why) from error
     comparison = held(found_all, least_same_top)
-    if node_data is not None:
-        from llmtrace.comparison.node_data import write
+    try:
+        if node_data is not None:
+            from llmtrace.comparison.node_data import write
 
-        write(comparison.candidates[0], Path(node_data))
-        say(out, f"wrote {node_data}")
-    if html is not None:
-        comparison.save_html(html)
-        say(out, f"wrote {html}")
-    answer(out, comparison.to_json, lambda: show(comparison, every))
+            write(comparison.candidates[0], Path(node_data))
+            say(out, f"wrote {node_data}")
+        if html is not None:
+            comparison.save_html(html)
+            say(out, f"wrote {html}")
+    finally:  # what took so long to find is told, even where a file cannot be written
+        answer(out, comparison.to_json, lambda: show(comparison, every))
     return DONE if comparison.passed else BAD_NEWS

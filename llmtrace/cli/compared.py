@@ -54,9 +54,10 @@ def show(comparison: Comparison, every: bool) -> None:
 
 
 def labels(models: Sequence[ModelInfo]) -> list[str]:
-    """What several models are called: by their sources, and where two have the same, with their backends."""
+    """What several models are called: by their sources, where two have the same with their backends, and else with their numbers."""
     sources = [each.source for each in models]
-    return [each.source if sources.count(each.source) == 1 else f"{each.backend}:{each.source}" for each in models]
+    names = [each.source if sources.count(each.source) == 1 else f"{each.backend}:{each.source}" for each in models]
+    return [name if names.count(name) == 1 else f"{name} ({at})" for at, name in enumerate(names, 1)]
 
 
 def _evidence(comparison: Comparison, candidate: Candidate, every: bool) -> None:

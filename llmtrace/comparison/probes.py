@@ -87,8 +87,8 @@ def asked(
         return Asked(tuple(short), tuple((at, probe.text) for at, probe in enumerate(telling)), probes=telling)
     _needs_reader(named, reference)
     numbers = ids(vocab, context)
-    spelled = (*(probe.text for probe in probes), _spelled(reference.tokenizer, numbers[0]))
-    return Asked(tuple(numbers), tuple((None, text) for text in spelled))
+    own = _spelled(reference.tokenizer, numbers[0])
+    return Asked(tuple(numbers), tuple((None, text) for text in ([own] if own else [probe.text for probe in probes])))
 
 
 def _needs_reader(named: str | None, reference: Model | None) -> None:

@@ -1,10 +1,12 @@
 """The built-in prompts repeat ordinary tokens, and a seed gives them again."""
 
 import pytest
+from attrs import evolve
 
 import llmtrace
 from llmtrace.circuits import PromptSet, repeated, texts
 from llmtrace.errors import CircuitError, PromptError
+from llmtrace.trace import Token
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,25 @@ def test_a_small_vocabulary_shortens_what_is_repeated(model):
 def test_too_few_tokens_are_refused(model):
     with pytest.raises(CircuitError, match="ordinary tokens"):
         repeated(model, period=3)
+
+
+def test_what_looks_like_a_control_token_is_not_drawn(model):
+    marks = ["<|im_start|>", "[INST]", "[/INST]", "[TOOL_CALLS]", "<s>"]
+    words = ["a", "[]", "[1]", "[x]", "<", "<-", " [INST", "b"]
+    texts = [*marks, *words, " ", "\ufffd"]
+
+    class Spelled:
+        def encode(self, text, *, special=True):
+            return []
+
+        def token(self, id):
+            return Token(id, texts[id], b"\xff" if texts[id] == "\ufffd" else None)
+
+    class Model:
+        tokenizer, info, spec = Spelled(), model.info, evolve(model.spec, vocab=len(texts))
+
+    drawn = {texts[id] for ids in repeated(Model(), period=len(texts)).prompts for id in ids}
+    assert drawn == set(words)
 
 
 def test_prompts_of_ones_own_score_every_row_that_has_a_next_token(model):

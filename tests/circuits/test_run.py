@@ -235,6 +235,21 @@ def test_heads_that_a_window_leaves_without_a_row_in_one_prompt_have_no_score_an
     )
 
 
+@pytest.mark.parametrize("hides", ["masked", "selective"])
+def test_chance_that_counts_keys_which_the_model_hides_has_a_note(model, hides):
+    attention = evolve(model.spec.blocks[0].attention, **{hides: True})
+
+    class Hiding:
+        spec = specs.model(specs.sequential(attention), specs.sequential(attention))
+
+        def __getattr__(self, name):
+            return getattr(model, name)
+
+    (note,) = motifs(Hiding(), ["self"])["self"].notes
+    assert "hides keys" in note
+    assert motifs(model, ["self"])["self"].notes == ()
+
+
 def test_a_prompt_whose_patterns_are_not_finite_is_not_left_out():
     mass = np.full((8, 2), 0.9)
     mass[3] = np.nan

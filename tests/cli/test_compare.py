@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import llmtrace
 from llmtrace.data import embedded
+from llmtrace.errors import TraceFileError
 
 SAME = "reference:builtin:induction"
 TOKENS = "0,1,6,5,2,1,6"
@@ -309,6 +310,25 @@ def test_a_report_that_could_not_be_written_is_refused_before_anything_is_opened
     for name in ("none/report.html", ""):
         run = cli("compare", "no-such-model", SAME, "--tokens", TOKENS, "--html", name)
         assert "no directory" in run.error or "is empty" in run.error
+
+
+def test_where_the_report_cannot_be_written_after_all_the_answer_is_told(cli, monkeypatch):
+    def full(path, document, title=None):
+        raise TraceFileError(f"{path} cannot be written: No space left on device.")
+
+    monkeypatch.setattr("llmtrace.view.comparison.save_comparison_page", full)
+    run = cli("compare", SAME, SAME, "--tokens", TOKENS, "--html", "report.html")
+    assert run.code == 2
+    assert "error: report.html cannot be written: No space left" in run.err
+    assert run.out.startswith("agrees: ")
+
+
+def test_candidates_of_one_name_are_told_apart(cli):
+    run = cli("compare", SAME, SAME, SAME, "--tokens", TOKENS)
+    assert [row.split(": ")[0] for row in run.out.splitlines()[:2]] == [
+        "reference:builtin:induction (1)",
+        "reference:builtin:induction (2)",
+    ]
 
 
 def test_a_set_of_prompts_is_asked_for_by_its_name(cli):

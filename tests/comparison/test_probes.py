@@ -7,6 +7,7 @@ import pytest
 import llmtrace
 from llmtrace.comparison.probes import GIVEN, TRACED, RefusedPromptError, asked, readable, recorded
 from llmtrace.comparison.prompt_sets import FULL, QUICK
+from llmtrace.comparison.tokens import Read, read_by_both
 from llmtrace.errors import OptionError, PromptError
 from llmtrace.trace import Token
 
@@ -82,6 +83,24 @@ def test_where_built_in_prompts_are_ids_texts_are_read_all_the_same(model):
     spelled = found.texts[-1][1]
     assert len(spelled.split()) > 5 and "<bos>" not in spelled
     assert len(model.tokens(spelled)) == len(spelled.split()) + 1
+
+
+def test_a_text_that_the_reference_reads_as_one_unknown_word_tells_nothing_and_is_not_read(model):
+    class Unknowing:
+        """Reads each word that it does not know as `<bos>`, and says nothing."""
+
+        token = staticmethod(model.tokenizer.token)
+
+        def encode(self, text, *, special=True):
+            return [0, *(model.tokenizer.find(word) or 0 for word in text.split())]
+
+    class Model:
+        tokenizer, info, spec = Unknowing(), model.info, model.spec
+
+    found = asked(Model(), None, model.spec.vocab, model.spec.context)
+    ((number, text),) = found.texts
+    assert number is None and set(text.split()) <= set("abcdefghijklmno")
+    assert read_by_both(Model.tokenizer, model.tokenizer, found.texts) == Read()
 
 
 def test_without_a_tokenizer_there_is_nothing_to_read():
