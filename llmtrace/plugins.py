@@ -5,28 +5,16 @@ One broken plugin is reported and the rest work. What the core itself brings com
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import lru_cache
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import entry_points
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-import pluggy
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
-from llmtrace import hookspecs
-from llmtrace.brought import Kind, fault, foreign, name_of, older_of
-from llmtrace.errors import (
-    BackendNotFoundError,
-    DuplicateBackendError,
-    LLMTraceError,
-    PluginLoadError,
-    SchemaVersionError,
-    UnknownMethodError,
-    suggest,
-)
+from llmtrace.brought import Kind
+from llmtrace.errors import BackendNotFoundError, LLMTraceError, UnknownMethodError, suggest
 
 if TYPE_CHECKING:
     from llmtrace.circuits.motif import Motif
@@ -36,22 +24,10 @@ if TYPE_CHECKING:
     from llmtrace.testing.conformance import BackendConformance
     from llmtrace.view.viewer import Viewer
 
+Brought = TypeVar("Brought")
 GROUP = "llmtrace"
-HOOKS: dict[Kind, str] = {
-    "backend": "llmtrace_backends",
-    "influence method": "llmtrace_influence_methods",
-    "viewer": "llmtrace_viewers",
-    "hypothesis": "llmtrace_hypotheses",
-    "motif": "llmtrace_motifs",
-}
-"""Which hook brings what, as soon as plugins are loaded."""
 KITS = "llmtrace_conformance"
 """The hook that is asked later, by who checks a backend."""
-PREFIX = "llmtrace_"
-"""Of every hook's name."""
-TAKEN = "uninstall one of them"
-CORE = "llmtrace-core"
-"""What the core itself brings comes first, so that nobody takes its names."""
 UNKNOWN = "an unknown distribution"
 BY_NAME = "choose it with --viewer"
 """How the fix of a viewer begins whose suffix another has: it works."""
@@ -141,30 +117,22 @@ class Plugins:
 
     def method(self, name: str) -> Method:
         """An influence method. Raises `UnknownMethodError` with near names."""
-        if name not in self.methods:
-            known = ", ".join(sorted(self.methods))
-            raise UnknownMethodError(
-                f"No influence method is named {name!r}; there are {known}.{suggest(name, self.methods)}{self._perhaps()}"
-            )
-        return self.methods[name]
+        return self._named("influence method", self.methods, name)
 
     def motif(self, name: str) -> Motif:
         """A motif. Raises `UnknownMethodError` with near names."""
-        if name not in self.motifs:
-            known = ", ".join(sorted(self.motifs))
-            raise UnknownMethodError(
-                f"No motif is named {name!r}; there are {known}.{suggest(name, self.motifs)}{self._perhaps()}"
-            )
-        return self.motifs[name]
+        return self._named("motif", self.motifs, name)
 
     def viewer(self, name: str) -> type[Viewer]:
         """A viewer. Raises `UnknownMethodError` with near names."""
-        if name not in self.viewers:
-            known = ", ".join(sorted(self.viewers))
+        return self._named("viewer", self.viewers, name)
+
+    def _named(self, kind: Kind, known: Mapping[str, Brought], name: str) -> Brought:
+        if name not in known:
             raise UnknownMethodError(
-                f"No viewer is named {name!r}; there are {known}.{suggest(name, self.viewers)}{self._perhaps()}"
+                f"No {kind} is named {name!r}; there are {', '.join(sorted(known))}.{suggest(name, known)}{self._perhaps()}"
             )
-        return self.viewers[name]
+        return known[name]
 
     def viewer_of(self, file: str) -> str | None:
         """The name of the viewer that writes such a file, told by its suffix in any case: the longest, and of equal ones the first."""
@@ -183,175 +151,6 @@ class Plugins:
 @lru_cache(maxsize=1)
 def plugins() -> Plugins:
     """Everything that is installed; looked for once a process."""
+    from llmtrace.loading import load
+
     return load(tuple(entry_points(group=GROUP)))
-
-
-def load(entries: tuple[EntryPoint, ...]) -> Plugins:
-    """Import the plugins that the entry points name, and ask each what it brings."""
-    errors: list[LLMTraceError] = []
-    broken: list[BrokenPlugin] = []
-    remains: list[BackendEntry] = []
-    backends: dict[str, BackendEntry] = {}
-    viewers: dict[str, type[Viewer]] = {}
-    rows: dict[Kind, dict[str, Any]] = {"influence method": {}, "hypothesis": {}, "motif": {}}
-    owners: dict[tuple[str, str], str] = {}
-    origins: dict[tuple[Kind, str], str] = {}
-    for of, entry in sorted(
-        ((_owner(each), each) for each in entries), key=lambda each: (each[0][0] != CORE, each[1].name)
-    ):
-        where = f"{entry.value} of {of[0] or UNKNOWN}"
-
-        def report(
-            error: LLMTraceError, hook: str, fix: str = "", plugin: str = entry.name, of: tuple[str, str] = of
-        ) -> None:
-            errors.append(error)
-            fix = fix or f"upgrade {of[0] or 'it'} or uninstall it, and tell its author"
-            broken.append(BrokenPlugin(plugin, *of, hook, str(error), fix))
-
-        try:
-            hook = _register(entry)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a stranger's module must not take the others with it, whatever it raises
-            failure = PluginLoadError(f"The plugin {where} could not be loaded: {type(error).__name__}: {error}")
-            report(failure, "", _missing(error, of[0]))
-            remains.append(BackendEntry(entry.name, *of, "broken", str(failure)))
-            continue
-        for backend, wrong in _ask(where, "backend", hook.llmtrace_backends):
-            if wrong is not None:
-                report(wrong, HOOKS["backend"])
-                remains.append(BackendEntry(name_of(backend) or entry.name, *of, "broken", str(wrong)))
-            elif other := foreign(backend):
-                strange = SchemaVersionError(f"The backend {backend.name!r} of {where} {other}")
-                report(strange, HOOKS["backend"], f"upgrade {older_of(backend, of[0])}")
-                remains.append(BackendEntry(backend.name, *of, "broken", str(strange), backend))
-            elif taken := _taken(backend.name, where, owners, "backend"):
-                report(taken, HOOKS["backend"], TAKEN)
-            else:
-                backends[backend.name] = evolve(_entry(backend, *of), kits=getattr(hook, KITS), plugin=entry.name)
-        for kind, into in rows.items():
-            for item, wrong in _ask(where, kind, getattr(hook, HOOKS[kind])):
-                if problem := wrong or _taken(item.name, where, owners, kind):
-                    report(problem, HOOKS[kind], "" if wrong else TAKEN)
-                else:
-                    into[item.name] = item
-                    origins[kind, item.name] = of[0]
-        for viewer, wrong in _ask(where, "viewer", hook.llmtrace_viewers):
-            if problem := wrong or _taken(viewer.name, where, owners, "viewer"):
-                report(problem, HOOKS["viewer"], "" if wrong else TAKEN)
-                continue
-            if clash := _clash(viewer, where, owners):
-                report(clash, HOOKS["viewer"], f"{BY_NAME} {viewer.name}, or {TAKEN}")
-            viewers[viewer.name] = viewer
-            origins["viewer", viewer.name] = of[0]
-    backends |= {entry.name: entry for entry in remains if entry.name not in backends}
-    return Plugins(
-        backends,
-        rows["influence method"],
-        viewers,
-        tuple(errors),
-        tuple(broken),
-        origins,
-        rows["hypothesis"],
-        rows["motif"],
-    )
-
-
-def _owner(entry: EntryPoint) -> tuple[str, str]:
-    """Name and version of the distribution that brings it; empty where nobody knows, or its metadata cannot be read."""
-    try:
-        return (entry.dist.name or "", entry.dist.version or "") if entry.dist else ("", "")
-    except Exception:  # damaged metadata
-        return "", ""
-
-
-def _missing(error: BaseException, distribution: str) -> str:
-    """What to do where an import failed for want of another module."""
-    absent = error.name if isinstance(error, ModuleNotFoundError) else None
-    return f"install {absent}, which it imports, or uninstall {distribution or 'it'}" if absent else ""
-
-
-def _register(entry: EntryPoint) -> pluggy.HookRelay:
-    """A manager of its own for each plugin, so that a broken one spoils no other's answers."""
-    manager = pluggy.PluginManager("llmtrace")
-    manager.add_hookspecs(hookspecs)
-    manager.register(entry.load(), name=entry.name)
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise pluggy.PluginValidationError(error.plugin, f"{error}{_meant(str(error))}") from error
-    return manager.hook
-
-
-def _meant(message: str) -> str:
-    """The hook that is nearest to the unknown one in pluggy's message; what all hooks begin with says nothing."""
-    names = {hook.removeprefix(PREFIX): hook for hook in (*HOOKS.values(), KITS)}
-    typed = next(iter(re.findall(r"unknown hook '(\w+)'", message)), "").removeprefix(PREFIX)
-    near = get_close_matches(typed, names, n=1)
-    return f". Did you mean {names[near[0]]}?" if near else f"; there are {', '.join(names.values())}"
-
-
-def _ask(where: str, kind: Kind, hook: Callable[[], list[Sequence[Any]]]) -> list[tuple[Any, PluginLoadError | None]]:
-    """What one hook of one plugin answers, each with what is wrong with it; a hook that fails answers with nothing but that."""
-    name = HOOKS[kind]
-    try:
-        answer = [item for items in hook() for item in items]
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # as above
-        return [(None, PluginLoadError(f"The hook {name} of {where} failed: {type(error).__name__}: {error}"))]
-    found: list[tuple[Any, PluginLoadError | None]] = []
-    for item in answer:
-        wrong = fault(kind, item)
-        found.append(
-            (item, PluginLoadError(f"The {kind} {_shown(item)} of {where} ({name}) {wrong}") if wrong else None)
-        )
-    return found
-
-
-def _shown(item: object) -> str:
-    """Its name, else its class's: a stranger's repr may raise."""
-    return (
-        repr(name_of(item))
-        if name_of(item)
-        else item.__name__
-        if isinstance(item, type)
-        else f"({type(item).__name__})"
-    )
-
-
-def _taken(name: str, where: str, owners: dict[tuple[str, str], str], kind: Kind) -> DuplicateBackendError | None:
-    """Enter the owner of a name; the second to claim it is told of the first."""
-    if owner := owners.get((kind, name)):
-        return DuplicateBackendError(
-            f"The {kind} {name!r} of {where} is already taken by {owner}, which is used: uninstall one of them."
-        )
-    owners[kind, name] = where
-    return None
-
-
-def _clash(viewer: type[Viewer], where: str, owners: dict[tuple[str, str], str]) -> DuplicateBackendError | None:
-    """Enter the owner of a suffix; the second to claim it is told of the first, and stays."""
-    suffix = viewer.suffix.casefold()
-    if owner := owners.get(("suffix", suffix)):
-        return DuplicateBackendError(
-            f"The viewer {viewer.name!r} of {where} claims the suffix {viewer.suffix} of the viewer {owner}, which writes such files"
-        )
-    owners["suffix", suffix] = f"{viewer.name!r} of {where}"
-    return None
-
-
-def _entry(backend: type[TraceBackend], distribution: str, release: str) -> BackendEntry:
-    missing = [name for name in backend.distributions if not _installed(name)]
-    reason = (
-        f"it needs {', '.join(missing)}, which is not installed: pip install {' '.join(missing)}" if missing else ""
-    )
-    return BackendEntry(backend.name, distribution, release, "broken" if missing else "ok", reason, backend)
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        version(distribution)
-    except PackageNotFoundError:
-        return False
-    return True

@@ -10,7 +10,8 @@ import pytest
 from attrs import evolve
 
 import llmtrace
-from llmtrace.plugins import BackendEntry, Plugins, load, plugins
+from llmtrace.loading import load
+from llmtrace.plugins import BackendEntry, Plugins, plugins
 from llmtrace.protocol import SupportsEdits, SupportsMany, SupportsReplacement, SupportsReplay, SupportsWeights
 from tests.specs import FakeOptions
 

@@ -20,7 +20,8 @@ from llmtrace.errors import (
 )
 from llmtrace.influence.method import Method
 from llmtrace.influence.record import Contract
-from llmtrace.plugins import load, plugins
+from llmtrace.loading import load
+from llmtrace.plugins import plugins
 from tests.specs import FakeOptions
 
 

@@ -20,9 +20,10 @@ from llmtrace.influence.logit_lens import Lens, Reading
 from llmtrace.influence.method import Answer, InfluenceFold, Method, Task
 from llmtrace.influence.record import Contract, Influence
 from llmtrace.influence.standing import Standing
+from llmtrace.loading import load
 from llmtrace.model import Model
 from llmtrace.opening import choose
-from llmtrace.plugins import Plugins, load
+from llmtrace.plugins import Plugins
 from llmtrace.testing import check_method, check_viewer
 from llmtrace.trace import Token
 from llmtrace.view.viewer import Viewer

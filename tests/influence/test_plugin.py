@@ -14,7 +14,8 @@ import pytest
 from llmtrace.hookspecs import hookimpl
 from llmtrace.influence import Answer, Contract, Method, influence
 from llmtrace.influence.plugin import llmtrace_influence_methods
-from llmtrace.plugins import load, plugins
+from llmtrace.loading import load
+from llmtrace.plugins import plugins
 from llmtrace.testing import check_method
 
 
