@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -14,6 +14,9 @@ from llmtrace.cli.exits import BAD_NEWS, DONE
 from llmtrace.cli.options import Command, Out, max_bytes_option, out_options
 from llmtrace.cli.parameters import Indices, Share, pairs
 from llmtrace.cli.prompts import asked_for
+
+if TYPE_CHECKING:
+    from llmtrace.comparison.record import Comparison
 
 Preset = Literal["exact", "shipped"]
 PRESETS = click.Choice(["exact", "shipped"])
@@ -125,18 +128,13 @@ def compare(
 
     if node_data is not None and len(candidates) > 1:
         raise click.UsageError("--node-data writes the errors of one candidate: give one.")
-    if weights_only and (texts or ids or file or prompt_set or html or node_data or least_same_top):
-        raise click.UsageError(
-            "--weights-only runs nothing: give no prompts, no --html, no --node-data, no --least-same-top."
+    if weights_only:
+        _run_nothing(
+            prompts=texts or ids or file or prompt_set or html or node_data or least_same_top,
+            mechanisms=mechanisms,
+            budget=budget,
         )
-    if text is None and (context or chunks):
-        raise click.UsageError("--context and --chunks say how a text is read: give one with --text.")
-    if mechanisms and weights_only:
-        raise click.UsageError("--weights-only runs nothing, and --mechanisms runs both sides: give one of the two.")
-    if budget and weights_only:
-        raise click.UsageError("--weights-only runs nothing, and --budget runs the reference: give one of the two.")
-    if text is not None and not budget:
-        raise click.UsageError("--text is what a budget is made on: give --budget too.")
+    _read_as(text, budget, context or chunks)
     wanted = asked_for(texts, ids, file)
     read = None if text is None else read_text(text)
     if wanted and prompt_set:
@@ -187,14 +185,41 @@ def compare(
         raise click.UsageError(f"{where}: {error.why}" if where else error.why) from error
     comparison = held(found_all, least_same_top)
     try:
-        if node_data is not None:
-            from llmtrace.comparison.node_data import write
-
-            write(comparison.candidates[0], Path(node_data))
-            say(out, f"wrote {node_data}")
-        if html is not None:
-            comparison.save_html(html)
-            say(out, f"wrote {html}")
+        _write(comparison, node_data, html, out)
     finally:  # what took so long to find is told, even where a file cannot be written
         answer(out, comparison.to_json, lambda: show(comparison, every))
     return DONE if comparison.passed else BAD_NEWS
+
+
+def _run_nothing(*, prompts: object, mechanisms: bool, budget: bool) -> None:
+    """Refuse what needs a run beside --weights-only."""
+    if prompts:
+        raise click.UsageError(
+            "--weights-only runs nothing: give no prompts, no --html, no --node-data, no --least-same-top."
+        )
+    if mechanisms:
+        raise click.UsageError("--weights-only runs nothing, and --mechanisms runs both sides: give one of the two.")
+    if budget:
+        raise click.UsageError("--weights-only runs nothing, and --budget runs the reference: give one of the two.")
+
+
+def _read_as(text: str | None, budget: bool, chunked: object) -> None:
+    """Refuse a text that nothing is made on, and chunks of none."""
+    if text is None and chunked:
+        raise click.UsageError("--context and --chunks say how a text is read: give one with --text.")
+    if text is not None and not budget:
+        raise click.UsageError("--text is what a budget is made on: give --budget too.")
+
+
+def _write(comparison: Comparison, node_data: str | None, html: str | None, out: Out) -> None:
+    """The files that were asked for. Raises `TraceFileError`."""
+    from llmtrace.cli.output import say
+
+    if node_data is not None:
+        from llmtrace.comparison.node_data import write
+
+        write(comparison.candidates[0], Path(node_data))
+        say(out, f"wrote {node_data}")
+    if html is not None:
+        comparison.save_html(html)
+        say(out, f"wrote {html}")
