@@ -180,7 +180,9 @@ def _matches(motif: Motif, model: Model, sides: Mapping[Where, _Side], kappa: _K
         if role not in undefined and (left := int(np.isnan(side.mean).sum()))
     ]
     if any(block.attention and (block.attention.masked or block.attention.selective) for block in model.spec.blocks):
-        notes.append("what the tokens are hides keys in some blocks, and chance counts those as seen: it is larger there")
+        notes.append(
+            "what the tokens are hides keys in some blocks, and chance counts those as seen: it is larger there"
+        )
     rate = None
     if not undefined:
         try:

@@ -6,21 +6,17 @@ explains by the reference's weights, and by no more than how the candidate's are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from llmtrace.errors import OptionError
 from llmtrace.schema.steps import any_layer, layer_of
 from llmtrace.view import pack
+from llmtrace.view.comparison_plain import plain
 from llmtrace.view.files import write
-from llmtrace.view.html import fill, plain_table
+from llmtrace.view.html import fill
 from llmtrace.view.pack import Document
-
-MOST_PLAIN = 60
-"""Sites that readers without JavaScript are shown of each candidate, the worst."""
-JUDGED = ("holds", "violated")
 
 
 def comparison_page(document: Document, title: str | None = None) -> str:
@@ -47,7 +43,7 @@ def comparison_page(document: Document, title: str | None = None) -> str:
         ],
     }  # fmt: skip
     against = f"{' and '.join(names)} against {ours}"
-    return fill(content, title or f"Comparison: {against}", _without_script(document, names))
+    return fill(content, title or f"Comparison: {against}", plain(content))
 
 
 def save_comparison_page(path: str | Path, document: Document, title: str | None = None) -> None:
@@ -122,56 +118,3 @@ def _numbers(values: Sequence[float | None]) -> list[float]:
 def _facts(side: Document) -> list[list[str]]:
     rows = [[name, side[name]] for name in ("model", "backend", "weights", "preset") if side[name]]
     return pack.safe(rows)  # type: ignore[no-any-return]
-
-
-def _without_script(document: Document, names: Sequence[str]) -> str:
-    """The verdicts and the worst sites as plain tables."""
-    out = ["<p>Without JavaScript this page shows its numbers as tables.</p>"]
-    prompts = [_named(each) for each in document["prompts"]]
-    for name, each in zip(names, document["candidates"], strict=True):
-        headline = pack.safe(f"{name}: {each['headline']}")
-        out.append(f"<p>{escape(headline)}</p>")
-        if each["divergences"]:
-            rows = [(d["site"], _error(d["local_error"]), _error(d["tolerance"]), _why(d)) for d in each["divergences"]]
-            out.append(plain_table("where it diverges", ("site", "local error", "rounding", "why"), rows))
-        kept = sorted((site for site in each["sites"] if site["status"] in JUDGED), key=_times, reverse=True)
-        sites = [
-            (
-                s["site"],
-                s["status"],
-                *map(_error, (s["local_error"], s["tolerance"])),
-                _error(s["inherited_error"], "–"),
-            )
-            for s in kept[:MOST_PLAIN]
-        ]
-        head = ("site", "status", "local error", "rounding", "inherited error")
-        out.append(plain_table(f"{name}: the worst of {len(kept)} sites", head, sites))
-        results = [
-            (
-                prompts[o["prompt"]],
-                str(o["tokens"]),
-                _error(o["mean_kld"]),
-                _error(o["worst_kld"]),
-                f"{o['same_top']:.1%}",
-            )
-            for o in each["outputs"]
-        ]
-        head = ("prompt", "predictions", "mean KLD in nats", "worst KLD", "same top")
-        out.append(plain_table(f"{name}: predictions", head, results))
-    return "".join(out)
-
-
-def _times(site: Mapping[str, Any]) -> float:
-    error, tolerance = site["local_error"], site["tolerance"]
-    if error is None:
-        return float("inf")
-    return float(error / tolerance) if tolerance else float("inf") if error else 0.0
-
-
-def _why(divergence: Document) -> str:
-    cause = divergence["cause"]
-    return str(cause["words"] if cause else divergence["reason"] or f"unexplained ({divergence['tried']} tried)")
-
-
-def _error(value: float | None, missing: str = "∞") -> str:
-    return missing if value is None else f"{value:.1e}" if value else "0"

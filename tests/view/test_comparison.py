@@ -76,17 +76,6 @@ def test_the_file_nests_names_no_address_and_holds_hostile_texts_as_text():
     assert not {"src", "href"} & {name for _, attributes in reader.elements for name in attributes}
 
 
-def test_without_script_verdicts_and_worst_sites_stand_in_tables():
-    document = comparison().to_json()
-    reader = read(comparison_page(document))
-    assert document["candidates"][0]["headline"] in reader.text["p"]
-    cells = reader.text["td"]
-    fault = document["candidates"][0]["divergences"][0]
-    assert f"{fault['local_error']:.1e}" in cells
-    assert "rotary base 10,000 instead of 500,000" in cells
-    assert f"{document['candidates'][0]['outputs'][1]['same_top']:.1%}" in cells
-
-
 @pytest.mark.parametrize(
     ("sources", "names"),
     [

@@ -59,6 +59,17 @@ def test_a_worst_token_is_shown_in_its_prompt_and_a_layer_goes_with_its_site(tab
     assert tab.page.get_by_label("site", exact=True).input_value() == "logits"
 
 
+def test_the_plot_below_the_tokens_is_read_and_chosen_by_pointer(tab, document):
+    errors = strip(document, "blocks.1.resid_post", 0)
+    plot = tab.page.locator(".strip svg.strip")
+    plot.scroll_into_view_if_needed()
+    at = {"x": 132 + 18 * 3.9, "y": 60}
+    plot.hover(position=at)
+    near(tab.page.locator(".tip .exact").inner_text(), errors["inherited_errors"][3], 4)
+    plot.click(position=at)
+    assert tab.target() == 3
+
+
 def test_the_keyboard_stays_where_it_is_in_the_strip(tab):
     tab.token(0).focus()
     tab.page.keyboard.press("ArrowRight")
@@ -91,6 +102,11 @@ def test_prompts_have_their_results_and_what_they_come_to(tab, document):
         near(row[8], spread["inherited_error"][key])
 
 
+def test_a_prompt_of_the_table_is_opened_token_by_token(tab):
+    tab.page.get_by_role("button", name="prompt 1", exact=True).click()
+    assert tab.page.get_by_label("prompt", exact=True).input_value() == "1"
+
+
 def test_tables_say_what_differs_besides(tab, document):
     (candidate,) = document["candidates"]
     assert cells(tab, "differences") == [["prompt 0", "0", "0", "<bos>", "The", "'<bos>' is not put in front"]]
@@ -102,6 +118,7 @@ def test_tables_say_what_differs_besides(tab, document):
     assert "not explained: rows permuted" in tensors[0][-1]
     assert [row[0] for row in tensors[1:]] == [f"blocks.{at}.attn.W_V" for at in (3, 2, 0)]
     near(tensors[1][2], candidate["tensors"][3]["relative_error"])
+    assert tensors[1][3:6] == ["1.0e−1", "1.1", "9.0e−2"]  # what its format costs, and the median of its kind
     assert "a note about the candidate" in tab.page.locator(".notes").first.inner_text()
 
 
@@ -121,7 +138,8 @@ def test_the_budget_ranks_weights_by_their_cost_and_says_that_costs_do_not_add_u
         "[...document.querySelectorAll('.budget .track > span')].map((bar) => bar.getBoundingClientRect().width)"
     )
     costs = [swap["distance"]["kl"] for swap in budget["swaps"]]
-    assert lengths == pytest.approx([lengths[0] * cost / costs[0] for cost in costs], abs=0.1)
+    track = tab.page.locator(".budget .track").first.bounding_box()["width"]
+    assert lengths == pytest.approx([track * cost / costs[0] for cost in costs], abs=0.1)
     for rank, (row, swap) in enumerate(zip(swaps, budget["swaps"], strict=True), 1):
         assert row[:3] == [str(rank), swap["names"][0], swap["stored"]]
         kl, error = row[4].split(" ± ")
@@ -133,6 +151,19 @@ def test_the_budget_ranks_weights_by_their_cost_and_says_that_costs_do_not_add_u
         near(row[8], swap["kl_per_mebibyte"])
         near(row[9], swap["relative_error"])
     assert tab.page.locator(".budget .notes").inner_text() == "logits.W_U: It is tied.\nThe costs do not add up."
+
+
+def test_a_long_budget_is_folded_after_the_dearest_and_costs_less_than_its_sum_where_errors_cancel(show):
+    budget = comparison(layers=18).candidates[0].budget
+    tab = show(
+        comparison_page(comparison(budget=evolve(budget, together=Distance(0.75 * budget.total, None, 0.9))).to_json())
+    )
+    assert "−25 % of the sum: costs do not add up" in tab.page.locator(".budget table").first.inner_text()
+    assert tab.page.locator(".budget summary").inner_text() == "3 more"
+    assert tab.page.locator(".budget table").nth(2).is_hidden()
+    tab.page.locator(".budget summary").press("Enter")
+    shown = [row[:2] for row in cells(tab, "budget")[4:]]
+    assert shown == [[str(at + 1), f"blocks.{at}.mlp.W_out"] for at in range(18)]
 
 
 def test_a_budget_on_a_text_has_perplexities_too(show):
@@ -166,10 +197,22 @@ def test_mechanisms_are_told_motif_by_motif_and_prompt_by_prompt(tab):
     said = tab.page.locator(".mechanisms .headline").inner_text()
     assert said == "OTHER REASONS: 95% of the predictions are the same, but induction is lost"
     motif, prompt = cells(tab, "mechanisms")
-    assert motif == ["induction", "0.870", "1 of 2", "a1.h0 0.900 → 0.200", "a2.h1, a2.h2, a3.h0 and 1 more"]
+    assert motif[:4] == ["induction", "0.870", "1 of 2", "a1.h0 0.900 → 0.200"]
+    assert motif[4:] == ["a1.h0", "a2.h1, a2.h2, a3.h0 and 1 more"]
     assert prompt[:4] == ["prompt 0", "alti", "0.912", "0.310 at 3"]
     assert prompt[4:] == ["0.950", "1.25 at blocks.2.resid_post", "blocks.1.resid_post, nowhere"]
     assert "a note about mechanisms" in tab.page.locator(".mechanisms .notes").inner_text()
+
+
+def test_mechanisms_of_each_prompt_stand_in_its_own_row(show):
+    found = comparison().candidates[0].mechanisms
+    (lens,) = found.lens
+    both = evolve(found, lens=(lens, evolve(lens, prompt=1, correlation=0.5, settles_reference="")))
+    tab = show(comparison_page(comparison(mechanisms=both).to_json()))
+    _, first, second = cells(tab, "mechanisms")
+    assert (first[1], first[4], first[6]) == ("alti", "0.950", "blocks.1.resid_post, nowhere")
+    assert second[:5] == ["prompt 1", "–", "–", "–", "0.500"]
+    assert second[6] == "nowhere, nowhere"
 
 
 def test_candidates_are_chosen_in_tabs_and_in_the_matrix(show):
@@ -180,14 +223,23 @@ def test_candidates_are_chosen_in_tabs_and_in_the_matrix(show):
         tab.page.get_by_label("number").select_option(quantity)
         for row, candidate in zip(cells(tab, "matrix"), document["candidates"], strict=True):
             results = candidate["outputs"] if quantity != "inherited_error" else candidate["by_prompt"]
-            for shown, result in zip(row[:2], results, strict=True):
+            for shown, result in zip(row[1:3], results, strict=True):
                 value = result[quantity]
                 assert number(shown) == pytest.approx(100 * value if quantity == "same_top" else value, rel=6e-2)
             (spread,) = [each for each in candidate["spread"] if each["quantity"] == quantity]
-            mean, error = map(number, row[2].split(" ± "))
+            mean, error = map(number, row[0].split(" ± "))
             scale = 100 if quantity == "same_top" else 1
             assert (mean, error) == pytest.approx((scale * spread["mean"], scale * spread["standard_error"]), rel=6e-2)
+            near(row[3].removesuffix(" %"), scale * spread["deviation"])
+            assert [number(each) for each in row[4].split(" … ")] == pytest.approx(
+                [scale * spread["least"], scale * spread["most"]], rel=6e-2
+            )
             assert row[5] == "2"
+    tab.page.get_by_label("number").select_option("same_top")
+    heats = tab.page.locator(".matrix .heat").all()
+    kept = [number(heat.inner_text()) for heat in heats]
+    shades = [int(heat.get_attribute("class").removeprefix("heat p")) for heat in heats]
+    assert [at for _, at in sorted(zip(kept, range(4), strict=True))] == sorted(range(4), key=lambda at: -shades[at])
     first = tab.page.locator("section.detail .numbers").inner_text()
     tab.page.get_by_role("tab", name="b/model.gguf").click()
     assert tab.page.locator("h2.name").inner_text().endswith("b/model.gguf against checkpoint")

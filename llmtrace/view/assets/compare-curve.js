@@ -2,53 +2,48 @@
 
 /** The curves of one kind of site, or of the stream with the worst site of each block. */
 function errorCurve(sites, choose) {
-  const layers = Math.max(0, ...sites.filter((site) => site.layer !== null).map((site) => site.layer + 1));
+  const layers = layersOf(sites);
   const state = { site: null, own: false };
   const holder = el("div");
   const switches = el("div");
+  const chosenKind = () => (state.site && state.site.layer !== null ? state.site.kind : null);
 
   function series() {
-    if (state.own && state.site && state.site.layer !== null) {
-      const kind = sites.filter((site) => site.kind === state.site.kind && site.layer !== null && judged(site));
+    const kind = state.own && chosenKind();
+    if (kind) {
+      const same = sites.filter((site) => site.kind === kind);
       return {
-        title: state.site.kind, inherited: pointsOf(kind, (site) => site.inherited_error), local: pointsOf(kind, localOf),
-        allowed: pointsOf(kind, (site) => site.tolerance), names: ["inherited", "local", "rounding explains"],
+        title: kind, inherited: pointsOf(same, inheritedOf), local: pointsOf(same, localOf), allowed: pointsOf(same.filter(judged), (site) => site.tolerance),
+        names: ["inherited", "local", "rounding explains"],
       };
     }
-    const stream = sites.filter((site) => site.kind === "resid_post");
-    const worst = Array.from({ length: layers }, (_, layer) => sites.filter((site) => site.layer === layer && judged(site)).sort((a, b) => localOf(b) - localOf(a))[0]).filter(Boolean);
+    const worst = Array.from({ length: layers }, (_, layer) => sites.filter((site) => site.layer === layer && judged(site)).sort(ORDERS.local)[0]).filter(Boolean);
     return {
-      title: "the stream, and the worst site of each block", inherited: pointsOf(stream, (site) => site.inherited_error), local: pointsOf(worst, localOf), allowed: [],
-      names: ["inherited by the stream", "largest local error in the block", ""],
+      title: "the stream, and the worst site of each block", inherited: pointsOf(sites.filter((site) => site.kind === "resid_post"), inheritedOf),
+      local: pointsOf(worst, localOf), allowed: [], names: ["inherited by the stream", "largest local error in the block"],
     };
   }
-  const pointsOf = (some, of) => some.map((site) => [site.layer, of(site), site]).filter(([, value]) => value !== null && value !== undefined);
+  const inheritedOf = (site) => site.inherited_error;
+  const pointsOf = (some, of) => some.map((site) => [site.layer, of(site), site]).filter(([, value]) => value !== null);
 
   function draw() {
-    const { title, inherited, local, allowed, names } = series();
-    const options = [[false, "stream and blocks"], [true, state.site && state.site.layer !== null ? `only ${state.site.kind}` : "only the chosen kind"]];
-    switches.replaceChildren(toggles("Curves", options, state.own, (own) => {
+    const curves = series();
+    const off = [curves.inherited, curves.local].some((points) => points.some(([, value]) => value > 0));
+    holder.replaceChildren(off ? plot(curves, layers, choose) : el("p", { class: "of", text: "Nothing is off by anything here." }));
+  }
+  function mark(site) {
+    state.site = site;
+    const kind = chosenKind();
+    switches.replaceChildren(toggles("Curves", [[false, "stream and blocks"], ...(kind ? [[true, `only ${kind}`]] : [])], Boolean(kind) && state.own, (own) => {
       state.own = own;
       draw();
     }));
-    const real = [...inherited, ...local, ...allowed].filter(([, value]) => value > 0 && value !== Infinity);
-    if (!real.length) {
-      holder.replaceChildren(el("p", { class: "of", text: "Nothing is off by anything here." }));
-      return;
-    }
-    holder.replaceChildren(plot(title, { inherited, local, allowed }, names, layers, choose));
+    draw();
   }
-  draw();
-  return {
-    node: section("curve", "Error against layer", "log axis, relative to the signal", switches, holder),
-    mark(site) {
-      state.site = site;
-      draw();
-    },
-  };
+  return { node: section("curve", "Error against layer", "log axis, relative to the signal", switches, holder), mark };
 }
 
-function plot(title, { inherited, local, allowed }, names, layers, choose) {
+function plot({ title, inherited, local, allowed, names }, layers, choose) {
   const width = columnWidth(layers);
   const wide = (layers + 2) * width, high = 168;
   const scale = logScale([...inherited, ...local, ...allowed].map(([, value]) => value), -20);
@@ -62,7 +57,7 @@ function plot(title, { inherited, local, allowed }, names, layers, choose) {
   const every = Math.ceil(decades / 8);
   for (let decade = scale.bottom; decade <= scale.top; decade += every) {
     const at = y(10 ** decade);
-    root.append(svg("path", { class: "rule", d: `M${GUTTER} ${at}h${wide}` }), svg("text", { class: "axis", x: GUTTER - 8, y: at, "text-anchor": "end", "dominant-baseline": "central", text: power(decade, null) }));
+    root.append(svg("path", { class: "rule", d: `M${GUTTER} ${at}h${wide}` }), svg("text", { class: "axis", x: GUTTER - 8, y: at, "text-anchor": "end", "dominant-baseline": "central", text: power(decade) }));
   }
   const shown = (points) => points.filter(([, value]) => value > 0);
   const line = (points, name) => root.append(svg("path", { class: `line ${name}`, d: shown(points).map(([layer, value], at) => `${at ? "L" : "M"}${x(layer)} ${y(value)}`).join("") }));
@@ -80,10 +75,9 @@ function plot(title, { inherited, local, allowed }, names, layers, choose) {
   }
   for (const layer of everyLayer(layers, width)) root.append(svg("text", { class: "axis", x: x(layer), y: high + 20, "text-anchor": "middle", text: layer }));
   root.append(svg("text", { class: "axis", x: GUTTER - 8, y: high + 20, "text-anchor": "end", text: "layer" }));
-  const nothing = inherited.length + local.length - shown(inherited).length - shown(local).length;
   const keys = [["circle", "inherited", names[0]], ["square", "local", names[1]], ...(allowed.length ? [["none", "allowed", names[2]]] : [])];
   const legendOf = keys.map(([shape, line, text]) => el("span", { class: "key" }, sample(shape, line), text));
-  return el("div", {}, el("div", { class: "scroll" }, root), el("p", { class: "legend" }, ...legendOf, nothing ? el("span", { text: `${nothing} points at 0 are not drawn` }) : null));
+  return el("div", {}, el("div", { class: "scroll" }, root), el("p", { class: "legend" }, ...legendOf, ...offScale([...inherited, ...local].map(([, value]) => value))));
 }
 
 /** A piece of a line with its point, for the legend. */

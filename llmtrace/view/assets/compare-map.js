@@ -10,7 +10,7 @@ const MEASURES = {
 function siteMap(sites, choose) {
   const state = { measure: "local", site: null };
   const kinds = [...new Set(sites.map((site) => site.kind))];
-  const layers = Math.max(0, ...sites.filter((site) => site.layer !== null).map((site) => site.layer + 1));
+  const layers = layersOf(sites);
   const first = sites.findIndex((site) => site.layer !== null);
   const cells = new Map(sites.map((site) => [`${site.kind} ${columnOf(site)}`, site]));
   const holder = el("div");
@@ -22,27 +22,27 @@ function siteMap(sites, choose) {
   const at = (row, column) => cells.get(`${kinds[row]} ${column}`);
   function draw() {
     const measure = MEASURES[state.measure];
-    const scale = logScale(sites.filter(judged).map(measure.of));
+    const scale = logScale(sites.map(measure.of));
     const value = (row, column) => {
       const site = at(row, column);
       if (!site) return undefined;
-      const number = judged(site) || state.measure === "inherited" ? measure.of(site) : null;
-      return number === null || number === undefined ? null : scale.share(number);
+      const number = measure.of(site);
+      return number === null ? null : scale.share(number);
     };
     const width = columnWidth(layers);
-    const ticks = [[0, "in"], ...everyLayer(layers, width).map((layer) => [layer + 1, String(layer)]), [layers + 1, "out"]];
+    const numbered = everyLayer(layers, width).filter((layer) => (layers - layer) * width >= 22); // no number runs into `out`
+    const ticks = [[0, width < 13 ? "" : "in"], ...numbered.map((layer) => [layer + 1, String(layer)]), [layers + 1, "out"]];
     map = heatMap({
       rows: kinds.length, columns: layers + 2, width, height: 15, top: 1, value, ticks, columnTitle: "layer", rowLabel: (row) => kinds[row],
       flag: (row, column) => at(row, column).status === "violated", mark: state.site ? placeOf(state.site) : null, start: placeOf(sites[0]),
       title: (row, column) => at(row, column).site,
       describe: (row, column) => {
         const site = at(row, column);
-        const rows = Object.values(MEASURES).map(({ name, of, text }) => [name, judged(site) || of === MEASURES.inherited.of ? text(of(site)) : "–"]);
-        return [...rows, ["status", STATUS[site.status]]];
+        return [...Object.values(MEASURES).map(({ name, of, text }) => [name, text(of(site))]), ["status", STATUS[site.status]]];
       },
       choose: (row, column) => choose(at(row, column)), label: `Kinds of sites by layers, ${measure.unit}; arrows move between cells, Enter chooses`,
     });
-    holder.replaceChildren(map, logLegend(scale, measure.unit, [["●", "diverges"], ["╱", "not judged"]]));
+    holder.replaceChildren(map, logLegend(scale, measure.unit, [["●", "diverges"], ["╱", state.measure === "inherited" ? "not shown" : "not judged"]]));
   }
   const placeOf = (site) => [kinds.indexOf(site.kind), columnOf(site)];
   draw();
@@ -62,6 +62,6 @@ function siteMap(sites, choose) {
 
 /** Layers that have a label below the map, so that labels keep a distance. */
 function everyLayer(layers, width) {
-  const step = [1, 2, 5, 10, 20, 50, 100].find((every) => every * width >= 26) || 200;
+  const step = [1, 2, 5, 10, 20, 50, 100].find((every) => every * width >= 22) || 200;
   return Array.from({ length: Math.ceil(layers / step) }, (_, at) => at * step);
 }

@@ -5,7 +5,7 @@ function mechanismSection(candidate, prompts) {
   const { mechanisms: found } = candidate;
   if (!found) return null;
   const parts = [el("p", { class: "headline", text: found.words })];
-  if (found.motifs.length) parts.push(el("div", { class: "scroll" }, table(["motif", "rank correlation", "heads kept", "largest change", "gained"], found.motifs.map(motifRow), [1])));
+  if (found.motifs.length) parts.push(el("div", { class: "scroll" }, table(["motif", "rank correlation", "heads kept", "largest change", "lost", "gained"], found.motifs.map(motifRow), [1])));
   const numbers = [...new Set([...found.influence, ...found.lens].map((each) => each.prompt))].sort((a, b) => a - b);
   if (numbers.length) {
     const rows = numbers.map((number) => {
@@ -22,12 +22,13 @@ function mechanismSection(candidate, prompts) {
   return section("mechanisms", "Mechanisms", found.prompts ? `motifs are scored on ${found.prompts}` : "", ...parts, notesOf(found.notes));
 }
 
+/** One motif: how far its heads agree, the one that changed most, and which are lost and gained. */
 function motifRow({ motif, correlation, heads, gained }) {
   const change = (head) => Math.abs(head.candidate - head.reference);
   const moved = [...heads].sort((a, b) => change(b) - change(a))[0];
-  const rest = gained.length > 3 ? ` and ${gained.length - 3} more` : "";
+  const lost = heads.filter((head) => !head.kept).map((head) => head.node);
   return [
-    motif, correlation === null ? "undefined" : num(correlation), `${heads.filter((head) => head.kept).length} of ${heads.length}`,
-    moved ? `${moved.node} ${num(moved.reference)} → ${num(moved.candidate)}` : "", gained.slice(0, 3).join(", ") + rest,
+    motif, correlation === null ? "undefined" : num(correlation), `${heads.length - lost.length} of ${heads.length}`,
+    moved ? `${moved.node} ${num(moved.reference)} → ${num(moved.candidate)}` : "", firstThree(lost), firstThree(gained),
   ];
 }

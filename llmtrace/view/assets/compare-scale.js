@@ -7,13 +7,21 @@ const DECADES = 6; // at most so many have shades of their own; what is smaller 
 function errorText(value, digits = 2) {
   if (value === undefined || value === null || Number.isNaN(value)) return "–";
   if (value === Infinity) return "∞";
-  if (value >= 1 && value < 100) return num(value, digits);
-  return value === 0 ? "0" : value.toExponential(digits - 1).replace("+", "").replace("-", "−");
+  if (value === 0) return "0";
+  const text = value >= 1 && value < 100 ? value.toPrecision(digits) : value.toExponential(digits - 1);
+  return text.replace("+", "").replaceAll("-", "−");
 }
 
 /** How many times: plain where that is short. */
 function timesText(value, digits = 2) {
-  return value >= 0.01 && value < 1e4 ? num(value, digits) : errorText(value, digits);
+  if (!(value >= 0.01 && value < 1e4)) return errorText(value, digits);
+  const text = value.toPrecision(digits);
+  return text.includes("e") ? value.toFixed(0) : text;
+}
+
+/** JSON has null for what is infinite. */
+function infinite(value) {
+  return value === null ? Infinity : value;
 }
 
 /** A share as per cent, one digit after the point. */
@@ -21,24 +29,30 @@ function percent(value, digits = 1) {
   return value === null || value === undefined ? "–" : `${(100 * value).toFixed(digits)} %`;
 }
 
+/** How many layers some sites span. */
+function layersOf(sites) {
+  return Math.max(0, ...sites.map((site) => (site.layer === null ? 0 : site.layer + 1)));
+}
+
 /** Pixels that a layer's column is wide, in a map and in the curves below it, with a column before the first and one after the last. */
 function columnWidth(layers) {
-  return Math.max(6, Math.min(24, Math.floor(545 / (layers + 2))));
-}
-
-/** How many times what rounding explains; infinite where nothing is allowed, or where nothing can be compared. */
-function timesOf(site) {
-  const error = localOf(site);
-  return site.tolerance ? error / site.tolerance : error ? Infinity : 0;
-}
-
-/** A site's local error: JSON has null for an infinite one. */
-function localOf(site) {
-  return site.local_error === null ? Infinity : site.local_error;
+  return Math.max(6, Math.min(24, Math.floor(440 / (layers + 2))));
 }
 
 function judged(site) {
   return site.status !== "unchecked" && site.status !== "unavailable";
+}
+
+/** A site's local error; null where it was not judged. */
+function localOf(site) {
+  return judged(site) ? infinite(site.local_error) : null;
+}
+
+/** How many times what rounding explains: infinite where nothing is allowed, or where nothing can be compared; null where it was not judged. */
+function timesOf(site) {
+  const error = localOf(site);
+  if (error === null) return null;
+  return site.tolerance ? error / site.tolerance : error ? Infinity : 0;
 }
 
 /** Beyond what rounding explains, by the reference's weights. */
@@ -62,18 +76,23 @@ function logScale(values, least = null) {
 }
 
 /** `10`, with the exponent raised. */
-function power(exponent, node = "span") {
+function power(exponent) {
   const digits = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
   const raised = [...String(exponent)].map((character) => digits[character]).join("");
-  const text = exponent === 0 ? "1" : exponent === 1 ? "10" : `10${raised}`;
-  return node ? el(node, { text }) : text;
+  return exponent === 0 ? "1" : exponent === 1 ? "10" : `10${raised}`;
+}
+
+/** Of some errors, what a logarithmic axis cannot place: zeros are left out, infinite ones stand at its upper edge. */
+function offScale(values) {
+  const told = [[0, "not drawn"], [Infinity, "at the upper edge"]].map(([value, where]) => [values.filter((each) => each === value).length, errorText(value), where]);
+  return told.filter(([count]) => count).map(([count, text, where]) => el("span", { class: "key", text: `${count} at ${text}: ${where}` }));
 }
 
 /** What the shades of a logarithmic scale mean, and what else the map shows. */
 function logLegend(scale, unit, keys = []) {
   const bar = el("span", { class: "ramp", "aria-hidden": "true" });
   for (let level = 0; level <= LEVELS; level += 2) bar.append(el("span", { class: `p${level}` }));
-  return el("div", {}, el("p", { class: "legend" }, power(scale.bottom), bar, power(scale.top), el("span", { class: "unit", text: unit })),
+  return el("div", {}, el("p", { class: "legend" }, el("span", { text: power(scale.bottom) }), bar, el("span", { text: power(scale.top) }), el("span", { class: "unit", text: unit })),
     el("p", { class: "legend" }, ...keys.map(([sign, text]) => el("span", { class: "key" }, el("b", { "aria-hidden": "true", text: sign }), ` ${text}`))));
 }
 

@@ -2,16 +2,23 @@
 
 const ORDERS = {
   site: (a, b) => a.place - b.place,
-  local: (a, b) => localOf(b) - localOf(a) || a.place - b.place,
-  inherited: (a, b) => (b.inherited_error ?? -1) - (a.inherited_error ?? -1) || a.place - b.place,
-  times: (a, b) => RANKS.indexOf(a.status) - RANKS.indexOf(b.status) || timesOf(b) - timesOf(a) || a.place - b.place,
+  local: (a, b) => largest(localOf(a), localOf(b)) || a.place - b.place,
+  inherited: (a, b) => largest(a.inherited_error, b.inherited_error) || a.place - b.place,
+  times: (a, b) => RANKS.indexOf(a.status) - RANKS.indexOf(b.status) || largest(timesOf(a), timesOf(b)) || a.place - b.place,
 };
+const largest = (a, b) => (b ?? -1) - (a ?? -1); // first; what is not known last; two infinite ones are NaN, which is no order
 const RANKS = ["violated", "explained", "holds", "unchecked", "unavailable"];
 const SIGNS = { violated: "▲", explained: "△", holds: "", unchecked: "?", unavailable: "?" };
 const STATUS = {
   holds: "within what rounding explains", violated: "beyond what rounding explains", unchecked: "could not be checked", unavailable: "not shown",
   explained: "beyond what rounding explains, and within what the candidate’s weights explain",
 };
+const WORDS = [
+  ["local error", "what this one step adds: the signal beside the reference’s equation and weights, applied to the candidate’s own inputs"],
+  ["own error", "the same, with the candidate’s own weights"],
+  ["inherited error", "how far the signal is from the reference’s: all that came before, too"],
+  ["rounding", "what a step may be off, by its types and how long its sums are; the worst token, twice as much"],
+];
 
 /** A list that can be filtered and ordered; `choose(site)` is called with the one that is chosen. Arrows move, Enter chooses. */
 function siteList(sites, choose) {
@@ -33,12 +40,10 @@ function siteList(sites, choose) {
   let shown = [];
 
   function rowOf(site) {
-    const local = judged(site) ? errorText(localOf(site)) : "–";
     const button = el("button", { type: "button", tabindex: "-1", text: site.site });
     const sign = el("span", { class: "sign", title: STATUS[site.status], "aria-label": STATUS[site.status], role: "img", text: SIGNS[site.status] });
-    const row = el("tr", { "data-site": site.site, class: beyond(site) ? "beyond" : null },
-      el("td", {}, sign, button), el("td", { class: "right", text: local }), el("td", { class: "right", text: errorText(site.inherited_error) }),
-      el("td", { class: "right", text: judged(site) ? timesText(timesOf(site)) : "–" }));
+    const row = el("tr", { "data-site": site.site }, el("td", {}, sign, button),
+      ...[errorText(localOf(site)), errorText(site.inherited_error), timesText(timesOf(site))].map((text) => el("td", { class: "right", text })));
     row.addEventListener("click", () => choose(site));
     return { row, button };
   }
@@ -51,13 +56,13 @@ function siteList(sites, choose) {
       const own = head.firstChild.dataset.order === state.order;
       head.setAttribute("aria-sort", own ? (state.order === "site" ? "ascending" : "descending") : "none");
     }
-    const over = shown.filter(beyond).length;
-    count.textContent = shown.length ? `${shown.length} sites, ${over} beyond what rounding explains` : "no site has this in its name";
+    const nothing = state.only ? "no such site is beyond what rounding explains" : "no site has this in its name";
+    count.textContent = shown.length ? `${shown.length} site${shown.length === 1 ? "" : "s"}, ${shown.filter(beyond).length} beyond what rounding explains` : nothing;
     reachable();
   }
   function reachable() {
     for (const { button } of rows.values()) button.tabIndex = -1;
-    const first = shown.find((site) => site === chosen) || shown[0];
+    const first = shown.includes(chosen) ? chosen : shown[0];
     if (first) rows.get(first.site).button.tabIndex = 0;
   }
   search.addEventListener("input", () => {
@@ -82,7 +87,7 @@ function siteList(sites, choose) {
   const grid = el("table", { class: "list" }, el("thead", {}, el("tr", {}, ...heads)), body);
   return {
     node: section("sites", "Sites", "", el("div", { class: "finding" }, search, el("label", { class: "option" }, box, "only those beyond rounding")), count,
-      el("div", { class: "scroll", tabindex: "-1" }, grid)),
+      el("div", { class: "scroll", tabindex: "-1" }, grid), el("details", {}, el("summary", { text: "what these numbers are" }), definitions(WORDS))),
     /** Mark a site as chosen, and bring it into view. */
     mark(site) {
       if (chosen) rows.get(chosen.site).row.removeAttribute("aria-current");
@@ -100,46 +105,32 @@ function siteList(sites, choose) {
 
 /** Everything that is known of one site; `choose(prompt, token)` is called for one of its worst tokens. */
 function siteDetail(candidate, site, prompts, choose) {
-  const facts = [
-    ["local error", judged(site) ? errorText(localOf(site), 3) : "–", "this step alone, by the reference’s weights"],
-    ["own error", errorText(site.own_error, 3), "this step alone, by the candidate’s own weights"],
-    ["inherited error", errorText(site.inherited_error, 3), "from the reference’s signal: all that came before, too"],
-    ["rounding explains", judged(site) ? errorText(site.tolerance, 3) : "–", "the tolerance; the worst token may have twice as much"],
-    ["× rounding", judged(site) ? timesText(timesOf(site), 3) : "–"],
-    ["worst token’s error", judged(site) ? errorText(site.worst_token_error === null ? Infinity : site.worst_token_error, 3) : "–"],
-    ["worst in prompt", prompts[site.prompt] ? prompts[site.prompt].name : "–"],
-  ];
-  const list = el("dl", { class: "numbers" });
-  for (const [name, value, title] of facts) list.append(el("dt", { text: name, title }), el("dd", { text: value }));
+  const list = definitions([
+    ["local error", errorText(localOf(site), 3)], ["own error", errorText(site.own_error, 3)], ["inherited error", errorText(site.inherited_error, 3)],
+    ["rounding explains", judged(site) ? errorText(site.tolerance, 3) : "–"], ["× rounding", timesText(timesOf(site), 3)],
+    ["worst token’s error", judged(site) ? errorText(infinite(site.worst_token_error), 3) : "–"], ["worst in prompt", prompts[site.prompt].name],
+  ]);
   const fault = candidate.divergences.find((each) => each.site === site.site || (each.layers.includes(site.layer) && kindOf(each.site) === site.kind));
   const status = el("p", { class: "of" }, el("span", { class: "sign", "aria-hidden": "true", text: SIGNS[site.status] }), STATUS[site.status]);
-  return section("detail", site.site, "", status, site.reason ? el("p", { class: "message", text: site.reason }) : null, list, fault ? faultOf(fault) : null, worstTokens(site, prompts, choose));
+  return section("detail", site.site, "", status, site.reason ? el("p", { class: "message", text: site.reason }) : null, list, fault ? el("div", { class: "message fault" }, causeOf(fault)) : null, worstTokens(site, prompts, choose));
 }
 
 function kindOf(site) {
   return site.replace(/^blocks\.\d+\./, "");
 }
 
-function faultOf(fault) {
-  const cause = fault.cause;
-  const rest = cause ? `leaves ${errorText(cause.after)} of ${errorText(cause.before)}${cause.harmless ? "; harmless in this run" : ""}` : `${fault.tried} explanations were tried`;
-  return el("div", { class: "message fault" }, el("b", { text: cause ? cause.words : fault.reason || "unexplained" }), el("p", { text: `${KINDS[fault.kind]}; ${rest}` }),
-    fault.factor ? el("p", { text: `factor ${fault.factor}` }) : null);
+function definitions(pairs) {
+  return el("dl", { class: "numbers" }, ...pairs.flatMap(([name, text]) => [el("dt", { text: name }), el("dd", { text })]));
 }
-
-const KINDS = {
-  code: "the candidate computes something else", weights: "its weights are others", format: "worse than its format explains",
-  unknown: "its weights cannot be read", reference: "the reference is at fault",
-};
 
 function worstTokens(site, prompts, choose) {
   if (!site.worst_tokens.length) return el("p", { class: "of", text: judged(site) ? "No token is off here." : "" });
   const rows = site.worst_tokens.map((worst) => {
-    const token = prompts[worst.prompt] && prompts[worst.prompt].tokens[worst.token];
-    const button = el("button", { type: "button", class: "chip", "aria-label": `token ${worst.token} of prompt ${worst.prompt + 1}` }, token ? tokenText(token, 14) : "–");
+    const { name, tokens } = prompts[worst.prompt];
+    const token = tokens[worst.token];
+    const button = el("button", { type: "button", class: "chip", "aria-label": `${token.text}, token ${worst.token} of ${name}` }, tokenText(token, 14));
     button.addEventListener("click", () => choose(worst.prompt, worst.token));
-    const local = worst.local_error === null ? Infinity : worst.local_error;
-    return [button, `${prompts[worst.prompt] ? prompts[worst.prompt].name : worst.prompt + 1} ${worst.token}`, errorText(local), errorText(worst.inherited_error)];
+    return [button, `${name} ${worst.token}`, errorText(infinite(worst.local_error)), errorText(worst.inherited_error)];
   });
   return el("div", { class: "worst" }, el("h3", { text: "Worst tokens" }), table(["token", "prompt, index", "local", "inherited"], rows, [2, 3]));
 }

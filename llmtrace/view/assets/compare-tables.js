@@ -1,40 +1,51 @@
 // What differs besides signals: faults with their causes, tokens, settings, tensors, experts, who is right.
 
 /** Every kind of site that diverges; `choose(site name)` is called for one. */
-function faultTable(candidate, choose) {
+function faultTable(candidate, prompts, choose) {
   if (!candidate.divergences.length) return null;
-  const infinite = (value) => (value === null ? Infinity : value);
+  const several = prompts.length > 1;
   const rows = candidate.divergences.map((fault) => {
     const button = el("button", { type: "button", class: "link", text: fault.site });
     button.addEventListener("click", () => choose(fault.site));
-    return [button, blockList(fault.layers), errorText(infinite(fault.local_error)), errorText(fault.tolerance), errorText(fault.own_error), errorText(fault.inherited_error), causeOf(fault)];
+    return [button, blockList(fault.layers), ...(several ? [prompts[fault.prompt].name] : []), errorText(infinite(fault.local_error)), errorText(fault.tolerance), errorText(fault.own_error), errorText(fault.inherited_error), causeOf(fault)];
   });
-  return section("faults", "Where it diverges, and why", "in dataflow order: the first is where a fault entered", el("div", { class: "scroll" },
-    table(["site", "blocks", "local", "rounding", "own weights", "inherited", "why"], rows, [2, 3, 4, 5])));
+  const note = `in dataflow order: the first is where a fault entered${several ? "; numbers are of the first prompt that shows it" : ""}`;
+  const heads = ["site", "blocks", ...(several ? ["prompt"] : []), "local", "rounding", "own weights", "inherited", "why"];
+  return section("faults", "Where it diverges, and why", note, el("div", { class: "scroll" }, table(heads, rows, [...heads.keys()].slice(-5, -1))));
 }
 
+const KINDS = {
+  code: "the candidate computes something else", weights: "its weights are others", format: "worse than its format explains",
+  unknown: "its weights cannot be read", reference: "the reference is at fault",
+};
+
+/** Why it diverges: what explains it, what that leaves of the error, and how many explanations were tried. */
 function causeOf(fault) {
-  const { cause, tried } = fault;
-  const words = cause ? cause.words : fault.reason || "unexplained";
-  const rest = cause
-    ? `${cause.name}: ${errorText(cause.before)} → ${errorText(cause.after)}${tried ? `, of ${tried} explanations tried` : ""}${cause.harmless ? "; harmless in this run" : ""}`
-    : `${KINDS[fault.kind]}; ${tried} explanations tried${fault.factor ? `; factor ${fault.factor}` : ""}`;
-  return el("div", { class: "why" }, el("b", { text: words }), el("span", { class: "of", text: ` ${rest}` }));
+  const { cause, tried, factor } = fault;
+  const rest = [
+    KINDS[fault.kind], cause && `${cause.name}: ${errorText(infinite(cause.before))} → ${errorText(infinite(cause.after))}`,
+    tried && `${tried} explanation${tried === 1 ? "" : "s"} tried`, factor && `factor ${factor}`, cause && cause.harmless && "harmless in this run",
+  ];
+  return el("div", { class: "why" }, el("b", { text: cause ? cause.words : fault.reason || "unexplained" }), el("span", { class: "of", text: ` · ${rest.filter(Boolean).join("; ")}` }));
 }
 
 /** `0 … 29`, `3`, `0, 4, 7 and 3 more`, as the command line says it. */
 function blockList(layers) {
   const last = layers[layers.length - 1];
-  if (layers.length > 2 && last - layers[0] === layers.length - 1) return `${layers[0]} … ${last}`;
-  return layers.slice(0, 3).join(", ") + (layers.length > 3 ? ` and ${layers.length - 3} more` : "");
+  return layers.length > 2 && last - layers[0] === layers.length - 1 ? `${layers[0]} … ${last}` : firstThree(layers);
+}
+
+function firstThree(names) {
+  return names.slice(0, 3).join(", ") + (names.length > 3 ? ` and ${names.length - 3} more` : "");
 }
 
 /** Texts that both tokenizers read otherwise. */
 function tokenTable(candidate, prompts) {
   if (!candidate.tokens.length) return null;
   const shown = (token) => (token ? el("span", { class: "chip" }, tokenText(token, 20)) : "nothing more");
+  const short = (text) => [...text].slice(0, 24).join("") + ([...text].length > 24 ? "…" : "");
   const rows = candidate.tokens.map((each) => [
-    each.prompt === null ? "not run" : prompts[each.prompt].name, each.index, each.byte === null ? "–" : each.byte, shown(each.reference), shown(each.candidate), each.what,
+    each.prompt === null ? el("span", { text: `not run: ${short(each.text)}`, title: each.text }) : prompts[each.prompt].name, each.index, each.byte, shown(each.reference), shown(each.candidate), each.what,
   ]);
   return section("differences", "Tokens that are read otherwise", "the first of each prompt; numbers are compared on the reference’s tokens", el("div", { class: "scroll" },
     table(["prompt", "token", "byte", "reference", "candidate", "what"], rows, [1, 2])));
@@ -50,7 +61,6 @@ function specTable(candidate) {
 /** Weights, those that no format explains first, then by how much of what their format costs they take. */
 function tensorTable(candidate) {
   if (!candidate.tensors.length) return null;
-  const infinite = (value) => (value === null ? Infinity : value);
   const over = (tensor) => (tensor.expected ? infinite(tensor.relative_error) / tensor.expected : infinite(tensor.relative_error) ? Infinity : 0);
   const tensors = [...candidate.tensors].sort((a, b) => a.explained - b.explained || over(b) - over(a) || infinite(b.relative_error) - infinite(a.relative_error));
   const wrong = tensors.filter((tensor) => !tensor.explained).length;

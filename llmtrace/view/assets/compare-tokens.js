@@ -6,7 +6,6 @@ const STRIP = { inherited: "inherited error", local: "local error" };
 function tokenStrips(candidate, prompts, norms) {
   const strips = candidate.strips.map((strip) => ({ ...strip, local: unpack(strip.local).values, inherited: unpack(strip.inherited).values }));
   const sites = [...new Set(strips.map((strip) => strip.site))];
-  const layerOf = (site) => (/^blocks\.(\d+)\./.exec(site) || [null, null])[1];
   const state = { site: sites[sites.length - 1], prompt: 0, token: 0, measure: "inherited" };
   const body = el("div");
   const node = section("strip", "Token by token", "relative errors of every token where a block ends, and how large the reference’s stream is there", body);
@@ -38,13 +37,12 @@ function tokenStrips(candidate, prompts, norms) {
       return rows.concat(tokenCard(ran.tokens[place]));
     };
     const line = tokenLine(ran.tokens, { choose: (token) => set({ token }), describe, label: "Tokens. Enter chooses one.", chosen: "chosen" });
-    const finite = [...errors].map((value) => (value === Infinity ? NaN : value));
-    line.shade(errors, strongest(finite.filter((value) => !Number.isNaN(value))), state.token, errors.length - 1);
+    const top = strongest(errors.filter((value) => value !== Infinity));
+    line.shade(errors, top || 1, state.token, errors.length - 1); // where nothing but infinite is, that is the darkest
     const told = describe(state.token).map(([name, value]) => el("span", {}, el("span", { class: "unit", text: `${name} ` }), typeof value === "string" ? value : value.textContent));
-    const top = strongest(finite.filter((value) => !Number.isNaN(value)));
     const had = body.contains(document.activeElement) && document.activeElement.closest(".token");
     body.replaceChildren(controls, el("p", { class: "told", "aria-live": "polite" }, ...told), el("div", { class: "prompt" }, line.node),
-      legend(top, false, `${STRIP[state.measure]}, relative`), stripPlot(strip, sizes, state.token, describe, ran.tokens, (token) => set({ token })));
+      top ? legend(top, false, `${STRIP[state.measure]}, relative`) : "", stripPlot(strip, sizes, state.token, describe, ran.tokens, (token) => set({ token })));
     if (had) line.node.querySelector('[aria-selected="true"]').focus();
   }
   function set(change) {
@@ -60,9 +58,9 @@ function tokenStrips(candidate, prompts, norms) {
   draw();
   return {
     node,
-    /** The strip of a site's block: of the embeddings before the first, of the logits after the last. */
+    /** The strip of a site's block; a site outside of blocks has its own, or none, and then the one that is shown stays. */
     go(site) {
-      const wanted = site.layer === null ? site.site : sites.find((each) => layerOf(each) === String(site.layer));
+      const wanted = site.layer === null ? site.site : `blocks.${site.layer}.resid_post`;
       if (sites.includes(wanted)) set({ site: wanted });
     },
     show(prompt, token) {
@@ -92,11 +90,11 @@ function stripPlot(strip, sizes, chosen, describe, tokens, choose) {
     const every = Math.max(1, Math.ceil((top - bottom) / 5));
     for (let decade = bottom; decade <= top; decade += every) {
       const at = offset + (1 - (decade - bottom) / (top - bottom)) * height;
-      root.append(svg("path", { class: "rule", d: `M${GUTTER} ${at}h${wide}` }), svg("text", { class: "axis", x: GUTTER - 8, y: at, "text-anchor": "end", "dominant-baseline": "central", text: power(decade, null) }));
+      root.append(svg("path", { class: "rule", d: `M${GUTTER} ${at}h${wide}` }), svg("text", { class: "axis", x: GUTTER - 8, y: at, "text-anchor": "end", "dominant-baseline": "central", text: power(decade) }));
     }
   };
   axis(scale.bottom, scale.top, 0, high);
-  const dots = (values, draw) => values.forEach((value, place) => value > 0 && value !== Infinity && root.append(draw(x(place), (1 - scale.share(value)) * high)));
+  const dots = (values, draw) => values.forEach((value, place) => value > 0 && root.append(draw(x(place), (1 - scale.share(value)) * high)));
   const radius = Math.max(1.2, Math.min(3, step / 2));
   dots(strip.local, (cx, cy) => svg("rect", { class: "dot local", x: cx - radius, y: cy - radius, width: 2 * radius, height: 2 * radius }));
   dots(strip.inherited, (cx, cy) => svg("circle", { class: "dot full", cx, cy, r: radius }));
@@ -120,5 +118,5 @@ function stripPlot(strip, sizes, chosen, describe, tokens, choose) {
   root.addEventListener("pointerleave", hideTip);
   root.addEventListener("click", (event) => placeOf(event) >= 0 && placeOf(event) < count && choose(placeOf(event)));
   const keys = [["circle", "inherited"], ["square", "local"]].map(([shape, text]) => el("span", { class: "key" }, sample(shape, "none"), text));
-  return el("div", {}, el("div", { class: "scroll" }, root), el("p", { class: "legend" }, ...keys, sizes ? el("span", { text: "columns: ‖x‖ of the reference’s stream" }) : null));
+  return el("div", {}, el("div", { class: "scroll" }, root), el("p", { class: "legend" }, ...keys, sizes ? el("span", { class: "key", text: "columns: ‖x‖ of the reference’s stream" }) : null, ...offScale([...strip.local, ...strip.inherited])));
 }

@@ -1,6 +1,6 @@
 // The page of a comparison: the verdict, then sites, map and detail side by side, then everything else.
 
-const VERDICTS = { agrees: ["✓", "agrees"], within_precision: ["≈", "within precision"], diverges: ["✗", "diverges"] };
+const VERDICTS = { agrees: ["✓", "agrees"], within_precision: ["≈", "within precision"], diverges: ["✗", "diverges"], short: ["✗", "falls short"] };
 
 /** Fill `root` from the packed document. */
 function comparisonPage(root, content) {
@@ -9,6 +9,7 @@ function comparisonPage(root, content) {
   for (const candidate of candidates) candidate.sites.forEach((site, place) => (site.place = place));
   const several = candidates.length > 1;
   const body = el("div", { id: "panel", role: several ? "tabpanel" : null });
+  const views = [];
   const tabs = methodTabs(candidates.map((candidate) => candidate.name), show, "candidate");
   if (several) {
     const verdicts = candidates.map((candidate) => [badgeOf(candidate), el("b", { text: candidate.name }), candidate.headline]);
@@ -19,11 +20,12 @@ function comparisonPage(root, content) {
   root.append(body, tip, spoken);
 
   function show(at) {
-    const view = candidateView(candidates[at], content, several ? "h2" : "h1");
+    views[at] ??= candidateView(candidates[at], content, several ? "h2" : "h1"); // one that was open before is as it was left
     tabs.select(at);
-    body.replaceChildren(...view.nodes);
-    view.begin();
-    return view;
+    body.replaceChildren(...views[at].nodes);
+    if (several) body.setAttribute("aria-label", candidates[at].name);
+    views[at].begin();
+    return views[at];
   }
   show(0);
 }
@@ -38,6 +40,7 @@ function candidateView(candidate, { reference, prompts, norms, notes }, heading)
   const detail = el("div", { class: "aside", "aria-live": "polite" });
 
   function choose(site) {
+    chosen = site;
     for (const part of [list, map, curve]) part.mark(site);
     detail.replaceChildren(siteDetail(candidate, site, prompts, (prompt, token) => {
       strips.go(site);
@@ -46,23 +49,29 @@ function candidateView(candidate, { reference, prompts, norms, notes }, heading)
     strips.go(site);
   }
   const named = (name) => sites.find((site) => site.site === name);
-  const first = candidate.first_divergence ? named(candidate.first_divergence.site) : [...sites].sort(ORDERS.times)[0];
-  const bench = el("div", { class: "bench" }, list.node, el("div", { class: "middle" }, map.node, curve.node), detail);
+  const first = candidate.first_divergence && named(candidate.first_divergence.site);
+  let chosen = first || [...sites].sort(ORDERS.times)[0];
+  const bench = el("div", { class: "bench" }, list.node, detail, el("div", { class: "middle" }, map.node, curve.node));
   const parts = [
-    ...headOf(candidate, reference, prompts, notes, heading), faultTable(candidate, (name) => named(name) && choose(named(name))), bench, strips.node,
+    ...headOf(candidate, reference, prompts, notes, heading), faultTable(candidate, prompts, tell), bench, strips.node,
     budgetSection(candidate), mechanismSection(candidate, prompts),
     el("div", { class: "maps" }, ...[promptTable(candidate, prompts, open), tokenTable(candidate, prompts), specTable(candidate), nearerTable(candidate),
       flipTable(candidate, prompts), tensorTable(candidate)].filter(Boolean)),
   ];
+  function tell(name) {
+    if (!named(name)) return;
+    choose(named(name));
+    detail.scrollIntoView({ block: "nearest" });
+  }
   function open(prompt) {
     strips.show(prompt, 0);
   }
-  return { nodes: parts.filter(Boolean), open, begin: () => first && choose(first) };
+  return { nodes: parts.filter(Boolean), open, begin: () => choose(chosen) };
 }
 
 function badgeOf(candidate) {
-  const [sign, word] = VERDICTS[candidate.verdict];
-  return el("span", { class: `verdict ${candidate.verdict}` }, el("span", { "aria-hidden": "true", text: `${sign} ` }), word);
+  const [sign, word] = VERDICTS[candidate.shortfall && candidate.verdict !== "diverges" ? "short" : candidate.verdict];
+  return el("span", { class: candidate.passed ? "verdict" : "verdict failed" }, el("span", { "aria-hidden": "true", text: `${sign} ` }), word);
 }
 
 function headOf(candidate, reference, prompts, notes, heading) {
@@ -72,10 +81,9 @@ function headOf(candidate, reference, prompts, notes, heading) {
   add("sites", `${candidate.sites.filter(judged).length} judged`);
   add("prompts", `${prompts.length}, of ${prompts.reduce((sum, prompt) => sum + prompt.tokens.length, 0).toLocaleString("en")} tokens`);
   const unseen = candidate.resolution > 1e-3 ? percent(candidate.resolution) : errorText(candidate.resolution);
-  add("resolution", `somewhere a relative change of less than ${unseen} would not be seen`);
-  const said = [...notes, ...candidate.notes];
+  add("resolution", candidate.resolution && `somewhere a relative change of less than ${unseen} would not be seen`);
   return [
     el(heading, { class: "name" }, badgeOf(candidate), " ", candidate.name, el("span", { class: "where", text: ` against ${reference.name}` })), el("p", { class: "headline", text: candidate.headline }),
-    facts, notesOf(said),
+    facts, notesOf([...notes, ...candidate.notes]),
   ].filter(Boolean);
 }
