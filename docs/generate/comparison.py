@@ -17,7 +17,7 @@ them. A default of `–` means that the field is always given.
 
 """
 RECORDS = (
-    record.Comparison, record.RunPrompt, record.Candidate, record.Divergence, record.Cause, record.SiteError, by_token.WorstToken,
+    record.Comparison, record.RunPrompt, record.Candidate, record.Divergence, record.Cause, record.Tried, record.SiteError, by_token.WorstToken,
     record.Difference, tokens.TokenDifference, outputs.Outputs, by_prompt.PromptErrors, by_prompt.Spread, by_token.TokenErrors,
     by_token.TokenNorms, formats.Tensor, flips.Flips, record.Nearer, budget.Budget,
     budget.Swap, budget.Distance, budget.Unswapped, weights_only.WeightComparison, weights_only.WeightCandidate,

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from llmtrace.comparison.case import Case, Hypothesis, scalar_fit
-from llmtrace.comparison.record import Cause
+from llmtrace.comparison.record import Cause, Tried
 from llmtrace.errors import LLMTraceError
 from llmtrace.spec import ModelSpec
 
@@ -27,8 +27,8 @@ class Diagnosis:
 
     cause: Cause | None
     """None: unexplained."""
-    tried: int
-    """How many explanations."""
+    tried: tuple[Tried, ...] = ()
+    """Of each hypothesis that had an explanation, what left least first."""
     factor: str = ""
     """The scalar that fits the site best, if it is one of the model's own."""
 
@@ -38,11 +38,11 @@ def diagnose(case: Case, hypotheses: Iterable[Hypothesis]) -> Diagnosis:
     try:
         before, worst_before = case.error(case.expected)
     except LLMTraceError:  # what it is made of was not captured, and cannot be derived
-        return Diagnosis(None, 0)
+        return Diagnosis(None)
     if before <= case.tolerance and worst_before <= 2 * case.tolerance:
-        return Diagnosis(None, 0)  # nothing is left to explain: any explanation that changes little would do
+        return Diagnosis(None)  # nothing is left to explain: any explanation that changes little would do
     best: Cause | None = None
-    tried = 0
+    tried: dict[str, Tried] = {}
     floor = FLOOR * case.tolerance
     with np.errstate(all="ignore"):
         for hypothesis in hypotheses:
@@ -50,16 +50,24 @@ def diagnose(case: Case, hypotheses: Iterable[Hypothesis]) -> Diagnosis:
                 continue
             try:
                 for words, predicted in hypothesis.tries(case):
-                    tried += 1
                     after, worst = (
                         case.error(predicted) if predicted.shape == case.found.shape else (math.inf, math.inf)
                     )
+                    tried[hypothesis.name] = _also(tried.get(hypothesis.name), Tried(hypothesis.name, 1, words, after))
                     better = best is None or max(after, floor) < 0.5 * max(best.after, floor)
                     if _holds(case, before, after, worst) and better:
                         best = Cause(hypothesis.name, words, before, after, hypothesis.harmless)
             except (LLMTraceError, KeyError, ValueError):  # what cannot be asked of this model explains nothing
                 continue
-        return Diagnosis(best, tried, _factor(case))
+        least_first = sorted(tried.values(), key=lambda each: each.left)
+        return Diagnosis(best, tuple(least_first), _factor(case))
+
+
+def _also(before: Tried | None, one: Tried) -> Tried:
+    """A hypothesis with one explanation more: what leaves least stands for it."""
+    if before is None:
+        return one
+    return evolve(one if one.left < before.left else before, count=before.count + 1)
 
 
 def _holds(case: Case, before: float, after: float, worst: float) -> bool:

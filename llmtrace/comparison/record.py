@@ -48,6 +48,20 @@ class Cause:
 
 
 @frozen
+class Tried:
+    """One hypothesis that was asked about a site."""
+
+    name: str
+    """`rotary-base`"""
+    count: int
+    """How many explanations it had."""
+    words: str
+    """The one that left least."""
+    left: float
+    """The site's relative error under it; infinite where it gives nothing that could be compared."""
+
+
+@frozen
 class Divergence:
     """One kind of site that diverges, where it does so first."""
 
@@ -77,8 +91,8 @@ class Divergence:
     """The prompt in which it does so first."""
     cause: Cause | None = None
     """What explains it; None: unexplained."""
-    tried: int = 0
-    """Explanations that were tried."""
+    tried: tuple[Tried, ...] = ()
+    """What was tried, what left least first."""
     factor: str = ""
     """A scalar that fits, if one does: `8 = √d_head`."""
 

@@ -74,10 +74,14 @@ def _token(found: Document, names: Sequence[str]) -> list[str]:
 
 def _fault(found: Document) -> list[str]:
     cause = found["cause"]
-    why = cause["words"] if cause else found["reason"] or f"unexplained ({found['tried']} tried)"
+    why = cause["words"] if cause else found["reason"] or f"unexplained (tried: {_tried(found['tried'])})"
     errors = _error(found["local_error"]), _error(found["tolerance"]), _known(found["own_error"])
     blocks = ", ".join(map(str, found["layers"]))
     return [found["site"], blocks, *errors, _known(found["inherited_error"]), why]
+
+
+def _tried(tried: Sequence[Document]) -> str:
+    return ", ".join(f"{each['name']} leaves {_error(each['left'])}" for each in tried) or "nothing"
 
 
 def _site(each: Document) -> list[str]:

@@ -97,7 +97,7 @@ def test_neurons_in_another_order_everywhere_are_harmless_and_in_one_matrix_are_
 def test_of_a_site_that_holds_nothing_is_explained():
     signals = capture(PLAIN, IDS) | inputs(IDS)
     asked = Case(AT + "out", signals, PLAIN, None, PLAIN.spec, 1e-6)
-    assert (diagnose(asked, HYPOTHESES).cause, diagnose(asked, HYPOTHESES).tried) == (None, 0)
+    assert (diagnose(asked, HYPOTHESES).cause, diagnose(asked, HYPOTHESES).tried) == (None, ())
 
 
 def test_a_signal_is_clipped_where_several_numbers_stand_at_the_bound():

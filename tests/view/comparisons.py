@@ -23,6 +23,7 @@ from llmtrace.comparison.record import (
     Nearer,
     RunPrompt,
     SiteError,
+    Tried,
 )
 from llmtrace.comparison.tokens import TokenDifference
 from llmtrace.trace import ModelInfo, Token
@@ -107,7 +108,7 @@ def candidate(name, seed, layers, prompts, **fields):
     cause = Cause("rotary-base", "rotary base 10,000 instead of 500,000", fault.local_error, 3e-7)
     divergence = Divergence(
         fault.site, (fault.site,), "code", fault.local_error, fault.worst_token_error, 0, fault.tolerance, fault.own_error, fault.inherited_error,
-        "", (1,), 0, cause, 7,
+        "", (1,), 0, cause, (Tried(cause.name, 5, cause.words, cause.after), Tried("rotary-style", 2, "pairs of neighbours", 0.31)),
     )  # fmt: skip
     shown = {
         "tokens": (TokenDifference(0, "The capital", 0, 0, Token(1, "<bos>"), Token(100, "The"), "'<bos>' is not put in front"),),

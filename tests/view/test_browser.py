@@ -152,7 +152,7 @@ def test_the_head_map_is_read_by_pointer_and_by_keyboard(show):
     tab.page.keyboard.press("ArrowRight")
     tab.page.keyboard.press("ArrowDown")
     assert "layer 4, head 2" in tab.page.locator(".tip").inner_text()
-    assert "score" in tab.page.locator(".spoken").inner_text()
+    assert tab.page.locator(".spoken").inner_text().startswith("layer 4, head 2, score ")
 
 
 def test_the_lens_lists_ranks_and_probabilities(show):

@@ -158,7 +158,13 @@ def test_a_fault_is_told_alike_in_the_table_and_beside_its_site(show):
     (fault,) = candidate.divergences
     known = evolve(fault, cause=evolve(fault.cause, before=math.inf, harmless=True))
     unknown = evolve(
-        fault, site="blocks.2.attn.q", layers=(2, 3), cause=None, tried=1, factor="8 = √d_head", kind="weights"
+        fault,
+        site="blocks.2.attn.q",
+        layers=(2, 3),
+        cause=None,
+        tried=fault.tried[:1],
+        factor="8 = √d_head",
+        kind="weights",
     )
     faults = evolve(made, candidates=(evolve(candidate, divergences=(known, unknown)),))
     tab = show(comparison_page(faults.to_json()))
@@ -166,7 +172,7 @@ def test_a_fault_is_told_alike_in_the_table_and_beside_its_site(show):
     code = "the candidate computes something else; rotary-base: ∞ → 3.0e−7; 7 explanations tried; harmless in this run"
     assert whys == [
         f"rotary base 10,000 instead of 500,000 · {code}",
-        "unexplained · its weights are others; 1 explanation tried; factor 8 = √d_head",
+        "unexplained · its weights are others; 5 explanations tried; factor 8 = √d_head",
     ]
     assert tab.page.locator(".detail .fault").inner_text() == whys[0]
     tab.page.locator('tr[data-site="blocks.3.attn.q"]').click()  # of the same kind, in another block
@@ -265,3 +271,12 @@ def test_print_fits_the_paper_and_says_what_it_leaves_out(show):
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 720
     note = "getComputedStyle(document.querySelector('.tabs'), '::after').content"
     assert "printed from their own tabs" in tab.page.evaluate(note)
+
+
+def test_numbers_are_rounded_to_so_many_digits_and_never_spelled_as_javascript_does(show):
+    tab = show(comparison_page(comparison().to_json()))
+    cases = {
+        "num(99.4, 2)": "99", "num(99.7, 2)": "100", "num(0.996, 2)": "1.0", "num(1866)": "1866", "num(999.7)": "1000",
+        "num(-Infinity)": "−∞", "num(Infinity)": "∞", "num(NaN)": "–", "num(2e-5, 2)": "2.0e-5",
+    }  # fmt: skip
+    assert {case: tab.page.evaluate(case) for case in cases} == cases

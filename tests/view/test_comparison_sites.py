@@ -69,6 +69,13 @@ def test_the_first_divergence_is_chosen_and_its_cause_told(tab):
     ((site, blocks, *_, why),) = cells(tab, "faults")
     assert (site, blocks) == ("blocks.1.attn.v", "1")
     assert "7 explanations tried" in why
+    tried = [row.locator("td").all_inner_texts() for row in tab.page.locator(".detail .tried tbody tr").all()]
+    assert tried == [
+        ["rotary-base", "rotary base 10,000 instead of 500,000 · nearest of 5", "3.0e−7"],
+        ["rotary-style", "pairs of neighbours · nearest of 2", "3.1e−1"],
+    ]
+    tab.page.locator('tr[data-site="blocks.0.attn.q"]').click()  # which is right
+    assert tab.page.locator(".detail .tried").count() == 0
 
 
 @pytest.mark.parametrize("how", ["pointer", "keyboard"])
@@ -145,7 +152,7 @@ def test_the_map_is_read_and_chosen_by_pointer_and_by_keyboard(tab, document):
     for key in ("ArrowRight", "ArrowDown", "Enter"):
         tab.page.keyboard.press(key)
     assert tab.page.locator(".detail h2").inner_text() == "blocks.2.attn.out"
-    assert "local error" in tab.page.locator(".spoken").inner_text()
+    assert tab.page.locator(".spoken").inner_text().startswith("blocks.2.attn.out, local error ")
     for _ in range(len(kinds)):
         tab.page.keyboard.press("ArrowUp")  # and into the column of what stands in no block
     tab.page.keyboard.press("Enter")

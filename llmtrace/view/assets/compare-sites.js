@@ -112,7 +112,7 @@ function siteDetail(candidate, site, prompts, choose) {
   ]);
   const fault = candidate.divergences.find((each) => each.site === site.site || (each.layers.includes(site.layer) && kindOf(each.site) === site.kind));
   const status = el("p", { class: "of" }, el("span", { class: "sign", "aria-hidden": "true", text: SIGNS[site.status] }), STATUS[site.status]);
-  return section("detail", site.site, "", status, site.reason ? el("p", { class: "message", text: site.reason }) : null, list, fault ? el("div", { class: "message fault" }, causeOf(fault)) : null, worstTokens(site, prompts, choose));
+  return section("detail", site.site, "", status, site.reason ? el("p", { class: "message", text: site.reason }) : null, list, fault ? el("div", { class: "message fault" }, causeOf(fault)) : null, fault ? triedTable(fault) : null, worstTokens(site, prompts, choose));
 }
 
 function kindOf(site) {

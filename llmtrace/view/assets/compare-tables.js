@@ -21,12 +21,24 @@ const KINDS = {
 
 /** Why it diverges: what explains it, what that leaves of the error, and how many explanations were tried. */
 function causeOf(fault) {
-  const { cause, tried, factor } = fault;
+  const { cause, factor } = fault;
+  const count = fault.tried.reduce((sum, each) => sum + each.count, 0);
   const rest = [
     KINDS[fault.kind], cause && `${cause.name}: ${errorText(infinite(cause.before))} → ${errorText(infinite(cause.after))}`,
-    tried && `${tried} explanation${tried === 1 ? "" : "s"} tried`, factor && `factor ${factor}`, cause && cause.harmless && "harmless in this run",
+    count && `${count} explanation${count === 1 ? "" : "s"} tried`, factor && `factor ${factor}`, cause && cause.harmless && "harmless in this run",
   ];
   return el("div", { class: "why" }, el("b", { text: cause ? cause.words : fault.reason || "unexplained" }), el("span", { class: "of", text: ` · ${rest.filter(Boolean).join("; ")}` }));
+}
+
+/** The hypotheses that were tried at a fault, what left least first. */
+function triedTable(fault) {
+  if (!fault.tried.length) return null;
+  const rows = fault.tried.map((each) => {
+    const of = each.count > 1 ? el("span", { class: "of", text: ` · nearest of ${each.count}` }) : null;
+    return [el("code", { text: each.name }), el("span", { class: "why", text: each.words }, of), errorText(infinite(each.left))];
+  });
+  const heads = ["hypothesis", "explanation", "left"];
+  return el("details", { class: "tried", open: true }, el("summary", { text: "hypotheses tried, by the error that each leaves" }), el("div", { class: "scroll" }, table(heads, rows, [2])));
 }
 
 /** `0 … 29`, `3`, `0, 4, 7 and 3 more`, as the command line says it. */

@@ -44,7 +44,8 @@ function num(value, digits = 3, signed = false) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  const plain = size >= 10 ** digits ? size.toFixed(0) : size.toPrecision(digits);
+  if (size === Infinity) return value < 0 ? "−∞" : signed ? "+∞" : "∞";
+  const plain = size >= 10 ** digits - 0.5 ? size.toFixed(0) : size.toPrecision(digits);
   const text = size >= 1e-4 && size < 1e6 ? plain : size.toExponential(digits - 1);
   return (value < 0 ? "−" : signed ? "+" : "") + text;
 }

@@ -69,9 +69,9 @@ function heatMap({ rows, columns, value, top, rowLabel, columnLabel = String, co
     cursor.setAttribute("x", GUTTER + column * width - 1);
     cursor.setAttribute("y", row * height - 1);
     cursor.style.display = "";
-    const details = describe(row, column);
-    showTip(cursor.getBoundingClientRect(), title(row, column), details);
-    if (aloud) spoken.textContent = details.map(([name, value]) => `${name} ${value.textContent || value}`).join(", ");
+    const name = title(row, column), details = describe(row, column);
+    showTip(cursor.getBoundingClientRect(), name, details);
+    if (aloud) spoken.textContent = [name.textContent || name, ...details.map(([what, value]) => `${what} ${value.textContent || value}`)].join(", ");
   }
   function leave() {
     cursor.style.display = "none";
