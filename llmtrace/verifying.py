@@ -19,6 +19,7 @@ from llmtrace.schema.sites import INPUTS
 from llmtrace.schema.steps import any_layer
 from llmtrace.schema.verify import LocalError
 from llmtrace.trace import ModelInfo, Token, Trace
+from llmtrace.words import counted
 
 PROMPT = "When Mary and John went to the store, John gave a drink to Mary. When Mary and"
 """The built-in prompt."""
@@ -138,7 +139,7 @@ def _verdicts(
 
 def not_judged(count: int) -> str:
     """`1 captured signal could not be judged`"""
-    return f"{count} captured signal{'s' * (count > 1)} could not be judged"
+    return f"{counted(count, 'captured signal')} could not be judged"
 
 
 def _told(each: LocalError) -> str:

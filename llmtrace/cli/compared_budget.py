@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import click
 
 from llmtrace.cli.output import line, scientific, table
 from llmtrace.comparison.budget_words import nats
+from llmtrace.words import counted
 
 if TYPE_CHECKING:
     from llmtrace.comparison.budget import Budget, Distance, Swap
@@ -41,21 +43,18 @@ def show_budget(budget: Budget, every: bool) -> None:
         *(("ln PPL ratio", "RMS Δp") * text),
     )
     table(heads, [*map(_swap, swaps), *_ends(budget)], right=heads[2:])
-    if budget.swaps[len(swaps) :]:
-        line(f"{len(budget.swaps) - len(swaps)} more weights cost less (--all lists all).")
+    if rest := len(budget.swaps) - len(swaps):
+        line(f"{counted(rest, 'more weight')} {'costs' if rest == 1 else 'cost'} less (--all lists all).")
     where = (
-        f"prompt{'s' * (budget.pieces != 1)}"
+        counted(budget.pieces, "prompt")
         if budget.context is None
-        else f"chunk{'s' * (budget.pieces != 1)} of {budget.context} tokens"
+        else f"{counted(budget.pieces, 'chunk')} of {counted(budget.context, 'token')}"
     )
-    line(
-        f"KL: the reference first, mean of {budget.predictions} predictions on {budget.pieces} {where}; ± its standard error over these."
-    )
-    if budget.relative_excess is not None and abs(budget.relative_excess) > SEEN:
-        how = "more" if budget.excess > 0 else "less"
-        line(
-            f"All at once cost {nats(abs(budget.excess))} ({abs(budget.relative_excess):.0%}) {how} than the sum: costs do not add up."
-        )
+    error = "; ± its standard error over these" if budget.pieces > 1 else ""
+    line(f"KL: the reference first, mean of {counted(budget.predictions, 'prediction')} on {where}{error}.")
+    if (share := budget.relative_excess) is not None and SEEN < abs(share) < math.inf:
+        how = "more" if share > 0 else "less"
+        line(f"All at once cost {nats(abs(budget.excess))} ({abs(share):.0%}) {how} than the sum: costs do not add up.")
     if budget.rest is not None and budget.runtime is not None:
         line(
             f"The candidate's KL less that of all its weights: {budget.rest:+.3g} nats; its runtime alone, held to the reference with its weights: "

@@ -64,7 +64,7 @@ def import_(
     if text is not None and ids is not None:
         raise click.UsageError("Give one prompt: --prompt or --tokens.")
     check_destination(target, dump, origin, names)
-    say(out, f"opening {origin} …")
+    say(out, f"reading {dump} and opening {origin} …")
     found = import_dump(
         dump, origin, ids if text is None else text, names=names, sequence=sequence, leave_out=leave_out
     )
@@ -79,9 +79,11 @@ def show(found: Imported, every: bool) -> None:
     """What was imported, what is to be said of it, and the verdicts; for people."""
     from llmtrace.cli.output import line
     from llmtrace.cli.verdicts import show as show_verdicts
+    from llmtrace.words import counted
 
-    signals = "1 signal" if len(found.trace) == 1 else f"{len(found.trace)} signals"
-    line(f"imported {signals} of {len(found.trace.tokens)} tokens from {found.dump}")
+    line(
+        f"imported {counted(len(found.trace), 'signal')} of {counted(len(found.trace.tokens), 'token')} from {found.dump}"
+    )
     for note in found.trace.model.notes[1:]:
         line(note)
     line()

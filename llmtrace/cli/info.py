@@ -92,6 +92,7 @@ def show(document: dict[str, Any], model: Model) -> None:
     from llmtrace.cli.opening import types
     from llmtrace.cli.output import line, table
     from llmtrace.cli.words import human
+    from llmtrace.words import counted
 
     for text in tree(model.spec):
         line(text)
@@ -113,4 +114,6 @@ def show(document: dict[str, Any], model: Model) -> None:
     ]  # fmt: skip
     table(("site", "sites", "axes", "shape", "signals' type", "size", "", "how"), rows, right=("sites", "size"))
     line()
-    line(f"{document['tokens_count']} tokens: {human(document['bytes'])} for all but what is recorded on request")
+    line(
+        f"{counted(document['tokens_count'], 'token')}: {human(document['bytes'])} for all but what is recorded on request"
+    )

@@ -13,6 +13,7 @@ import click
 
 from llmtrace.cli.options import Out
 from llmtrace.cli.words import one_line, visible
+from llmtrace.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +46,7 @@ def prompt_line(tokens: Sequence[Token]) -> None:
     """How many tokens a prompt has, and which."""
     from llmtrace.view.visible import named
 
-    line(f"{len(tokens)} tokens: " + " ".join(named(token.text, token.id) for token in tokens))
+    line(f"{counted(len(tokens), 'token')}: " + " ".join(named(token.text, token.id) for token in tokens))
 
 
 def console() -> Console:

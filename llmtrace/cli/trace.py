@@ -111,6 +111,7 @@ def show(trace: Trace, every: bool) -> None:
     from llmtrace.cli.output import console, line, prompt_line, table
     from llmtrace.cli.words import human
     from llmtrace.view.tables import signals_table
+    from llmtrace.words import counted
 
     prompt_line(trace.tokens)
     line()
@@ -123,4 +124,4 @@ def show(trace: Trace, every: bool) -> None:
     else:
         console().print(signals_table(trace))
     line()
-    line(f"{len(trace)} signals, {human(trace.bytes)}")
+    line(f"{counted(len(trace), 'signal')}, {human(trace.bytes)}")

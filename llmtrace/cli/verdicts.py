@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from llmtrace.schema.steps import any_layer
 from llmtrace.verifying import ABSENT, not_judged, reason_of
 from llmtrace.view.signals import pattern
+from llmtrace.words import counted
 
 if TYPE_CHECKING:
     from llmtrace.schema.verify import LocalError
@@ -47,10 +48,15 @@ def headline(verdicts: Verdicts) -> str:
     first = f": {left[0]}" if len(left) == 1 else f", from {left[0]} on" if left else ""
     unjudged = f"; {not_judged(len(left))}{first}" if left else ""
     if bad:
-        return f"violated: {len(bad)} of {judged} judged sites, first {_sentence(bad[0])}{unjudged}"
+        return f"violated: {len(bad)} of {counted(judged, 'judged site')}, first {_sentence(bad[0])}{unjudged}"
     rest = len(verdicts.sites) - judged - len(left)
-    others = f" ({rest} other sites were not judged, see below)" if rest else ""
-    return f"holds: all {judged} judged sites agree with their equations within rounding{unjudged}{others}"
+    others = f" ({counted(rest, 'other site')} {'was' if rest == 1 else 'were'} not judged, see below)" if rest else ""
+    agree = (
+        "the only judged site agrees with its equation"
+        if judged == 1
+        else f"all {judged:,} judged sites agree with their equations"
+    )
+    return f"holds: {agree} within rounding{unjudged}{others}"
 
 
 def _show_rest(verdicts: Verdicts) -> None:
@@ -66,7 +72,7 @@ def _show_rest(verdicts: Verdicts) -> None:
         line()
     for (status, reason), kinds in reasons.items():
         if reason == ABSENT:
-            line(f"{ABSENT}: {sum(map(len, kinds.values()))} sites")
+            line(f"{ABSENT}: {counted(sum(map(len, kinds.values())), 'site')}")
         else:
             line(f"{status}: {_listed(kinds, of_kind)}: {reason}")
 
@@ -86,7 +92,7 @@ def _listed(kinds: Mapping[str, list[str]], of_kind: Mapping[str, int]) -> str:
         for kind, sites in kinds.items()
     ]
     rest = sum(map(len, list(kinds.values())[KINDS:]))
-    return ", ".join(named[:KINDS]) + (f" and {rest} more sites" if rest else "")
+    return ", ".join(named[:KINDS]) + (f" and {counted(rest, 'more site')}" if rest else "")
 
 
 def _sentence(each: LocalError) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from llmtrace.comparison.formats import LEVELS, Levels, plain
 from llmtrace.comparison.pair import Pair
 from llmtrace.schema.sites import Array
+from llmtrace.words import counted
 
 MOST = {
     "q4_0": 2.0, "q4_1": 2.0, "q5_0": 2.0, "q5_1": 2.0, "q8_0": 2.0, "iq4_nl": 2.0,
@@ -102,7 +103,7 @@ def _told(pair: Pair, others: list[int], found: list[tuple[int, float]], width: 
     axes = ", ".join(pair.axes[axis] for axis in others)
     places = sorted({at * block // width for at, _ in found})
     rows = f"row {places[0]} ({axes})" if len(places) == 1 else f"{len(places):,} rows ({axes}) from row {places[0]} on"
-    count, most = f"{len(found):,} block{'s' * (len(found) != 1)} of {block}", "up to " * (len(found) != 1)
+    count, most = f"{counted(len(found), 'block')} of {block}", "up to " * (len(found) != 1)
     return (
         f"{rows}, {count}: off by {most}{max(step for _, step in found):.1f} steps, where {kind} explains half of one"
     )

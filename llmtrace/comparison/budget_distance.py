@@ -79,8 +79,10 @@ def tally(held: Held, logits: Array) -> Tally:
         return Tally(len(rows), float(kl.sum()), same)
     every = np.arange(len(rows)), held.following
     gain = logits[every].astype(np.float64) - held.logits[every] - shift  # of ln p at the token that comes next
-    moved = np.exp(-held.surprise) * np.expm1(gain)
     surprise = held.surprise - gain
+    moved = np.where(
+        gain < 1, np.exp(-held.surprise) * np.expm1(np.minimum(gain, 1)), np.exp(-surprise) - np.exp(-held.surprise)
+    )
     return Tally(
         len(rows), float(kl.sum()), same, float(surprise.sum()), float(held.surprise.sum()), float(moved @ moved)
     )
@@ -94,12 +96,17 @@ def _row(likely: Array, ours: Array, theirs: Array) -> tuple[float, float]:
         return math.inf, math.nan
     mean = float(likely @ d)
     d -= mean
-    most = float(d.max())
-    if most > FAR:
-        kl = most + math.log(float(likely @ np.exp(d - most)))
-    else:
-        kl = math.log1p(float(likely @ np.expm1(d, out=d)))
+    if float(d.max()) > FAR:  # of a token whose probability may have been nought to a float
+        grew = _total(theirs) - _total(ours)
+        return max(0.0, grew - mean), grew
+    kl = math.log1p(float(likely @ np.expm1(d, out=d)))
     return max(0.0, kl), mean + kl
+
+
+def _total(logits: Array) -> float:
+    """`ln Σ e^logits`."""
+    most = float(logits.max())
+    return most + math.log(float(np.exp(logits.astype(np.float64) - most).sum()))
 
 
 def distance(tallies: Sequence[Tally]) -> Distance:

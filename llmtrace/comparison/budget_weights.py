@@ -45,6 +45,7 @@ def parts(
 ) -> tuple[list[Part], list[Unswapped]]:
     """What differs and can be swapped, and what cannot; `tensors` are the weights that both sides have, compared."""
     found = {tensor.name: tensor for tensor in tensors}
+    numbers = {weight.name: math.prod(weight.shape) for weight, _ in needed(reference.spec)}
     once = {*TIED} if candidate.spec.unembed.tied else set[str]()
     made: list[Part] = []
     refused = list(_lacking(reference, candidate))
@@ -55,13 +56,13 @@ def parts(
         if why := _refused(able, names, found):
             refused.append(Unswapped(names, why))
             continue
-        shapes = [math.prod(weight.shape) for weight, _ in needed(reference.spec) if weight.name in names]
         if once.issuperset(names):
-            shapes = shapes[:1]
-        sizes = [bytes_of(each.stored, numbers) for each, numbers in zip(own, shapes, strict=False)]
+            own = own[:1]
+        sizes = [bytes_of(each.stored, numbers[each.name]) for each in own]
         size = None if None in sizes else sum(filter(None, sizes))
         worst = max(own, key=lambda each: each.relative_error)
-        made.append(Part(names, worst.stored, sum(shapes), size, worst.relative_error, candidate.equations.weights))
+        count = sum(numbers[each.name] for each in own)
+        made.append(Part(names, worst.stored, count, size, worst.relative_error, candidate.equations.weights))
     return made, refused
 
 

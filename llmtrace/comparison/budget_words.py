@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from llmtrace.comparison.budget import Distance, Swap
@@ -21,6 +22,8 @@ def headline(swaps: Sequence[Swap], total: float, together: Distance, candidate:
         return f"no weight differs from the reference's{ends}"
     if not total:
         return f"no weight that differs moves any prediction{ends}"
+    if not math.isfinite(together.kl):
+        return f"{_most(swaps)}; with all at once the reference computes numbers that are not finite{ends}"
     return f"{_most(swaps)}; all at once come to {nats(together.kl)}, {_beside(together.kl, total)} the sum of {nats(total)}{ends}"
 
 
@@ -42,8 +45,9 @@ def _most(swaps: Sequence[Swap]) -> str:
         most = f"{count} cost {swaps[count - 1].cumulative:.0%}"
         return f"no few weights cost most: the dearest {FEW} of {len(swaps)} cost {share}, and {most}"
     more = f" and {count - NAMED} more" if count > NAMED else ""
+    which = "the only weight that differs" if len(swaps) == 1 else f"{count} of {len(swaps)} weights that differ"
     verb = "costs" if count == 1 else "cost"
-    return f"{count} of {len(swaps)} weights that differ {verb} {swaps[count - 1].cumulative:.0%} of the KL: {', '.join(names)}{more}"
+    return f"{which} {verb} {swaps[count - 1].cumulative:.0%} of the KL: {', '.join(names)}{more}"
 
 
 def _beside(together: float, total: float) -> str:

@@ -112,8 +112,9 @@ class _Made:
         base = [held(each, piece.following) for each, piece in zip(plain, batch, strict=True)]
         self._pieces += len(batch)
         self._predictions += sum(len(each.top) for each in base)
-        for number, part in enumerate(list(self._parts), 1):
-            self._progress(f"{name}: weight {number} of {len(self._parts)}{which}, {part.names[0]}")
+        swapping = tuple(self._parts)  # of which some may turn out not to be possible
+        for number, part in enumerate(swapping, 1):
+            self._progress(f"{name}: weight {number} of {len(swapping)}{which}, {part.names[0]}")
             self._swap(part, batch, base)
         self._progress(f"{name}: all weights{which}")
         with self._model.replaced({name: array for part in self._parts for name, array in part.weights().items()}):

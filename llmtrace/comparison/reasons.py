@@ -25,6 +25,7 @@ from llmtrace.influence import Influence, Lens, influence, lens
 from llmtrace.model import Model
 from llmtrace.progress import Progress
 from llmtrace.schema.sites import Array
+from llmtrace.words import counted
 
 METHODS = ("alti", "rollout")
 """Which method makes the maps: the first that both sides take."""
@@ -212,21 +213,23 @@ def _findings(
     said = []
     if rows:
         of = sum(each.same_answer for each in maps)
-        worst = min((each for each in maps if each.other_reasons), key=lambda each: each.worst)
+        worst = min(maps, key=lambda each: each.worst)
         said.append(
-            f"at {rows} of {of} positions with the same prediction the influence maps correlate below {LOW:g} "
-            f"(lowest {worst.worst:.2f}, prompt {worst.prompt + 1}, position {worst.worst_position})"
+            f"at {rows} of {counted(of, 'position')} with the same prediction the influence maps correlate below {LOW:g} "
+            f"(lowest of all positions {worst.worst:.2f}, prompt {worst.prompt + 1}, position {worst.worst_position})"
         )
     for each in found:
         if each.lost:
             names = ", ".join(f"{head.node} {head.reference:.2f} → {head.candidate:.2f}" for head in each.lost[:3])
-            instead = f", and {', '.join(each.gained[:3])} match instead" if each.gained else ""
-            said.append(f"{len(each.lost)} of {len(each.heads)} heads of {each.motif} are gone ({names}){instead}")
+            match = "matches" if len(each.gained) == 1 else "match"
+            instead = f", and {', '.join(each.gained[:3])} {match} instead" if each.gained else ""
+            heads, gone = counted(len(each.heads), "head"), "is gone" if len(each.lost) == 1 else "are gone"
+            said.append(f"{len(each.lost)} of {heads} of {each.motif} {gone} ({names}){instead}")
     apart = [each for each in lenses if each.same_answer and each.correlation < LOW]
     if apart:
         worst_lens = min(apart, key=lambda each: each.correlation)
         said.append(
-            f"the lens takes another way in {len(apart)} of {len(lenses)} prompts (rank correlation {worst_lens.correlation:.2f}, "
-            f"prompt {worst_lens.prompt + 1})"
+            f"the lens takes another way in {len(apart)} of {counted(len(lenses), 'prompt')} "
+            f"(lowest rank correlation {worst_lens.correlation:.2f}, prompt {worst_lens.prompt + 1})"
         )
     return said

@@ -12,6 +12,7 @@ from llmtrace.comparison.record import Candidate, Divergence, SiteError, Verdict
 from llmtrace.comparison.words import differing, explaining, occurring, saying
 from llmtrace.schema.blocks import ROUNDED
 from llmtrace.spec import DynamicNtk, LongRope, ModelSpec
+from llmtrace.words import counted
 
 BLIND = 0.1
 """A resolution above which the verdict's line says what could not have been seen."""
@@ -33,7 +34,7 @@ def _verdict(candidate: Candidate, coarser: bool) -> Verdict:
 
 
 def _headline(candidate: Candidate, verdict: Verdict, prompts: int, coarser: Sequence[str]) -> str:
-    over = f"{_count(len(_compared(candidate)), 'site')} on {_count(prompts, 'prompt')}"
+    over = f"{counted(len(_compared(candidate)), 'site')} on {counted(prompts, 'prompt')}"
     if candidate.tokens:
         first = candidate.tokens[0]
         where = "" if first.byte is None else f", byte {first.byte} of the text"
@@ -43,7 +44,7 @@ def _headline(candidate: Candidate, verdict: Verdict, prompts: int, coarser: Seq
     if (first_site := candidate.first_divergence) is not None:
         more = len(candidate.divergences) - 1
         return f"diverges at {first_site.site}: {told(first_site)}" + (
-            f" (and at {_count(more, 'other kind')} of site)" if more else ""
+            f" (and at {counted(more, 'other kind')} of site)" if more else ""
         )
     beyond = _changed(candidate) + _unshown(candidate) + _unseen(candidate) + _untold(candidate)
     if verdict == "agrees":
@@ -104,7 +105,7 @@ def _changed(candidate: Candidate) -> str:
     others = sum(round((1 - each.same_top) * each.tokens) for each in candidate.outputs)
     total = sum(each.tokens for each in candidate.outputs)
     return (
-        f"; even so, {others:,} of {_count(total, 'prediction')} {'is' if others == 1 else 'are'} changed"
+        f"; even so, {others:,} of {counted(total, 'prediction')} {'is' if others == 1 else 'are'} changed"
         if others
         else ""
     )
@@ -119,7 +120,7 @@ def _unshown(candidate: Candidate) -> str:
     """Differences of the specs, and of the weights, that no site showed."""
     said = [saying(candidate.spec)] if candidate.spec else []
     if bad := [tensor for tensor in candidate.tensors if not tensor.explained]:
-        said.append(differing(bad[0]) + (f" and {_count(len(bad) - 1, 'more weight')}" if len(bad) > 1 else ""))
+        said.append(differing(bad[0]) + (f" and {counted(len(bad) - 1, 'more weight')}" if len(bad) > 1 else ""))
     return f"; but {', and '.join(said)}, which nothing here showed" if said else ""
 
 
@@ -146,7 +147,3 @@ def _formats(candidate: Candidate, coarser: Sequence[str]) -> list[str]:
     named = occurring(tensor.stored for tensor in candidate.tensors if _off(tensor))
     named = named or [f"rounding activations to 8 bits ({kind})" if kind in ROUNDED else kind for kind in coarser[:2]]
     return named or [plain(candidate.model.weights) or "its precision"]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"

@@ -22,6 +22,7 @@ from llmtrace.progress import Progress, nothing_said
 from llmtrace.schema.steps import any_layer, needed
 from llmtrace.settings import Options
 from llmtrace.trace import ModelInfo
+from llmtrace.words import counted
 
 ALIKE = 3
 """Weights of one kind in one format, at least, beside which another is said to be stored otherwise."""
@@ -185,7 +186,7 @@ def _headline(tensors: Sequence[Tensor], bad: Sequence[Tensor], missing: Sequenc
         )
         more = f" (and {len(bad) - 1} more of {len(tensors)})" if len(bad) > 1 else ""
         return f"diverges at {bad[0].name}: {what}{more}"
-    count = f"{len(tensors)} tensor{'s' * (len(tensors) != 1)}"
+    count = counted(len(tensors), "tensor")
     if kinds := occurring(tensor.stored for tensor in tensors if _off(tensor)):
         return f"within what {explaining(kinds)}: {count}"
     return f"agrees: {count}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from llmtrace.comparison.formats import Tensor
 from llmtrace.comparison.record import Difference
+from llmtrace.words import counted
 
 MOST = 4
 """So many formats are named."""
@@ -44,5 +45,5 @@ def differing(tensor: Tensor) -> str:
 def saying(spec: Sequence[Difference]) -> str:
     """What a candidate's file says otherwise: the first field, and how many more."""
     first, *more = spec
-    rest = f" and {len(more)} more field{'s' * (len(more) != 1)}" if more else ""
+    rest = f" and {counted(len(more), 'more field')}" if more else ""
     return f"its file says {first.field} {first.candidate} instead of {first.reference}{rest}"

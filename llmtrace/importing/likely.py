@@ -100,13 +100,16 @@ def _looked_into(
         return ROUNDED.format(kind), None
     near = max(distance(array, value, token_axis(step))) <= max(CARRIED * error.tolerance, REST)
     reads = [name for name in equations.span(step.site, known).known if name in own]
-    reason = ""
-    if error.status == "violated":
+    read = READS.format(" and ".join(reads))
+    if error.status != "violated":
+        reason = ""
+    elif reads and near:
+        reason = f"{read}; {ITSELF}"
+    else:
         local = equations.looking(known)
         reason = _reason(equations, step, local, error, array, equations.evaluate(step.site, local))
         if not reason and reads:
-            more = ITSELF if near else _reason(equations, step, look, error, array, value)
-            reason = "; ".join(filter(None, [READS.format(" and ".join(reads)), more]))
+            reason = "; ".join(filter(None, [read, _reason(equations, step, look, error, array, value)]))
     return reason, None if near else value
 
 

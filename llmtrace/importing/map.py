@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,22 +38,36 @@ class Row:
     """What its values are multiplied by."""
 
 
-def read_map(names: Names | str | Path | None, blocks: int) -> dict[str, Row]:
-    """The rows of a map, or of the TOML file that holds it, by the names of arrays; each `{L}` once a block.
+@frozen
+class Written:
+    """A map as it was written, sound by itself; which blocks there are is not known yet."""
+
+    what: str
+    """What messages call it."""
+    rows: tuple[tuple[str, Row], ...] = ()
+    """With `{L}` in them."""
+
+    def of(self, blocks: int) -> dict[str, Row]:
+        """The rows by the names of arrays, each `{L}` once a block. Raises `DumpError` for a name that is there twice then."""
+        rows: dict[str, Row] = {}
+        for name, row in self.rows:
+            for each, one in _expanded(name, row, blocks):
+                if each in rows:
+                    raise DumpError(f"{self.what} says twice what {shown(each)} is.")
+                rows[each] = one
+        return rows
+
+
+def read_map(names: Names | str | Path | None) -> Written:
+    """A map, or the TOML file that holds it, before any model is open.
 
     Raises `DumpError` for a file that is no TOML and for a row that says something else than a row may.
     """
     if names is None:
-        return {}
+        return Written("")
     what = "names=" if isinstance(names, Mapping) else str(names)
     table = names if isinstance(names, Mapping) else _toml(Path(names))
-    rows: dict[str, Row] = {}
-    for name, value in table.items():
-        for each, row in _expanded(str(name), _row(what, str(name), value), what, blocks):
-            if each in rows:
-                raise DumpError(f"{what} says twice what {shown(each)} is.")
-            rows[each] = row
-    return rows
+    return Written(what, tuple((str(name), _row(what, str(name), value)) for name, value in table.items()))
 
 
 def _toml(path: Path) -> Mapping[str, Any]:
@@ -68,6 +82,13 @@ def _toml(path: Path) -> Mapping[str, Any]:
 
 
 def _row(what: str, name: str, value: object) -> Row:
+    row = _said(what, name, value)
+    if (LAYER in name) != (LAYER in row.site):
+        raise DumpError(f"{what}: {shown(name)} and its site {shown(row.site)} must both have {LAYER}, or neither.")
+    return row
+
+
+def _said(what: str, name: str, value: object) -> Row:
     if isinstance(value, str):
         return Row(value)
     if not isinstance(value, Mapping) or not isinstance(value.get("site"), str):
@@ -79,14 +100,13 @@ def _row(what: str, name: str, value: object) -> Row:
     axes, factor = value.get("axes"), value.get("factor", 1.0)
     if not (axes is None or isinstance(axes, str)):
         raise DumpError(f"{what}: the axes of {shown(name)} are no text, such as 'token (head d_head)'.")
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or not math.isfinite(factor) or not factor:
+    number = isinstance(factor, int | float) and not isinstance(factor, bool)
+    if not number or not 0 < abs(factor) <= sys.float_info.max:  # TOML's integers know no end
         raise DumpError(f"{what}: the factor of {shown(name)} is {shown(factor)} and no finite number but 0.")
     return Row(value["site"], None if axes is None else parse(axes), float(factor))
 
 
-def _expanded(name: str, row: Row, what: str, blocks: int) -> Iterator[tuple[str, Row]]:
-    if (LAYER in name) != (LAYER in row.site):
-        raise DumpError(f"{what}: {shown(name)} and its site {shown(row.site)} must both have {LAYER}, or neither.")
+def _expanded(name: str, row: Row, blocks: int) -> Iterator[tuple[str, Row]]:
     for layer in range(blocks if LAYER in name else 1):
         number = str(layer)
         yield name.replace(LAYER, number), Row(row.site.replace(LAYER, number), row.layout, row.factor)

@@ -11,6 +11,7 @@ from llmtrace.schema import SCHEMA_VERSION
 from llmtrace.schema.verify import LocalError
 from llmtrace.trace import Trace
 from llmtrace.verifying import Verdicts, verdict_document
+from llmtrace.words import counted
 
 
 @frozen
@@ -51,7 +52,8 @@ class Imported:
         said = (
             "none judged" if verdicts is None else f"{len(verdicts.violated)} of {len(verdicts.judged)} judged violated"
         )
-        return f"<Imported {self.dump}: {len(trace)} signals of {len(trace.tokens)} tokens, {said}>"
+        signals, tokens = counted(len(trace), "signal"), counted(len(trace.tokens), "token")
+        return f"<Imported {self.dump}: {signals} of {tokens}, {said}>"
 
     def to_json(self, file: str | None = None) -> dict[str, Any]:
         """The document that `llmtrace import --json` prints; `file` is where the trace was saved."""

@@ -48,10 +48,11 @@ def import_dump(
     default processing, in the trace's notes too. The weights stay at hand where `model` is open. Raises `DumpError` for a damaged dump,
     a name that means nothing, and arrays of other shapes than the model's; `PromptError`; and what opening the model raises.
     """
+    written = read_map(names)  # what costs least is refused first
     held = open_dump(dump)
     with opened(model, "exact", check=False) as side:
         steps = side.equations.steps
-        rows = read_map(names, len(side.spec.blocks))
+        rows = written.of(len(side.spec.blocks))
         placing = place(held.name, list(held.arrays), rows, side.spec, steps, leave_out)
         tokens = tokens_of(held, placing.tokens, side, prompt, sequence)
         signals = signals_of(held, placing.rows, steps, len(tokens), sequence)

@@ -8,7 +8,7 @@ import numpy as np
 
 from llmtrace.comparison.sides import Side
 from llmtrace.errors import DumpError, PromptError, shown
-from llmtrace.importing.axes import MisfitError, arranged, assumed, chosen, with_mask
+from llmtrace.importing.axes import BATCH, MisfitError, arranged, assumed, chosen, with_mask
 from llmtrace.importing.dump import Dump
 from llmtrace.importing.map import Row
 from llmtrace.importing.placing import told
@@ -86,16 +86,17 @@ def _signal(held: Dump, name: str, row: Row, step: Step, tokens: int, sequence: 
     value = arranged(array, layout, step, tokens, sequence)
     made = [f"{shown(name)} of {held.name}"]
     if str(layout) != " ".join(step.axes):
-        made.append(f"from [{layout}]" + (f", sequence {sequence}" if sequence is not None else ""))
+        of_several = sequence is not None and (BATCH,) in layout.axes
+        made.append(f"from [{layout}]" + (f", sequence {sequence}" if of_several else ""))
+    masked = with_mask(value, step)  # before a factor makes another number of the least one
+    if masked is not value:
+        value = masked
+        made.append("the type's minimum as -inf")
     if row.factor != 1:
         if value.dtype.kind in "iu":
             raise MisfitError("holds integers, which take no factor")
         value = (value.astype(np.float64) * row.factor).astype(value.dtype)
         made.append(f"times {row.factor:g}")
-    masked = with_mask(value, step)
-    if masked is not value:
-        value = masked
-        made.append("the type's minimum as -inf")
     own = np.array(value, value.dtype.newbyteorder("="), order="C")  # whoever handed it over may write into theirs
     own.flags.writeable = False
     precision = Precision(own.dtype.name, "float64" if own.dtype.name == "float64" else "float32")

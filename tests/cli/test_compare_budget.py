@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pytest
+from attrs import evolve
 from safetensors.numpy import load_file, save_file
 
-from llmtrace.cli.compared_budget import read_text
+from llmtrace.cli.compared_budget import read_text, show_budget
+from llmtrace.comparison.budget import Budget, Distance, Swap
 from llmtrace.data import embedded
 
 SAME = "reference:builtin:induction"
@@ -89,6 +93,76 @@ def test_perplexities_are_shown_of_a_text(cli, other, tmp_path):
     assert "ln PPL ratio" in run.out
     assert "mean of 3 predictions on 1 chunk of 8 tokens" in run.out
     assert "Perplexity of the reference: " in run.out
+
+
+def at(kl, error=None):
+    return Distance(kl, error, 0.5)
+
+
+def handmade(*costs, together, **fields):
+    """A budget of weights of 300 KiB each that cost so much."""
+    total, so_far = sum(costs), accumulate(costs)
+    swaps = [
+        Swap((f"w{place}",), "Q8_0", 1, 300 * 1024, 0.25, at(cost, cost / 8), cost / total, seen / total)
+        for place, (cost, seen) in enumerate(zip(costs, so_far, strict=True))
+    ]
+    budget = Budget("this and that", 12, 2, None, None, tuple(swaps), total, at(together), at(0.75), at(0.0625))
+    return evolve(budget, **fields)
+
+
+def shown(capsys, budget, every=False):
+    show_budget(budget, every)
+    return capsys.readouterr().out
+
+
+def cells(out, name):
+    """A row of the table, without what frames it."""
+    (row,) = [each for each in out.splitlines() if each.strip().startswith(name)]
+    return row.replace("│", " ").split()[len(name.split()) :]
+
+
+def test_every_number_stands_under_its_heading(capsys):
+    """1.5 nats for 300 KiB are 5.12 for a MiB; three quarters of 2 nats."""
+    out = shown(capsys, handmade(1.5, 0.5, together=1.0))
+    heads = next(each for each in out.splitlines() if "same top" in each)
+    assert " ".join(heads.split()) == "weight stored KiB error KL in nats ± a MiB share so far same top"
+    assert cells(out, "w0") == ["Q8_0", "300", "2.5e-01", "1.5e+00", "1.9e-01", "5.1e+00", "75.0%", "75.0%", "50.0%"]
+    assert cells(out, "w1") == ["Q8_0", "300", "2.5e-01", "5.0e-01", "6.2e-02", "1.7e+00", "25.0%", "100.0%", "50.0%"]
+    assert [cells(out, name) for name in ("all at once", "the candidate", "its runtime alone")] == [
+        ["1.0e+00", "50.0%"], ["7.5e-01", "50.0%"], ["6.2e-02", "50.0%"],
+    ]  # fmt: skip
+    assert "The candidate's KL less that of all its weights: -0.25 nats; its runtime alone" in out
+    assert "with its weights: 0.0625 nats." in out
+
+
+@pytest.mark.parametrize(
+    ("together", "words"),
+    [
+        (3.0, "All at once cost 1 nats (50%) more than the sum"),
+        (1.5, "All at once cost 0.5 nats (25%) less than the sum"),
+        (2.0, None),
+        (math.inf, None),
+    ],
+)
+def test_by_how_much_costs_do_not_add_up(capsys, together, words):
+    out = shown(capsys, handmade(1.5, 0.5, together=together))
+    assert (words in out) if words else ("do not add up" not in out)
+
+
+def test_the_first_fifteen_are_listed_or_all(capsys):
+    for count, words in ((15, None), (16, "1 more weight costs less"), (17, "2 more weights cost less")):
+        budget = handmade(*[1.0] * count, together=1.0)
+        out = shown(capsys, budget)
+        assert "w14 " in out and "w15 " not in out
+        assert (words in out) if words else (" cost less" not in out)
+        assert shown(capsys, budget, every=True).count("Q8_0") == count
+
+
+def test_one_is_not_several(capsys):
+    out = shown(capsys, handmade(1.0, together=1.0, predictions=1, pieces=1))
+    assert "KL: the reference first, mean of 1 prediction on 1 prompt.\n" in out
+    out = shown(capsys, handmade(1.0, together=1.0, predictions=3000, pieces=2, context=2048))
+    assert "mean of 3,000 predictions on 2 chunks of 2,048 tokens; ± its standard error over these." in out
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ def test_a_map_a_prompt_and_a_sequence(cli, recorded, tmp_path):
         (["nowhere", "a.trace", "--model", MODEL], "no file or directory nowhere"),
         (["nowhere", "no/such/a.trace", "--model", MODEL], "no directory"),
         (["dump.npz", "a.trace", "--model", MODEL, "--map", "none.toml"], r"no file none\.toml"),
+        (["dump.npz", "a.trace", "--model", "./nowhere", "--map", "none.toml"], r"no file none\.toml"),
         (["dump.npz", "a.trace", "--model", MODEL, "--prompt", "a", "--tokens", "1"], "Give one prompt"),
         (["dump.npz", "a.trace", "--model", MODEL, "--tokens", "1,2"], "they must be the same"),
         (["dump.npz", "a.trace", "--model", MODEL, "--prompt", "zzz"], "zzz"),
@@ -115,6 +116,17 @@ def test_what_could_not_be_done_is_one_line_and_leaves_no_file(cli, dump, tmp_pa
     dump()
     assert re.search(words, cli("import", *args).error)
     assert not (tmp_path / "a.trace").exists()
+
+
+def test_one_is_one(cli, tmp_path):
+    with llmtrace.open(MODEL, backend="reference") as model:
+        np.savez(tmp_path / "one.npz", embed=model.trace([3])["embed"].array)
+    run = cli("import", "one.npz", "a.trace", "--model", MODEL, "--tokens", "3")
+    assert run.out.startswith("imported 1 signal of 1 token from one.npz\n")
+    assert "\nholds: the only judged site agrees with its equation within rounding (" in run.out
+    traced = cli("trace", MODEL, "--tokens", "3", "--capture", "embed").out
+    assert traced.startswith("1 token: ")
+    assert "\n1 signal, " in traced
 
 
 def test_a_name_in_a_dump_cannot_move_the_cursor(cli, dump):

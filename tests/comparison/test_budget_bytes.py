@@ -25,3 +25,4 @@ def test_plain_types_and_integers():
     ]
     assert bytes_of("", 96) is None
     assert bytes_of("Q4_0", 33) == 36
+    assert [bytes_of("int4", 33), bytes_of("uint2", 33)] == [17, 9]  # what does not fill a byte takes one

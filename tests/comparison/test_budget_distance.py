@@ -58,9 +58,23 @@ def test_a_small_divergence_has_as_many_digits_as_a_large_one(size):
     assert of(p, q).kl == pytest.approx(float(kl), rel=1e-8)
 
 
+def test_no_divergence_is_less_than_nought_whatever_rounding_makes_of_it():
+    """All logits moved alike, in float32."""
+    random = np.random.default_rng(0)
+    p = 3 * random.normal(size=(500, 7)).astype(np.float32)
+    q = p + random.normal(size=(500, 1)).astype(np.float32)
+    assert all(0 <= tally(held(one[None]), other[None]).kl < 1e-12 for one, other in zip(p, q, strict=True))
+
+
 def test_what_was_as_likely_is_the_same():
     p = np.array([[1.0, 1.0, 0.0], [1.0, 0.9, 0.0]])
     assert of(p, p + np.array([0.0, 0.5, 0.0])).same_top == 0.5
+
+
+def test_of_prompts_of_several_lengths_the_same_are_counted_in_all():
+    one = tally(held(np.array([[1.0, 0.0]])), np.array([[0.0, 1.0]]))
+    three = tally(held(np.eye(3)), np.eye(3))
+    assert distance([one, three]).same_top == 0.75
 
 
 def test_logits_that_are_far_away_or_not_finite():
@@ -69,6 +83,37 @@ def test_logits_that_are_far_away_or_not_finite():
     assert of(p, p + 1e4).kl == 0
     bad = tally(held(p), np.array([[np.nan, 0.0]]))
     assert (bad.kl, bad.finite) == (math.inf, False)
+    both = distance([bad, tally(held(p), p)])
+    assert (both.kl, both.kl_error) == (math.inf, None)
+
+
+@pytest.mark.parametrize("far", [600.0, 740.0, 2000.0, 1e5])
+def test_a_token_that_had_no_probability_to_speak_of_may_become_as_likely_as_any(far):
+    """`[0, -far]` becomes `[0, 0]`: of two tokens the one had all of it, and now each has half; KL = ln 2."""
+    p, q = np.array([[0.0, -far]], np.float32), np.zeros((1, 2), np.float32)
+    one, other = of(p, q, [1]), of(p, q, [0])
+    assert one.kl == pytest.approx(math.log(2), rel=1e-9)
+    assert (one.rms_shift, other.rms_shift) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert (one.perplexity, other.perplexity) == (pytest.approx(2), pytest.approx(2))
+
+
+def test_a_probability_that_grows_ninefold_moves_by_the_difference():
+    p, q = (np.log([[x, 1 - x]]) for x in (0.1, 0.9))
+    assert [of(p, q, [token]).rms_shift for token in (0, 1)] == pytest.approx([0.8, 0.8])
+    assert of(p, q, [0]).perplexity == pytest.approx(1 / 0.9)
+
+
+def test_a_token_that_is_masked_on_one_side_only():
+    """With the least number of float32, as some exports have the tokens that pad a vocabulary."""
+    p, q = np.array([[0.0, np.finfo(np.float32).min]], np.float32), np.zeros((1, 2), np.float32)
+    assert of(p, q).kl == pytest.approx(math.log(2), rel=1e-9)
+    assert of(p, p + np.array([[1.0, 0.0]], np.float32)).kl == 0
+
+
+def test_a_surprise_that_is_beyond_all_numbers_is_an_infinite_perplexity():
+    found = of(np.array([[0.0, 0.0]]), np.array([[0.0, -2000.0]]), [1])
+    assert (found.log_ppl_ratio, found.perplexity) == (pytest.approx(2000 - math.log(2)), math.inf)
+    assert perplexity([tally(held(np.array([[0.0, -2000.0]]), [1]), np.array([[0.0, 0.0]]))]) == math.inf
 
 
 def test_means_are_over_predictions_and_errors_over_prompts():
@@ -84,3 +129,24 @@ def test_means_are_over_predictions_and_errors_over_prompts():
     one, four = of(P[:1], Q[:1]).kl, 4 * of(P[1:], Q[1:]).kl
     by_hand = math.sqrt(2 * ((one - unlike.kl) ** 2 + (four - 4 * unlike.kl) ** 2)) / 5
     assert unlike.kl_error == pytest.approx(by_hand)
+
+
+def test_of_a_text_each_prediction_counts_once_and_the_ratio_has_an_error_of_its_own():
+    """Chunks of 1, 1 and 3 predictions: sums, by PyTorch; the error as that of a ratio of sums (Cochran, Sampling Techniques, 6.4)."""
+    torch = pytest.importorskip("torch")
+    cuts = [slice(0, 1), slice(1, 2), slice(2, 5)]
+    found = distance([tally(held(P[cut], NEXT[cut]), Q[cut]) for cut in cuts])
+    ours, theirs = (
+        torch.nn.functional.cross_entropy(
+            torch.tensor(x, dtype=torch.float64), torch.tensor(NEXT), reduction="none"
+        ).numpy()
+        for x in (P, Q)
+    )
+    assert found.perplexity == pytest.approx(math.exp(theirs.mean()))
+    moved = np.exp(-theirs) - np.exp(-ours)
+    assert found.rms_shift == pytest.approx(math.sqrt((moved**2).mean()))
+    assert found.same_top == np.mean(P.argmax(1) == Q.argmax(1))
+    assert found.log_ppl_ratio == pytest.approx((theirs - ours).mean())
+    apart = [(theirs - ours)[cut].sum() - (cut.stop - cut.start) * found.log_ppl_ratio for cut in cuts]
+    assert found.log_ppl_ratio_error == pytest.approx(math.sqrt(3 / 2 * np.square(apart).sum()) / 5)
+    assert found.log_ppl_ratio_error != pytest.approx(found.kl_error)

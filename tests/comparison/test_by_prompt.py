@@ -64,6 +64,18 @@ def test_a_prompt_counts_once_however_long_it_is():
     assert (kld.mean, kld.deviation, kld.standard_error) == pytest.approx((0.5, math.sqrt(0.5), 0.5))
 
 
+def test_only_what_was_found_is_spread_and_nought_is_found():
+    """Of three prompts one has no site that could be judged, and one no stream to inherit from."""
+    prompts = [
+        PromptErrors(0, "", 0.0, 0.0, 0.0, 0.0),
+        PromptErrors(1, "a", 3.0, 1.0, 3.0, None),
+        PromptErrors(2, "a", 0.0, 1.0, 0.0, 0.5),
+    ]
+    times, inherited = spread([], prompts)
+    assert (times.quantity, times.prompts, times.mean, times.least) == ("times", 2, 1.5, 0.0)
+    assert (inherited.quantity, inherited.prompts, inherited.mean, inherited.least) == ("inherited_error", 2, 0.25, 0.0)
+
+
 def test_one_prompt_has_no_deviation_and_an_infinite_one_hides_nothing():
     (times,) = spread([], [PromptErrors(0, "a", 2.0, 1.0, 2.0, None)])
     assert (times.mean, times.deviation, times.standard_error) == (2.0, None, None)

@@ -40,7 +40,15 @@ def test_the_quick_set_is_short_and_the_full_one_has_a_long_prompt_and_a_far_rep
     assert len(words) // period > 4
 
 
+def test_the_quick_set_has_a_sequence_that_comes_again():
+    (probe,) = [each for each in QUICK if each.name == "repeats"]
+    words = probe.text.split()
+    period = words.index(words[0], 1)
+    assert len(words) == 2 * period - 1  # the last word of the second time is what is to be predicted
+    assert all(words[at] == words[at - period] for at in range(period, len(words)))
+
+
 def test_a_set_that_there_is_not_is_refused_by_name():
-    assert prompt_set("full") is FULL
+    assert (prompt_set("quick"), prompt_set("full")) == (QUICK, FULL)
     with pytest.raises(OptionError, match="no set of prompts called 'fool'; there are quick, full"):
         prompt_set("fool")

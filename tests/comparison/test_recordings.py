@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,21 @@ def test_what_fits_is_kept_and_the_rest_is_run_again_when_it_is_asked_for():
     with pytest.raises(KeyError):
         views[3]["blocks.0.attn.q"]
     assert again == [2, 3, 2]
+
+
+def test_of_what_does_not_fit_no_two_prompts_are_there_together():
+    there = []
+
+    def again(number):
+        assert not any(each() for each in there)
+        found = signals(number)
+        there.append(weakref.ref(found["embed"]))
+        return found
+
+    made = Recordings(again, room=0)
+    views = [made.add(number, signals(number)) for number in range(3)]
+    assert [views[number]["embed"][0] for number in (0, 2, 1)] == [0, 2, 1]
+    assert len(there) == 3
 
 
 def test_without_room_a_comparison_comes_to_the_same(monkeypatch):

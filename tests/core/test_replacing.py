@@ -8,6 +8,7 @@ import pytest
 import llmtrace
 from llmtrace.errors import BackendError, CapabilityError, OptionError
 from llmtrace.model import Model
+from llmtrace.replacing import check_tied
 from tests.specs import SPECS, FakeSession, equations
 
 PROMPT = "a f e b o d c a f e b o d c"
@@ -89,6 +90,7 @@ def test_one_replacement_stands_within_another(model):
         ({HEAD: np.zeros((2, 64, 32))}, r"shape \[2, 64, 32\], and it has \[2, 32, 64\] \[head d_value d_model\]"),
         ({HEAD: np.zeros((2, 32, 64), int)}, "floating-point"),
         ({HEAD: np.where(np.arange(64) == 5, np.nan, np.zeros((2, 32, 64)))}, r"not finite: nan at \[0, 0, 5\]"),
+        ({HEAD: np.where(np.arange(64) == 6, -np.inf, np.zeros((2, 32, 64)))}, r"not finite: -inf at \[0, 0, 6\]"),
     ],
 )
 def test_what_cannot_be_a_weight_is_refused_and_nothing_is_touched(model, weights, says):
@@ -99,6 +101,35 @@ def test_what_cannot_be_a_weight_is_refused_and_nothing_is_touched(model, weight
     ):
         raise AssertionError
     np.testing.assert_array_equal(logits(model), before)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "why"), [({HEAD: "it is computed"}, "it is computed"), ({}, "its numbers are not at hand")]
+)
+def test_what_cannot_be_replaced_is_refused_with_the_reason(model, reasons, why):
+    model.session.replaceable, model.session.irreplaceable = ("ln_final.w",), reasons
+    weights = {name: model.weights[name] for name in ("ln_final.w", HEAD)}
+    with pytest.raises(CapabilityError) as caught, model.replaced(weights):
+        raise AssertionError
+    assert str(caught.value) == f"{HEAD} cannot be replaced on the backend reference: {why}."
+
+
+def test_what_lies_in_one_memory_is_given_together(model):
+    """Of a group, some of which is given; of a group of which nothing is given, nothing is said."""
+    tied = [{"blocks.0.attn.W_Q", "blocks.0.attn.W_K"}, {"embed.W_E", "unembed.W_U", "ln_final.w"}]
+    check_tied(tied, [], "b")
+    check_tied(tied, ["embed.W_E", "ln_final.w", "unembed.W_U", HEAD], "b")
+    alone = r"^embed\.W_E lies in the same memory as ln_final\.w, unembed\.W_U on the backend b, so that .*: give them together\.$"
+    with pytest.raises(OptionError, match=alone):
+        check_tied(tied, ["embed.W_E"], "b")
+    with pytest.raises(OptionError, match=r"^ln_final\.w lies in the same memory as embed\.W_E on"):
+        check_tied(tied, ["ln_final.w", "unembed.W_U"], "b")
+    model.session.tied = tied
+    with (
+        pytest.raises(OptionError, match="on the backend reference"),
+        model.replaced({"ln_final.w": model.weights["ln_final.w"]}),
+    ):
+        raise AssertionError
 
 
 def test_a_backend_that_cannot_says_which_can():

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmtrace.errors import DumpError
-from llmtrace.importing.axes import MisfitError, arranged, assumed, check, parse
+from llmtrace.importing.axes import MisfitError, arranged, assumed, check, parse, with_mask
 from tests.specs import SPECS, equations
 
 STEPS = equations(SPECS["sequential"]).steps
@@ -41,6 +41,7 @@ def test_every_layout_of_one_value_is_that_value(written, array):
     assert (arranged(array, layout, Z, 5, None) == VALUE).all()
 
 
+@settings(deadline=None)
 @given(st.permutations(range(3)), st.sampled_from([[1, 1, 1], [2, 1], [1, 2], [3]]), st.integers(0, 3))
 def test_any_order_and_any_grouping_is_undone(order, grouping, batch):
     names = [Z.axes[axis] for axis in order]
@@ -78,7 +79,8 @@ def test_a_layout_that_is_none_is_refused(written, words):
     [
         (VALUE[:4], r"has shape \[4, 4, 6\] where blocks\.0\.attn\.z is \[token=5 head=4 d_value=6\]"),
         (VALUE.reshape(5, 24), r"has shape \[5, 24\]"),
-        (VALUE[None, None], r"has shape \[1, 1, 5, 4, 6\]"),
+        (VALUE[None, None], r"has shape \[1, 1, 5, 4, 6\] where blocks\.0\.attn\.z is \[token=5 head=4 d_value=6\]"),
+        (VALUE[None, :4], r"has shape \[1, 4, 4, 6\] where blocks\.0\.attn\.z is \[batch token=5 head=4 d_value=6\]"),
         (np.stack([VALUE, VALUE]), r"holds 2 sequences: choose one \(sequence=, --sequence\)"),
         (np.zeros((0, 5, 4, 6)), "holds 0 sequences"),
     ],
@@ -92,6 +94,16 @@ def test_an_array_that_does_not_fit_says_what_was_expected(array, words):
 def test_a_sequence_that_is_not_there_is_refused(number):
     with pytest.raises(MisfitError, match="none of them is number"):
         arranged(np.stack([VALUE, VALUE]), assumed(Z, VALUE[None]), Z, 5, number)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_least_number_of_a_type_hides_a_key_and_is_a_number_elsewhere(dtype):
+    least = np.array([[1, np.finfo(dtype).min], [np.finfo(dtype).max, 0]], dtype)
+    hidden = with_mask(least, STEPS["blocks.0.attn.scores"])
+    np.testing.assert_array_equal(hidden, np.array([[1, -np.inf], [np.finfo(dtype).max, 0]], dtype))
+    assert hidden.dtype == dtype
+    assert with_mask(least, Z) is least
+    assert with_mask(hidden, STEPS["blocks.0.attn.scores"]) is hidden
 
 
 def test_an_axis_of_length_one_of_the_site_may_be_left_away():

@@ -56,6 +56,9 @@ def test_each_of_them_has_the_reason_that_was_done_to_it(kind):
     _, found = both(kind)
     reasons = {any_layer(each.site): each.reason for each in found.violated}
     assert "" not in reasons.values()
+    assert (
+        reasons["blocks.L.mlp.pre"] == "blocks.1.ln2.out, which it reads, is not the model's own; the value itself is"
+    )
     said = {site: " ".join(name for name in PROCESSING if name in reason) for site, reason in reasons.items()}
     folded = {"blocks.L.ln1.out", "blocks.L.ln2.out", "ln_final.out"}
     reading = {"blocks.L.attn.q", "blocks.L.attn.k", "blocks.L.mlp.pre"}
@@ -77,6 +80,8 @@ def test_the_trace_keeps_what_was_found(tmp_path):
     _, found = both("layer norm")
     found.trace.with_weights({}).save(tmp_path / "a.trace")
     notes = "\n".join(llmtrace.load(tmp_path / "a.trace").model.notes)
+    assert notes.count("ln2.out, which it reads, is not the model's own") == 1, "blocks that are alike share a note"
+    assert "Does not hold: blocks.L.mlp.pre (2 times): blocks.L.ln2.out, which it reads" in notes
     assert "Does not hold: embed; pos_embed" in notes
     assert "center_writing_weights" in notes
     assert "Holds, and is not the model's own, since what it reads is not: blocks.L.resid_pre (2 times)" in notes
@@ -131,6 +136,69 @@ def test_a_mean_that_was_much_of_a_value_is_recognised_for_all_its_rounding():
     embed = opened.trace(IDS, capture="embed")["embed"].array
     found = llmtrace.import_dump({"embed": embed - embed.mean(-1, keepdims=True)}, opened, IDS)
     assert [each.reason for each in found.violated] == ["its mean over d_model is taken out (center_writing_weights)"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_reads_a_signal_that_is_not_the_models_own_and_is_so_itself_gets_no_reason_of_its_own(dtype):
+    """Half of what the doubled v would make of it: no factor belongs to it. Rounding carries bfloat16 further than a thousandth."""
+    opened, trace = recorded("sequential", dtype)
+    dump = arrays(trace)
+    dump["blocks.0.attn.v"] = dump["blocks.0.attn.v"] + dump["blocks.0.attn.v"]
+    found = llmtrace.import_dump(dump, opened)
+    reasons = {each.site: each.reason for each in found.violated}
+    assert reasons.pop("blocks.0.attn.v").startswith("it is 2 times the model's: ")
+    assert reasons == {
+        "blocks.0.attn.z": "blocks.0.attn.v, which it reads, is not the model's own; the value itself is"
+    }
+    assert found.inherited == ()
+
+
+@pytest.mark.parametrize(("dtype", "carried"), [("float32", 1e-3), ("bfloat16", 10 * 2.0**-6)])
+def test_what_follows_from_another_embedding_is_inherited_as_far_as_rounding_lets_it_be_told(dtype, carried):
+    """Beyond a thousandth, or ten times what is allowed for rounding where that is more: four times 2⁻⁸, bfloat16's."""
+    own = equations(SPECS["sequential"])
+    sites = list(own.steps)
+    opened, changed = (
+        Model(
+            WeighedSession(
+                evolve(own, weights={**own.weights, "embed.W_E": times * own.weights["embed.W_E"]}), None, dtype
+            )
+        )
+        for times in (1, 1.5)
+    )
+    found = llmtrace.import_dump(arrays(changed.trace(IDS, capture=sites)), opened)
+    assert [each.site for each in found.violated] == ["embed"]
+    trace = opened.trace(IDS, capture=sites)
+    apart = {
+        site: max(distance(signal.array, trace[site].array, token_axis(own.steps[site])))
+        for site, signal in found.trace.signals.items()
+    }
+    others = [site for site in sites if apart.get(site, 0) > carried and site != "embed"]
+    assert found.inherited
+    assert set(found.inherited) <= set(others)
+    assert dtype == "bfloat16" or list(found.inherited) == others
+
+
+@pytest.mark.parametrize(("noise", "explained"), [(1e-4, True), (2e-2, False)])
+def test_an_explanation_may_leave_a_thousandth_of_the_difference_and_no_more(noise, explained):
+    at, random = "blocks.0.mlp.out", np.random.default_rng(0)
+
+    def change(dump):
+        apart = noise * np.abs(dump[at]).mean() * random.normal(size=dump[at].shape)
+        return {at: 3 * dump[at] + apart.astype(np.float32)}
+
+    assert spoilt(change)[at].startswith("it is 3 times") is explained
+
+
+def test_values_that_any_type_holds_are_not_taken_for_rounded_ones():
+    at = "blocks.0.mlp.out"
+    assert spoilt(lambda dump: {at: np.sign(dump[at])})[at] == ""
+
+
+def test_the_first_axis_may_be_swapped_too():
+    at = "blocks.0.mlp.router"
+    reasons = spoilt(lambda dump: {at: np.ascontiguousarray(dump[at].T)}, "experts")
+    assert reasons[at] == "its axes token and expert are swapped: say in a map how it is laid out (axes)"
 
 
 def test_a_mask_of_several_numbers_is_not_explained():

@@ -70,6 +70,9 @@ def test_the_same_map_is_a_mapping_in_python():
         ('h = { site = "blocks.1.resid_post", factor = 0 }', "no finite number but 0"),
         ('h = { site = "blocks.1.resid_post", factor = inf }', "no finite number but 0"),
         ('h = { site = "blocks.1.resid_post", factor = "2" }', "no finite number but 0"),
+        ('h = { site = "blocks.1.resid_post", factor = true }', "no finite number but 0"),
+        ('h = { site = "blocks.1.resid_post", factor = 1' + 400 * "0" + " }", "no finite number but 0"),
+        ('h = "blocks.{L}.resid_post"', r"must both have \{L\}"),
         ('ids = { site = "tokens", factor = 2 }', "token ids have neither"),
         ('h = "blocks.1.resid_post', "no map in TOML"),
         ('"q{L}" = "blocks.{L}.attn.q"\nq0 = "blocks.0.attn.q"', "says twice what q0 is"),
@@ -87,9 +90,46 @@ def test_a_map_that_is_not_there_is_named(tmp_path):
     model, trace = recorded()
     with pytest.raises(DumpError, match=r"There is no file .*none\.toml"):
         llmtrace.import_dump(foreign(trace), model, IDS, names=tmp_path / "none.toml")
+    with pytest.raises(DumpError, match="cannot be read: "):
+        llmtrace.import_dump(foreign(trace), model, IDS, names=tmp_path)
     (tmp_path / "bad.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(DumpError, match=r"bad\.toml is no map in TOML"):
         llmtrace.import_dump(foreign(trace), model, IDS, names=tmp_path / "bad.toml")
+
+
+def test_a_map_is_read_before_the_model_is_opened(tmp_path):
+    (tmp_path / "map.toml").write_text("h = 3")
+    for names, words in ((tmp_path / "none.toml", "There is no file"), (tmp_path / "map.toml", "neither a site")):
+        with pytest.raises(DumpError, match=words):
+            llmtrace.import_dump({"h": np.zeros(3)}, tmp_path / "no_model", IDS, names=names)
+
+
+def test_a_mask_is_one_whatever_its_scores_are_multiplied_by():
+    """As eager attention masks, with the least number of its type, of which a quarter is another number."""
+    model, trace = recorded()
+    at = "blocks.1.attn.scores"
+    scores = trace[at].array
+    masked = np.where(np.isneginf(scores), np.finfo(np.float32).min, 4 * scores)
+    names = {"s": {"site": at, "factor": 0.25}}
+    signal = llmtrace.import_dump({"s": masked}, model, IDS, names=names).trace[at]
+    assert signal.array.tobytes() == scores.tobytes()
+    assert str(signal.provenance).endswith("the type's minimum as -inf; times 0.25)")
+
+
+def test_a_factor_and_axes_are_those_of_every_block():
+    model, trace = recorded()
+    names = {"q{L}": {"site": "blocks.{L}.attn.q", "axes": "token (head d_head)", "factor": 0.5}}
+    dump = {f"q{layer}": 2 * trace[f"blocks.{layer}.attn.q"].array.reshape(len(IDS), -1) for layer in range(2)}
+    found = llmtrace.import_dump(dump, model, IDS, names=names).trace
+    for layer in range(2):
+        np.testing.assert_array_equal(found[f"blocks.{layer}.attn.q"].array, trace[f"blocks.{layer}.attn.q"].array)
+
+
+def test_a_factor_is_multiplied_with_all_the_digits_that_a_value_has():
+    model, trace = recorded("sequential", "float64")
+    embed = trace["embed"].array
+    found = llmtrace.import_dump({"e": embed}, model, IDS, names={"e": {"site": "embed", "factor": 1 / 3}}).trace
+    np.testing.assert_array_equal(found["embed"].array, embed * (1 / 3))
 
 
 def test_integers_take_no_factor():

@@ -101,6 +101,24 @@ def test_two_arrays_of_one_site_that_differ_are_refused(known, tmp_path):
     )
 
 
+def test_two_arrays_of_one_site_are_the_same_bit_for_bit_nan_and_all(known):
+    value = known[1]["blocks.0.resid_pre"].array.copy()
+    value[0, 0] = np.nan
+    value[0, 1] = 0.0
+    names = ("blocks.0.hook_resid_pre", "blocks.0.hook_in")
+    found = llmtrace.import_dump(dict.fromkeys(names, value), known[0], IDS)
+    assert found.trace["blocks.0.resid_pre"].array.tobytes() == value.tobytes()
+    negative = np.where(value == 0, np.float32(-0.0), value)
+    for other in (negative, value.astype(np.float64)):
+        refused(dict(zip(names, (value, other), strict=True)), known, "are both blocks.0.resid_pre, and differ", IDS)
+
+
+def test_of_many_that_are_left_out_a_note_names_the_first(known):
+    model, trace = known
+    found = llmtrace.import_dump(arrays(trace) | dict.fromkeys("abcde", np.zeros(3)), model, leave_out=True)
+    assert found.trace.model.notes[-1] == "Left out: a; b; c; and 2 more."
+
+
 def test_a_batch_of_two_is_refused_unless_one_is_chosen(known):
     dump = {name: np.stack([array, array]) for name, array in arrays(known[1]).items()}
     refused(dump, known, r"tokens in this dict holds 2 sequences: choose one")
@@ -184,7 +202,9 @@ def test_a_truncated_file_is_refused_by_name(known, tmp_path, form, keep):
     file = path / "blocks.0.attn.z.npy" if form is directory else type(tmp_path)(path)
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
-    assert file.name in refused(path, known, "no whole file|cannot be opened")
+    said = refused(path, known, "no whole file|cannot be opened")
+    assert file.name in said
+    assert ": write it again with numpy" in said or said.endswith("Write it again.")
 
 
 @pytest.mark.parametrize("name", ["blocks.0.attn.z.npy", "dump.npz", "dump.pt", "dump.pkl", "dump.safetensors"])

@@ -46,6 +46,8 @@ def test_a_type_stays_what_it_is_and_says_how_finely_the_signal_is_rounded(tmp_p
     found = llmtrace.import_dump(form(tmp_path / "dump", arrays(trace)), model)
     same(found, trace)
     assert {signal.precision.storage for signal in found.trace.signals.values()} == {dtype}
+    summed = "float64" if dtype == "float64" else "float32"
+    assert {signal.precision.accumulation for signal in found.trace.signals.values()} == {summed}
     assert found.verdicts.verdict == "holds"
 
 
@@ -77,6 +79,12 @@ def test_the_order_of_bytes_and_of_axes_in_memory_is_nobodys_business(tmp_path):
     same(llmtrace.import_dump(archive(tmp_path / "dump", dump), model), trace)
 
 
+def test_a_suffix_may_be_written_in_capitals(tmp_path):
+    model, trace = recorded()
+    path = archive(tmp_path / "dump", arrays(trace))
+    same(llmtrace.import_dump(path.rename(tmp_path / "DUMP.NPZ"), model), trace)
+
+
 def test_two_names_of_one_value_are_one_signal():
     model, trace = recorded()
     dump = as_hooks(trace)
@@ -100,6 +108,16 @@ def test_one_sequence_of_a_batch_is_taken_by_its_number():
     found = llmtrace.import_dump(dump, model, sequence=1)
     same(found, trace)
     assert "sequence 1" in found.trace["embed"].provenance.detail
+
+
+def test_what_has_no_batch_is_of_no_sequence():
+    model, trace = recorded()
+    dump = {"embed": trace["embed"].array.T, "logits": np.stack([trace["logits"].array] * 2)}
+    found = llmtrace.import_dump(
+        dump, model, IDS, names={"embed": {"site": "embed", "axes": "d_model token"}}, sequence=1
+    ).trace
+    assert found["embed"].provenance.detail == "embed of this dict; from [d_model token]"
+    assert found["logits"].provenance.detail == "logits of this dict; from [batch token vocab], sequence 1"
 
 
 def test_a_signal_says_what_it_was_made_of(tmp_path):
@@ -172,3 +190,17 @@ def test_a_trace_says_whose_arrays_they_are(induction):
     found = llmtrace.import_dump(arrays(trace), path)
     assert found.verdicts.verdict == "holds"
     assert found.trace.model.source == "builtin:induction"
+
+
+def test_an_import_says_how_its_model_is_opened_and_not_what_computed_it(induction, tmp_path):
+    _, trace = induction
+    with llmtrace.open("builtin:induction", backend="reference", options={"dtype": "float64"}, preset="exact") as model:
+        own = model.info
+        found = llmtrace.import_dump(arrays(trace), model).trace
+    info = found.model
+    assert (info.source, info.backend, info.preset) == (own.source, own.backend, own.preset)
+    assert dict(info.options) == dict(own.options) and info.options
+    assert info.fingerprint == own.fingerprint != ""
+    assert own.runtime != info.runtime == info.device == "unknown"
+    found.save(tmp_path / "a.trace")
+    assert llmtrace.import_dump(arrays(trace), tmp_path / "a.trace").trace.model.fingerprint == own.fingerprint

@@ -20,6 +20,7 @@ from llmtrace.protocol import Gap, Preset, TraceBackend
 from llmtrace.settings import settings
 from llmtrace.testing.failing import SourceFailed
 from llmtrace.testing.model import FAMILIES, TinyModel, tiny_model
+from llmtrace.words import counted
 
 OTHER_SEED = 1
 """Of the model that stands beside another of its family."""
@@ -179,4 +180,4 @@ def prompt_of(tokens: int) -> str:
     >>> prompt_of(1), prompt_of(12)
     ('a prompt of 1 token', 'a prompt of 12 tokens')
     """
-    return f"a prompt of {tokens} token{'s' * (tokens != 1)}"
+    return f"a prompt of {counted(tokens, 'token')}"

@@ -52,6 +52,24 @@ def test_what_is_arranged_otherwise_is_replaced_and_nothing_beside_it(name):
     assert not filed.kept
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32])
+def test_numbers_are_written_with_all_the_digits_that_a_parameter_has(kind):
+    leaves = {"a": LEAVES["a"].to(kind)}
+    filed = Filed(leaves, {}, {})
+    new = np.linspace(0, 1, 24, dtype=np.float64).reshape(4, 6) / 3
+    with Replacing({"whole": Source("whole", lambda: filed["a"])}, filed, leaves).replaced({"whole": new}):
+        assert torch.equal(leaves["a"], torch.from_numpy(new).to(kind))
+
+
+def test_what_a_replacement_gives_stays_what_it_was():
+    """A copy: what is written into the memory afterwards is not seen in it."""
+    weights, filed, leaves = reading("whole")
+    with Replacing(weights, filed, leaves).replaced({"whole": np.ones((4, 6), np.float32)}) as held:
+        pass
+    np.testing.assert_array_equal(held["whole"], np.ones((4, 6)))
+    assert torch.equal(leaves["a"], LEAVES["a"])
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [
