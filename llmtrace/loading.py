@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import pluggy
-from attrs import define, evolve, field, frozen
+from attrs import evolve, frozen
 
 from llmtrace import hookspecs
 from llmtrace.brought import Kind, fault, foreign, name_of, older_of
@@ -66,16 +66,16 @@ class _Source:
         return BackendEntry(name, self.distribution, self.version, "broken", str(error), backend)
 
 
-@define
 class _Found:
     """What the plugins that were asked so far have brought."""
 
-    brought: dict[Kind, dict[str, Any]] = field(factory=lambda: {kind: {} for kind in HOOKS})
-    remains: list[BackendEntry] = field(factory=list)
-    errors: list[LLMTraceError] = field(factory=list)
-    broken: list[BrokenPlugin] = field(factory=list)
-    owners: dict[tuple[str, str], str] = field(factory=dict)
-    origins: dict[tuple[Kind, str], str] = field(factory=dict)
+    def __init__(self) -> None:
+        self._brought: dict[Kind, dict[str, Any]] = {kind: {} for kind in HOOKS}
+        self._remains: list[BackendEntry] = []
+        self._errors: list[LLMTraceError] = []
+        self._broken: list[BrokenPlugin] = []
+        self._owners: dict[tuple[str, str], str] = {}
+        self._origins: dict[tuple[Kind, str], str] = {}
 
     def ask(self, source: _Source) -> None:
         """Import one plugin, and take what can be used of it."""
@@ -86,17 +86,17 @@ class _Found:
         except BaseException as error:  # a stranger's module must not take the others with it, whatever it raises
             failure = PluginLoadError(f"The plugin {source.where} could not be loaded: {type(error).__name__}: {error}")
             self._report(source, failure, "", _missing(error, source.distribution))
-            self.remains.append(source.broken(source.plugin, failure))
+            self._remains.append(source.broken(source.plugin, failure))
             return
         for kind, name in HOOKS.items():
             for item, wrong in _ask(source.where, kind, getattr(hook, name)):
                 if wrong is not None:
                     self._report(source, wrong, name)
                     if kind == "backend":
-                        self.remains.append(source.broken(name_of(item) or source.plugin, wrong))
+                        self._remains.append(source.broken(name_of(item) or source.plugin, wrong))
                 elif kind == "backend" and (strange := self._foreign(source, item)):
-                    self.remains.append(strange)
-                elif taken := _taken(item.name, source.where, self.owners, kind):
+                    self._remains.append(strange)
+                elif taken := _taken(item.name, source.where, self._owners, kind):
                     self._report(source, taken, name, TAKEN)
                 else:
                     self._take(source, kind, item, hook)
@@ -104,12 +104,12 @@ class _Found:
     def _take(self, source: _Source, kind: Kind, item: Any, hook: pluggy.HookRelay) -> None:
         if kind == "backend":
             entry = _entry(item, source.distribution, source.version)
-            self.brought[kind][item.name] = evolve(entry, kits=getattr(hook, KITS), plugin=source.plugin)
+            self._brought[kind][item.name] = evolve(entry, kits=getattr(hook, KITS), plugin=source.plugin)
             return
-        if kind == "viewer" and (clash := _clash(item, source.where, self.owners)):
+        if kind == "viewer" and (clash := _clash(item, source.where, self._owners)):
             self._report(source, clash, HOOKS[kind], f"{BY_NAME} {item.name}, or {TAKEN}")
-        self.brought[kind][item.name] = item
-        self.origins[kind, item.name] = source.distribution
+        self._brought[kind][item.name] = item
+        self._origins[kind, item.name] = source.distribution
 
     def _foreign(self, source: _Source, backend: type[TraceBackend]) -> BackendEntry | None:
         """The remains of a backend that was made for another schema."""
@@ -120,22 +120,22 @@ class _Found:
         return source.broken(backend.name, strange, backend)
 
     def _report(self, source: _Source, error: LLMTraceError, hook: str, fix: str = "") -> None:
-        self.errors.append(error)
+        self._errors.append(error)
         fix = fix or f"upgrade {source.distribution or 'it'} or uninstall it, and tell its author"
-        self.broken.append(BrokenPlugin(source.plugin, source.distribution, source.version, hook, str(error), fix))
+        self._broken.append(BrokenPlugin(source.plugin, source.distribution, source.version, hook, str(error), fix))
 
     def plugins(self) -> Plugins:
         """All of it; a name that works stands before what remains of another."""
-        backends = self.brought["backend"]
+        backends = self._brought["backend"]
         return Plugins(
-            backends | {entry.name: entry for entry in self.remains if entry.name not in backends},
-            self.brought["influence method"],
-            self.brought["viewer"],
-            tuple(self.errors),
-            tuple(self.broken),
-            self.origins,
-            self.brought["hypothesis"],
-            self.brought["motif"],
+            backends | {entry.name: entry for entry in self._remains if entry.name not in backends},
+            self._brought["influence method"],
+            self._brought["viewer"],
+            tuple(self._errors),
+            tuple(self._broken),
+            self._origins,
+            self._brought["hypothesis"],
+            self._brought["motif"],
         )
 
 

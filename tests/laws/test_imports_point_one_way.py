@@ -7,7 +7,7 @@ import pytest
 from tests.laws.programs import ROOT, imports, name, sources, tree
 
 ORDER = [
-    {"errors", "fingerprint", "safetensors_header", "progress", "threads"},
+    {"errors", "fingerprint", "safetensors_header", "progress", "threads", "words"},
     {"spec", "gguf_header"},
     {"schema", "gguf_split"},
     {"selection"},
@@ -20,7 +20,7 @@ ORDER = [
     {"protocol", "hookspecs", "data"},
     {"brought", "calling", "overlaid", "probing"},
     {"plugins", "recording", "settings", "store"},
-    {"deriving", "replacing"},
+    {"deriving", "replacing", "loading"},
     {"model", "contract", "neutral", "checking", "families", "tokenizer"},
     {"unopened"},
     {"opening", "availability", "influence", "reference", "view", "circuits"},
