@@ -7,6 +7,7 @@ import math
 import pytest
 from attrs import evolve
 
+from llmtrace.comparison.budget import Budget, Distance, Swap
 from llmtrace.comparison.by_prompt import PromptErrors
 from llmtrace.comparison.by_token import TokenErrors
 from llmtrace.comparison.mechanisms import Mechanisms
@@ -88,6 +89,24 @@ def test_numbers_of_many_tokens_are_written_with_four_digits_and_others_whole():
     assert document["resolution"] == long
     (strip,) = document["by_token"]
     assert (strip["local_errors"], strip["inherited_errors"]) == ([1.235e-5, None, 1.0], [])
+
+
+def test_of_a_budget_what_follows_is_written_down_too():
+    """Half a nat for a quarter of a MiB; a type whose size is not known has no such number."""
+    costs = Distance(0.5, None, 1.0)
+    swaps = (
+        Swap(("v",), "Q8_0", 1, 2**18, 0.1, costs, 0.5, 0.5),
+        Swap(("w",), "?", 1, None, 0.1, costs, 0.5, 1.0),
+    )
+    budget = Budget("", 1, 1, None, None, swaps, 1.0, Distance(1.5, None, 1.0), Distance(1.25, None, 1.0), None)
+    (document,) = comparison(candidate("a", budget=budget)).to_json()["candidates"]
+    found = document["budget"]
+    assert [each["kl_per_mebibyte"] for each in found["swaps"]] == [2.0, None]
+    assert (found["excess"], found["relative_excess"], found["rest"]) == (0.5, 0.5, -0.25)
+    (document,) = comparison(candidate("a", budget=evolve(budget, together=Distance(math.inf, None, 1.0)))).to_json()[
+        "candidates"
+    ]
+    assert (document["budget"]["excess"], document["budget"]["together"]["kl"]) == (None, None)
 
 
 def test_of_mechanisms_what_follows_is_written_down_too():

@@ -52,6 +52,20 @@ def test_what_is_arranged_otherwise_is_replaced_and_nothing_beside_it(name):
     assert not filed.kept
 
 
+def test_one_replacement_within_another_ends_with_the_outer_one_s_numbers_and_what_was_there_first_is_still_read():
+    weights, filed, leaves = reading("whole", "turned")
+    replacing = Replacing(weights, filed, leaves)
+    before = weights["whole"].read().copy()
+    with replacing.replaced({"whole": 2 * before}):
+        with replacing.replaced({"whole": 3 * before, "turned": np.ones((2, 3), np.float32)}):
+            np.testing.assert_array_equal(leaves["a"], 3 * before)
+            np.testing.assert_array_equal(weights["whole"].read(), before)
+        np.testing.assert_array_equal(leaves["a"], 2 * before)
+        np.testing.assert_array_equal(weights["whole"].read(), before)
+        assert torch.equal(leaves["b"], LEAVES["b"])
+    assert torch.equal(leaves["a"], LEAVES["a"])
+
+
 @pytest.mark.parametrize("kind", [torch.float64, torch.float32])
 def test_numbers_are_written_with_all_the_digits_that_a_parameter_has(kind):
     leaves = {"a": LEAVES["a"].to(kind)}
@@ -103,6 +117,12 @@ def test_weights_that_have_a_place_in_common_are_tied():
     assert Places(weights, filed, leaves).tied == ({"some columns", "whole", "of two", "turned"},)
     weights, filed, leaves = reading("some columns", "turned")
     assert Places(weights, filed, leaves).tied == ()
+
+
+def test_what_cannot_be_replaced_is_tied_to_nothing():
+    assert Places(*reading("some columns", "whole", "added up")).tied == ()
+    replacing = Replacing(*reading("some columns", "whole", "added up", "turned"))
+    assert (list(replacing.tied), list(replacing.replaceable)) == ([], ["turned"])
 
 
 def test_tied_weights_that_do_not_fit_are_refused_before_anything_is_written():
