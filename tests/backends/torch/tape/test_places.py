@@ -20,6 +20,8 @@ READ = {
     "turned": lambda x: x["b"].T,
     "some columns": lambda x: x["a"][:, [5, 0, 3]].reshape(2, 6),
     "of two": lambda x: np.concatenate([x["b"][1], x["a"][2]]),
+    "of two ends": lambda x: np.concatenate([x["b"][0], x["a"][3]]),
+    "of one, having looked at another": lambda x: (x["a"], x["b"])[1],
     "plus one": lambda x: np.float32(1.0) + x["b"],
     "twice": lambda x: 2 * x["b"],
     "added up": lambda x: x["a"] + x["a"][::-1],
@@ -37,7 +39,10 @@ def reading(*names):
     return {name: Source(name, lambda name=name: READ[name](filed)) for name in names}, filed, leaves
 
 
-@pytest.mark.parametrize("name", ["whole", "turned", "some columns", "of two", "plus one"])
+@pytest.mark.parametrize(
+    "name",
+    ["whole", "turned", "some columns", "of two", "of two ends", "of one, having looked at another", "plus one"],
+)
 def test_what_is_arranged_otherwise_is_replaced_and_nothing_beside_it(name):
     weights, filed, leaves = reading(name)
     replacing = Replacing(weights, filed, leaves)
@@ -98,6 +103,14 @@ def test_what_is_computed_cannot_be_replaced(name, why):
     assert why in replacing.irreplaceable[name]
 
 
+def test_what_is_computed_of_noughts_is_not_there_although_it_is_the_same():
+    """0.95 of nought is nought; of what replaces it, it is not."""
+    leaves = {"a": torch.zeros(2, 3)}
+    filed = Filed(leaves, {}, {})
+    replacing = Replacing({"most": Source("most", lambda: np.float32(0.95) * filed["a"])}, filed, leaves)
+    assert list(replacing.replaceable) == []
+
+
 def test_a_weight_that_lies_with_one_that_is_computed_would_change_that_too():
     replacing = Replacing(*reading("whole", "added up", "turned"))
     assert list(replacing.replaceable) == ["turned"]
@@ -115,6 +128,7 @@ def test_and_so_would_one_that_lies_with_that():
 def test_weights_that_have_a_place_in_common_are_tied():
     weights, filed, leaves = reading("some columns", "whole", "turned", "of two")
     assert Places(weights, filed, leaves).tied == ({"some columns", "whole", "of two", "turned"},)
+    assert list(Replacing(weights, filed, leaves).tied) == [{"some columns", "whole", "of two", "turned"}]
     weights, filed, leaves = reading("some columns", "turned")
     assert Places(weights, filed, leaves).tied == ()
 
