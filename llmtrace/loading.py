@@ -224,14 +224,15 @@ def _clash(viewer: type[Viewer], where: str, owners: dict[tuple[str, str], str])
 
 
 def _entry(backend: type[TraceBackend], distribution: str, release: str) -> BackendEntry:
-    missing = [name for name in backend.distributions if not _installed(name)]
+    missing = [name for name in backend.distributions if not installed(name)]
     reason = (
         f"it needs {', '.join(missing)}, which is not installed: pip install {' '.join(missing)}" if missing else ""
     )
     return BackendEntry(backend.name, distribution, release, "broken" if missing else "ok", reason, backend)
 
 
-def _installed(distribution: str) -> bool:
+def installed(distribution: str) -> bool:
+    """Whether a distribution is there, by its metadata."""
     try:
         version(distribution)
     except PackageNotFoundError:

@@ -12,6 +12,7 @@ import llmtrace
 from llmtrace.testing.model import tiny_model
 
 PROMPTS = [[5, 17, 3, 88, 41, 41, 9], [1, 2, 3, 4, 5, 6, 7, 8, 9], [90, 13, 13]]
+TEXT = [(place * 37 + place**2) % 97 for place in range(40)]
 BAD = {
     "model.layers.0.mlp.down_proj.weight": "blocks.0.mlp.W_out",
     "model.layers.1.self_attn.v_proj.weight": "blocks.1.attn.W_V",

@@ -15,9 +15,20 @@ import llmtrace
 from llmtrace.comparison import budgeting
 from llmtrace.errors import CapabilityError, OptionError, PromptError
 from llmtrace.testing.model import tiny_model
-from tests.comparison.budgets import BAD, PROMPTS, copied, in_few_bits, kl_of, logits_of, made, opens, rounded, tiny
+from tests.comparison.budgets import (
+    BAD,
+    PROMPTS,
+    TEXT,
+    copied,
+    in_few_bits,
+    kl_of,
+    logits_of,
+    made,
+    opens,
+    rounded,
+    tiny,
+)
 
-TEXT = [(place * 37 + place**2) % 97 for place in range(40)]
 BACKENDS = ["reference", "torch"]
 
 

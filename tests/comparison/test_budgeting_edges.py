@@ -19,10 +19,8 @@ from llmtrace.errors import CapabilityError, OptionError, UnsupportedModelError
 from llmtrace.model import Model
 from llmtrace.selection import select
 from tests import specs
-from tests.comparison.budgets import PROMPTS, copied, in_few_bits, kl_of, logits_of, made, opens, tiny
+from tests.comparison.budgets import PROMPTS, TEXT, copied, in_few_bits, kl_of, logits_of, made, opens, tiny
 from tests.specs import WeighedSession
-
-TEXT = [(place * 37 + place**2) % 97 for place in range(40)]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Union, get_args, get_origin, get_type_hints
@@ -15,6 +14,7 @@ import pytest
 
 from llmtrace.brought import fault
 from llmtrace.errors import ModelOpenError, OptionError
+from llmtrace.loading import installed
 from llmtrace.protocol import Fit
 from llmtrace.settings import settings
 from llmtrace.testing.kit.base import Bench, Kit, open_with
@@ -42,7 +42,7 @@ class FaultsKit(Kit):
         """The class has every member of `TraceBackend`, of the right kind; its distributions are installed."""
         assert not (wrong := fault("backend", self.backend)), f"{self.backend.__name__} {wrong}"
         for name in self.backend.distributions:
-            assert _installed(name), (
+            assert installed(name), (
                 f"{self.backend.__name__} needs the distribution {name}, which is not installed here"
             )
 
@@ -141,14 +141,6 @@ class FaultsKit(Kit):
     def name_of(self, tiny: TinyModel) -> str:
         """Under which name a source of this backend would be expected."""
         return tiny.directory.name
-
-
-def _installed(name: str) -> bool:
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _files(source: Path) -> list[Path]:

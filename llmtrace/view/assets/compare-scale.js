@@ -14,9 +14,7 @@ function errorText(value, digits = 2) {
 
 /** How many times: plain where that is short. */
 function timesText(value, digits = 2) {
-  if (!(value >= 0.01 && value < 1e4)) return errorText(value, digits);
-  const text = value.toPrecision(digits);
-  return text.includes("e") ? value.toFixed(0) : text;
+  return value >= 0.01 && value < 1e4 ? num(value, digits) : errorText(value, digits);
 }
 
 /** JSON has null for what is infinite. */
