@@ -35,7 +35,10 @@ from llmtrace_onnxruntime.optimised import notes as rounding_notes
 from llmtrace_onnxruntime.options import OnnxRuntimeOptions
 from llmtrace_onnxruntime.proto import load
 from llmtrace_onnxruntime.running import Runner
+from llmtrace_onnxruntime.saturating import notes as saturation_notes
+from llmtrace_onnxruntime.saturating import saturating
 from llmtrace_onnxruntime.session import OnnxRuntimeSession
+from llmtrace_onnxruntime.sessions import providers
 from llmtrace_onnxruntime.spelling import spelled
 from llmtrace_onnxruntime.sums import name_sums, parted
 from llmtrace_onnxruntime.tokenizer import open_tokenizer
@@ -63,11 +66,14 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
         anatomy = locate(graph, inputs.tokens, inputs.logits, spelt.shapes)
         prompt = probe_prompt(spelt.shapes.get(anatomy.look_up.reads[0], (PROBE,))[0], PROBE)
         parts, hidden = runner.other(spelt.model), inside(spelt.model, proto)
-        bare = _bare(runner, inputs.arrays(prompt), inputs.logits)
+        cut_off = saturating(proto.graph, loaded.tensors, providers(options)) if options.saturating else ()
+        whole_sums = runner.other(proto, saturating=False) if cut_off else runner
+        bare = _bare(whole_sums, inputs.arrays(prompt), inputs.logits)
+        cut_by = _off(_bare(runner, inputs.arrays(prompt), inputs.logits), bare) if cut_off else 0.0
         wanted = values(anatomy, graph)
         sums = beneath(wanted, hidden, graph)
         wanted = tuple(dict.fromkeys((*wanted, *(term for term, _ in sums.values()))))
-        probe = _probe(runner, parts, inputs.arrays(prompt), wanted, hidden)
+        probe = _probe(whole_sums, parts, inputs.arrays(prompt), wanted, hidden)
         flow = graph.flow(anatomy.row, anatomy.beside)
         pieces = Pieces(flow, parts, inputs.arrays)
         constants = Constants(graph, loaded.tensors, constants_of(parts))
@@ -103,6 +109,7 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
                 *loaded.notes,
                 *notes(read),
                 *rounding_notes(read, joins),
+                *saturation_notes(cut_off, cut_by),
                 *filter(None, [note, _unseen(read.spec, loaded.config, loaded.genai)]),
             ),
         )
@@ -156,8 +163,13 @@ def _probe(
 
 def _moved(bare: Array, captured: Array) -> float:
     """How far asking for everything moves the logits, relative, with room for other prompts; 0 where not one bit changes."""
-    off = np.abs(bare.astype(np.float64) - captured.astype(np.float64)).max()
-    return MARGIN * float(off / np.abs(bare.astype(np.float64)).max()) if off else 0.0
+    return MARGIN * _off(captured, bare)
+
+
+def _off(found: Array, wanted: Array) -> float:
+    """The largest difference, relative to the largest number."""
+    off = np.abs(wanted.astype(np.float64) - found.astype(np.float64)).max()
+    return float(off / np.abs(wanted.astype(np.float64)).max()) if off else 0.0
 
 
 def _context(config: Mapping[str, Any], genai: Mapping[str, Any]) -> int | None:

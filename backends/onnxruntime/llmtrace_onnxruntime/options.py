@@ -26,6 +26,8 @@ class OnnxRuntimeOptions:
     """What ONNX Runtime may rewrite in the graph: `all`, its default, `extended`, `basic`, or nothing (`off`)."""
     prepacking: bool = True
     """Whether weights are copied into another layout, once for each session; without it, all sessions share the file's own pages."""
+    saturating: bool = True
+    """Whether sums of int8 products may be cut off at 16 bits, as they are on x86 processors without VNNI; without it, they are whole on all."""
     threads: int | None = field(default=None, validator=optional([ge(1), le(MOST_THREADS)]))
     """Threads that compute; None: as ONNX Runtime decides."""
     held: int = field(default=1024, validator=[ge(1), le(MOST_HELD)])
@@ -43,6 +45,6 @@ class OnnxRuntimeOptions:
 
 
 PRESETS: Mapping[str, OnnxRuntimeOptions] = {
-    "exact": OnnxRuntimeOptions(optimization="off", prepacking=False, deterministic=True),
+    "exact": OnnxRuntimeOptions(optimization="off", prepacking=False, saturating=False, deterministic=True),
     "shipped": OnnxRuntimeOptions(),
 }

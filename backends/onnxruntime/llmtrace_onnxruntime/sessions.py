@@ -22,6 +22,7 @@ from llmtrace_onnxruntime.external import BITS
 from llmtrace_onnxruntime.known import said
 from llmtrace_onnxruntime.options import LEVELS, OnnxRuntimeOptions
 from llmtrace_onnxruntime.proto import Loaded
+from llmtrace_onnxruntime.saturating import is_unsigned, read_unsigned, unsigned
 from llmtrace_onnxruntime.tensors import dtype_of
 
 SILENT = 4
@@ -45,7 +46,8 @@ class Shared:
         """Let a session read the weights of its graph here. They have to outlive the session."""
         kept = []
         for tensor in graph.initializer:
-            if tensor.name in self._external and tensor.data_location == onnx.TensorProto.EXTERNAL:
+            theirs = tensor.name in self._external or is_unsigned(tensor.name, self._tensors)
+            if theirs and tensor.data_location == onnx.TensorProto.EXTERNAL:
                 value, array = self._value(tensor.name, tensor.data_type)
                 options.add_initializer(tensor.name, value)
                 kept.append(array)
@@ -53,9 +55,9 @@ class Shared:
 
     def _value(self, name: str, kind: int) -> tuple[OrtValue, Array]:
         if name not in self._values:
-            array = np.require(
-                self._tensors[name], requirements=["C", "ALIGNED"]
-            )  # a weight may begin at any byte of the file
+            made = is_unsigned(name, self._tensors)
+            array = unsigned(name, self._tensors) if made else self._tensors[name]
+            array = np.require(array, requirements=["C", "ALIGNED"])  # a weight may begin at any byte of the file
             self._values[name] = (OrtValue.ortvalue_from_numpy_with_onnx_type(array, kind), array)
         return self._values[name]
 
@@ -66,13 +68,15 @@ class Session:
     def __init__(
         self, proto: onnx.ModelProto, loaded: Loaded, options: OnnxRuntimeOptions, shared: Shared, *, what: str
     ) -> None:
-        """`what` is called so in messages. Raises `ModelOpenError`, or `UnsupportedModelError` for an operator without a kernel."""
+        """`proto` is changed; `what` is called so in messages. Raises `ModelOpenError`, or `UnsupportedModelError` for an operator without a kernel."""
         self._what = what
         weights = {tensor.name for tensor in proto.graph.initializer}
         self._kinds = {
             value.name: value.type.tensor_type.elem_type for value in proto.graph.input if value.name not in weights
         }
         settings = session_options(options, loaded)
+        if not options.saturating:
+            read_unsigned(proto.graph, loaded.tensors, providers(options))
         try:
             self._kept = shared.give(settings, proto.graph)
             self._inner: Any = onnxruntime.InferenceSession(
@@ -149,6 +153,7 @@ def settings_of(options: OnnxRuntimeOptions) -> dict[str, str]:
     return {
         "optimization": options.optimization,
         "prepacking": str(options.prepacking).lower(),
+        "saturating": str(options.saturating).lower(),
         "threads": str(options.threads or f"as ONNX Runtime decides ({os.cpu_count()} processors)"),
         "providers": options.providers,
         "deterministic": str(options.deterministic).lower(),

@@ -68,7 +68,7 @@ def test_of_a_directory_with_a_config_and_a_graph_alone_no_checkpoint_is_asked_f
 
 def test_the_exact_preset_runs_the_graph_as_written_and_the_shipped_one_as_the_runtime_does():
     exact, shipped = OnnxRuntimeBackend.preset("exact"), OnnxRuntimeBackend.preset("shipped")
-    assert (exact.optimization, exact.prepacking, exact.deterministic) == ("off", False, True)
+    assert (exact.optimization, exact.prepacking, exact.saturating, exact.deterministic) == ("off", False, False, True)
     assert shipped == OnnxRuntimeOptions() and shipped.optimization == "all" and set(PRESETS) == {"exact", "shipped"}
 
 

@@ -230,6 +230,6 @@ def test_an_operator_without_a_kernel_is_unsupported(tmp_path):
 def test_the_settings_name_all_that_changes_numbers(loaded):
     settings = Runner(loaded, evolve(PRESETS["shipped"], threads=3)).settings
     assert settings == {
-        "optimization": "all", "prepacking": "true", "threads": "3", "providers": "CPUExecutionProvider", "deterministic": "false",
+        "optimization": "all", "prepacking": "true", "saturating": "true", "threads": "3", "providers": "CPUExecutionProvider", "deterministic": "false",
         "custom_ops": "none",
     }  # fmt: skip

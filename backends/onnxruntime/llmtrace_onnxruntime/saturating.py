@@ -1,0 +1,153 @@
+"""Sums that saturate. On x86 processors without VNNI, ONNX Runtime adds two neighbouring products of a uint8 and an int8 in 16 bits; what these do
+not hold is cut off, without a word. A file so has other logits on one processor than on another.
+
+The same matrix as uint8, 128 higher with its zero, makes the same sums in kernels that never saturate: what ONNX Runtime itself does where
+`session.x64quantprecision` is set, but only at the optimisation levels `extended` and `all`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import onnx
+import onnxruntime
+from attrs import frozen
+from onnx import TensorProto, helper, numpy_helper
+
+from llmtrace.schema.sites import Array
+from llmtrace.words import counted
+from llmtrace_onnxruntime.flow import Flow, reading
+
+FACTORS: Mapping[str, tuple[int, int]] = {
+    "MatMulInteger": (1, 3),
+    "MatMulIntegerToFloat": (1, 5),
+    "DynamicQuantizeMatMul": (1, 3),
+}
+"""Products of whole numbers: where each reads its matrix, and its matrix's zero."""
+UNSIGNED = "/unsigned"
+"""What the names of matrices that were made uint8 end with."""
+MIDDLE = 128
+HOLDS = np.iinfo(np.int16)
+"""What a sum of two products may be."""
+AT_ONCE = 1 << 20
+"""Numbers of a matrix that are looked at in one go."""
+
+
+@frozen(eq=False)
+class Saturable:
+    """A product of uint8 by an int8 matrix, some sum of which may saturate."""
+
+    node: onnx.NodeProto
+    matrix: str
+    zero: str
+    """Empty where there is none."""
+
+
+@cache
+def saturates(*providers: str) -> bool:
+    """Whether sums saturate here: measured, by a product whose sum is known."""
+    width = 8
+    matrix = numpy_helper.from_array(np.full((width, width), 127, np.int8), "matrix")
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["x", "matrix"], ["y"])], "sum",
+        [value("x", TensorProto.UINT8, [1, width])], [value("y", TensorProto.INT32, [1, width])], [matrix],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=list(providers))
+    (found,) = session.run(None, {"x": np.full((1, width), 255, np.uint8)})
+    return bool((found != 255 * 127 * width).any())
+
+
+def saturating(graph: onnx.GraphProto, tensors: Mapping[str, Array], providers: Sequence[str]) -> tuple[Saturable, ...]:
+    """The products of a graph of which a prompt can make a sum saturate here. `tensors` are the numbers of its weights."""
+    if not any(node.op_type in FACTORS for node in graph.node) or not saturates(*providers):
+        return ()
+    return tuple(saturable(graph, tensors))
+
+
+def saturable(graph: onnx.GraphProto, tensors: Mapping[str, Array]) -> Iterator[Saturable]:
+    """The products of which one could, on a processor whose sums do."""
+    flow = Flow(graph)
+    for node in graph.node:
+        if node.op_type in FACTORS:
+            matrix, zero = (reading(node, place) for place in FACTORS[node.op_type])
+            rounds = node.op_type == "DynamicQuantizeMatMul" or _unsigned(flow, node.input[0], tensors)
+            if rounds and matrix in tensors and can_saturate(tensors[matrix]) and (not zero or zero in tensors):
+                yield Saturable(node, matrix, zero)
+
+
+def can_saturate(matrix: Array) -> bool:
+    """Whether 255 times two neighbours in a column of an int8 matrix [in, out] is more than 16 bits hold."""
+    if matrix.dtype != np.int8 or matrix.ndim != 2:
+        return False
+    most, least = (limit // 255 for limit in (HOLDS.max, -HOLDS.min))
+    rows = 2 * max(1, AT_ONCE // (2 * max(1, matrix.shape[1])))
+    for begin in range(0, matrix.shape[0] - 1, rows):
+        some = matrix[begin : begin + rows].astype(np.int16)
+        sums = some[: len(some) // 2 * 2 : 2] + some[1::2]
+        if (sums > most).any() or (sums < -least).any():
+            return True
+    return False
+
+
+def notes(found: Sequence[Saturable], moved: float) -> Iterator[str]:
+    """That sums are cut off, what that does to logits, and how not to. `moved`: by how much, relative, on the prompt of opening."""
+    if found:
+        yield (
+            f"this processor cuts off sums of int8 products at 16 bits, and a prompt can reach that in {counted(len(found), 'product')}; on a short one "
+            f"logits move by {moved:.2g} times the largest. saturating=false sums all, as processors with VNNI do; an app does by "
+            "session.x64quantprecision=1, or with a file of uint8 weights or made with reduce_range"
+        )
+
+
+def read_unsigned(graph: onnx.GraphProto, tensors: Mapping[str, Array], providers: Sequence[str]) -> None:
+    """Let the products of a graph read their matrices as uint8 where a sum can saturate. Those whose data lie outside of the graph have the
+    old data there, and a session must be handed the new ones, as `unsigned` makes them.
+    """
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    made: dict[str, onnx.TensorProto] = {}
+    for each in saturating(graph, tensors, providers):
+        matrix, zero = FACTORS[each.node.op_type]
+        each.node.input.extend([""] * (zero + 1 - len(each.node.input)))
+        for place, name in ((matrix, each.matrix), (zero, each.zero)):
+            each.node.input[place] = name + UNSIGNED
+            made[name] = _proto(name, held.get(name), tensors)
+    graph.initializer.extend(made.values())
+
+
+def is_unsigned(name: str, tensors: Mapping[str, Array]) -> bool:
+    """Whether that is the name of a matrix that was made uint8."""
+    return name.endswith(UNSIGNED) and name not in tensors
+
+
+def unsigned(name: str, tensors: Mapping[str, Array]) -> Array:
+    """A matrix that was made uint8, by its name in the graph."""
+    return _higher(tensors[name.removesuffix(UNSIGNED)])
+
+
+def _higher(levels: Array) -> Array:
+    """int8 as the uint8 that are 128 higher."""
+    return np.asarray(levels.view(np.uint8) ^ np.uint8(MIDDLE))
+
+
+def _proto(name: str, held: onnx.TensorProto | None, tensors: Mapping[str, Array]) -> onnx.TensorProto:
+    """What is made uint8 of a tensor, or of no zero at all; of one that lies elsewhere, it says the same place."""
+    if held is None or held.data_location != TensorProto.EXTERNAL:
+        return numpy_helper.from_array(_higher(tensors[name] if name else np.zeros((), np.int8)), name + UNSIGNED)
+    proto = TensorProto()
+    proto.CopyFrom(held)
+    proto.name, proto.data_type = name + UNSIGNED, TensorProto.UINT8
+    return proto
+
+
+def _unsigned(flow: Flow, name: str, tensors: Mapping[str, Array]) -> bool:
+    """Whether a value is uint8: rounded as it comes, or rows of such a table."""
+    maker = flow.makers.get(name)
+    if maker is None:
+        return False
+    if maker.op_type == "Gather":
+        return maker.input[0] in tensors and tensors[maker.input[0]].dtype == np.uint8
+    return bool(maker.op_type == "DynamicQuantizeLinear")
