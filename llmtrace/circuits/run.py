@@ -181,7 +181,7 @@ def _matches(motif: Motif, model: Model, sides: Mapping[Where, _Side], kappa: _K
     ]
     if any(block.attention and (block.attention.masked or block.attention.selective) for block in model.spec.blocks):
         notes.append(
-            "what the tokens are hides keys in some blocks, and chance counts those as seen: it is larger there"
+            "what the tokens are hides keys in some blocks, and chance counts those as seen: uniform attention comes to more than it there"
         )
     rate = None
     if not undefined:

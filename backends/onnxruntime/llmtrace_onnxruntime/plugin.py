@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmtrace import hookimpl
 from llmtrace.errors import ModelOpenError
 from llmtrace.protocol import Fit, Preset, TraceBackend, TraceSession
 from llmtrace_onnxruntime.embedded import file_of
 from llmtrace_onnxruntime.options import PRESETS, OnnxRuntimeOptions
+
+if TYPE_CHECKING:
+    from llmtrace.comparison.case import Hypothesis
 
 SUFFIX = ".onnx"
 FOLDERS = ("", "onnx")
@@ -63,6 +66,14 @@ class OnnxRuntimeBackend:
 def llmtrace_backends() -> Sequence[type[TraceBackend]]:
     """The ONNX Runtime backend."""
     return [OnnxRuntimeBackend]
+
+
+@hookimpl
+def llmtrace_hypotheses() -> Sequence[Hypothesis]:
+    """That sums of int8 products were cut off."""
+    from llmtrace_onnxruntime.hypotheses import ROWS
+
+    return ROWS
 
 
 @hookimpl

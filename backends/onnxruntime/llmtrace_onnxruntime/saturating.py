@@ -17,7 +17,7 @@ from attrs import frozen
 from onnx import TensorProto, helper, numpy_helper
 
 from llmtrace.schema.sites import Array
-from llmtrace.words import counted
+from llmtrace_onnxruntime.cut_off import can_saturate
 from llmtrace_onnxruntime.flow import Flow, reading
 
 FACTORS: Mapping[str, tuple[int, int]] = {
@@ -29,10 +29,6 @@ FACTORS: Mapping[str, tuple[int, int]] = {
 UNSIGNED = "/unsigned"
 """What the names of matrices that were made uint8 end with."""
 MIDDLE = 128
-HOLDS = np.iinfo(np.int16)
-"""What a sum of two products may be."""
-AT_ONCE = 1 << 20
-"""Numbers of a matrix that are looked at in one go."""
 
 
 @frozen(eq=False)
@@ -79,25 +75,11 @@ def saturable(graph: onnx.GraphProto, tensors: Mapping[str, Array]) -> Iterator[
                 yield Saturable(node, matrix, zero)
 
 
-def can_saturate(matrix: Array) -> bool:
-    """Whether 255 times two neighbours in a column of an int8 matrix [in, out] is more than 16 bits hold."""
-    if matrix.dtype != np.int8 or matrix.ndim != 2:
-        return False
-    most, least = (limit // 255 for limit in (HOLDS.max, -HOLDS.min))
-    rows = 2 * max(1, AT_ONCE // (2 * max(1, matrix.shape[1])))
-    for begin in range(0, matrix.shape[0] - 1, rows):
-        some = matrix[begin : begin + rows].astype(np.int16)
-        sums = some[: len(some) // 2 * 2 : 2] + some[1::2]
-        if (sums > most).any() or (sums < -least).any():
-            return True
-    return False
-
-
 def notes(found: Sequence[Saturable], moved: float) -> Iterator[str]:
     """That sums are cut off, what that does to logits, and how not to. `moved`: by how much, relative, on the prompt of opening."""
     if found:
         yield (
-            f"this processor cuts off sums of int8 products at 16 bits, and a prompt can reach that in {counted(len(found), 'product')}; on a short one "
+            f"this processor cuts off sums of int8 products at 16 bits; matrices by which a prompt can reach that: {len(found)}. On a short one "
             f"logits move by {moved:.2g} times the largest. saturating=false sums all, as processors with VNNI do; an app does by "
             "session.x64quantprecision=1, or with a file of uint8 weights or made with reduce_range"
         )

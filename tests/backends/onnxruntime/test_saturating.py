@@ -16,10 +16,11 @@ from onnx import helper, numpy_helper
 import llmtrace
 from llmtrace.families import spec_of
 from llmtrace.testing.tiny import TINY
-from llmtrace_onnxruntime import saturating
+from llmtrace_onnxruntime import cut_off, saturating
+from llmtrace_onnxruntime.cut_off import can_saturate
 from llmtrace_onnxruntime.inputs import inputs_of
 from llmtrace_onnxruntime.proto import load
-from llmtrace_onnxruntime.saturating import can_saturate, read_unsigned, saturable, saturates
+from llmtrace_onnxruntime.saturating import read_unsigned, saturable, saturates
 from tests.backends.onnxruntime.opening import open_graph, write
 from tests.backends.onnxruntime.reading.opened import error
 from tests.backends.onnxruntime.reading.test_quantised import quantised
@@ -72,7 +73,7 @@ def test_a_matrix_can_saturate_where_some_two_products_are_more_than_16_bits_hol
 
 @pytest.mark.parametrize("at_once", [1, 4, 1 << 20])
 def test_a_large_matrix_is_looked_at_to_its_end(at_once, monkeypatch):
-    monkeypatch.setattr(saturating, "AT_ONCE", at_once)
+    monkeypatch.setattr(cut_off, "AT_ONCE", at_once)
     matrix = np.full((101, 2), 64, np.int8)
     assert not can_saturate(matrix)
     matrix[98:100, 1] = 65, 64
@@ -155,7 +156,7 @@ def test_a_graph_is_read_whatever_the_processor_cuts_off_and_a_note_says_by_how_
         assert exact.spec == shipped.spec
         assert not [note for note in exact.info.notes if "cuts off" in note]
         (note,) = [note for note in shipped.info.notes if "cuts off" in note]
-        assert "22 products" in note and "saturating=false" in note
+        assert ": 22." in note and "saturating=false" in note
         whole, cut = (each.trace(list(TOKENS), capture="logits")["logits"].array for each in (exact, shipped))
         if saturates(*CPU):  # measured: the fixture is for the backend
             assert error(cut, whole) > 1e-3 and "move by 0 " not in note
