@@ -12,7 +12,7 @@ from llmtrace.comparison.case import Case, Hypothesis
 from llmtrace.schema.blocks import TENSOR, rounded_to
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Attention, Unembedding
-from llmtrace_onnxruntime.cut_off import excess
+from llmtrace_onnxruntime.int16_sums import excess
 
 PRODUCTS = ("attn.q", "attn.k", "attn.v", "attn.out", "mlp.pre", "mlp.pre_linear", "mlp.out", "logits")
 """Sites that are one product, of what a graph can round, and a bias."""
@@ -46,8 +46,8 @@ def _cut_off(case: Case) -> Iterator[tuple[str, Array]]:
 def grids_of(matrix: Array) -> Iterator[tuple[Array, Array]]:
     """What int8 levels [in, out] and steps [out] a matrix may be made of, of one step or one a column; none, if it is not of 8 bits.
 
-    Levels are told from the least difference of two numbers, or from the largest, if that is 127; their zero is in the middle, or such that the least is
-    -128.
+    Levels are told from the least difference of two numbers, or from the largest, if that is 127; their zero is in the middle, or such that the least of
+    all is -128.
     """
     some = matrix[:, :: max(1, matrix.shape[1] // FEW)]
     if some.shape != matrix.shape and not any(
@@ -81,7 +81,7 @@ def _steps_of(matrix: Array) -> Iterator[Array]:
 def _factors(case: Case) -> tuple[str, Array, Array] | None:
     """What a site multiplies: the name of the signal, its rows [token, in], and the matrix [in, out]; None where more happens than that."""
     record = case.step.record
-    if (isinstance(record, Attention) and record.clip is not None) or getattr(record, "softcap", None) is not None:
+    if (record.clip if isinstance(record, Attention) else getattr(record, "softcap", None)) is not None:
         return None
     matrices = [weight for weight in case.step.weights.values() if weight.name.rpartition(".")[2].startswith("W_")]
     if len(matrices) != 1:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from attrs import evolve
 
 from llmtrace.dataflow.constants import Constants
 from llmtrace.dataflow.forms import shown
@@ -35,8 +36,8 @@ from llmtrace_onnxruntime.optimised import notes as rounding_notes
 from llmtrace_onnxruntime.options import OnnxRuntimeOptions
 from llmtrace_onnxruntime.proto import load
 from llmtrace_onnxruntime.running import Runner
+from llmtrace_onnxruntime.saturating import cut_here
 from llmtrace_onnxruntime.saturating import notes as saturation_notes
-from llmtrace_onnxruntime.saturating import saturating
 from llmtrace_onnxruntime.session import OnnxRuntimeSession
 from llmtrace_onnxruntime.sessions import providers
 from llmtrace_onnxruntime.spelling import spelled
@@ -66,14 +67,17 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
         anatomy = locate(graph, inputs.tokens, inputs.logits, spelt.shapes)
         prompt = probe_prompt(spelt.shapes.get(anatomy.look_up.reads[0], (PROBE,))[0], PROBE)
         parts, hidden = runner.other(spelt.model), inside(spelt.model, proto)
-        cut_off = saturating(proto.graph, loaded.tensors, providers(options)) if options.saturating else ()
-        whole_sums = runner.other(proto, saturating=False) if cut_off else runner
-        bare = _bare(whole_sums, inputs.arrays(prompt), inputs.logits)
-        cut_by = _off(_bare(runner, inputs.arrays(prompt), inputs.logits), bare) if cut_off else 0.0
+        bare = _bare(runner, inputs.arrays(prompt), inputs.logits)
         wanted = values(anatomy, graph)
         sums = beneath(wanted, hidden, graph)
         wanted = tuple(dict.fromkeys((*wanted, *(term for term, _ in sums.values()))))
-        probe = _probe(whole_sums, parts, inputs.arrays(prompt), wanted, hidden)
+        probe = _probe(runner, parts, inputs.arrays(prompt), wanted, hidden)
+        moved = _moved(bare, probe[inputs.logits])
+        cut = cut_here(proto.graph, loaded.tensors, providers(options)) if options.saturating else ()
+        if cut:  # what is read is the file, and not what one processor does to it
+            summing = Runner(loaded, evolve(options, saturating=False), proto=proto)
+            probe = _probe(summing, parts, inputs.arrays(prompt), wanted, hidden)
+            summing.close()
         flow = graph.flow(anatomy.row, anatomy.beside)
         pieces = Pieces(flow, parts, inputs.arrays)
         constants = Constants(graph, loaded.tensors, constants_of(parts))
@@ -104,12 +108,12 @@ def open_model(source: str, options: OnnxRuntimeOptions) -> OnnxRuntimeSession:
             weights=", ".join(sorted({*types.values()})),
             device="cpu" if options.providers == "CPUExecutionProvider" else options.providers,
             settings=runner.settings,
-            capture_tolerance=_moved(bare, probe[inputs.logits]),
+            capture_tolerance=moved,
             notes=(
                 *loaded.notes,
                 *notes(read),
                 *rounding_notes(read, joins),
-                *saturation_notes(cut_off, cut_by),
+                *saturation_notes(cut, _off(bare, probe[inputs.logits])),
                 *filter(None, [note, _unseen(read.spec, loaded.config, loaded.genai)]),
             ),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import onnx
 from attrs import evolve
@@ -54,9 +54,9 @@ class Runner:
         """What changes numbers, as text."""
         return settings_of(self.options)
 
-    def other(self, proto: onnx.ModelProto, **changes: Any) -> Runner:
-        """A runner of a changed graph, or with changed options, on the same weights."""
-        return Runner(self.loaded, evolve(self.options, **changes), proto=proto, shared=self.shared)
+    def other(self, proto: onnx.ModelProto) -> Runner:
+        """A runner of a changed graph, on the same weights."""
+        return Runner(self.loaded, self.options, proto=proto, shared=self.shared)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """The values of some outputs, declared or added, by name. Arrays are ONNX Runtime's own memory, and keep it.

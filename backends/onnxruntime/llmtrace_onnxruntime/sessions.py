@@ -22,11 +22,9 @@ from llmtrace_onnxruntime.external import BITS
 from llmtrace_onnxruntime.known import said
 from llmtrace_onnxruntime.options import LEVELS, OnnxRuntimeOptions
 from llmtrace_onnxruntime.proto import Loaded
-from llmtrace_onnxruntime.saturating import is_unsigned, read_unsigned, unsigned
+from llmtrace_onnxruntime.saturating import SILENT, is_unsigned, read_unsigned, unsigned
 from llmtrace_onnxruntime.tensors import dtype_of
 
-SILENT = 4
-"""Of ONNX Runtime's levels of messages, the one of fatal errors: all others are raised."""
 UNSIGNED = {1: "|u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 
 
@@ -41,6 +39,8 @@ class Shared:
             if tensor.data_location == onnx.TensorProto.EXTERNAL and tensor.data_type not in BITS
         }
         self._values: dict[str, tuple[OrtValue, Array]] = {}
+        self.can_saturate: dict[str, bool] = {}
+        """What was found of matrices of int8 (`saturating`), so that each is looked through once."""
 
     def give(self, options: onnxruntime.SessionOptions, graph: onnx.GraphProto) -> list[Array]:
         """Let a session read the weights of its graph here. They have to outlive the session."""
@@ -75,9 +75,9 @@ class Session:
             value.name: value.type.tensor_type.elem_type for value in proto.graph.input if value.name not in weights
         }
         settings = session_options(options, loaded)
-        if not options.saturating:
-            read_unsigned(proto.graph, loaded.tensors, providers(options))
         try:
+            if not options.saturating:
+                read_unsigned(proto.graph, loaded.tensors, providers(options), shared.can_saturate)
             self._kept = shared.give(settings, proto.graph)
             self._inner: Any = onnxruntime.InferenceSession(
                 proto.SerializeToString(), settings, providers=providers(options)
@@ -124,6 +124,10 @@ def session_options(options: OnnxRuntimeOptions, loaded: Loaded) -> onnxruntime.
         settings.add_session_config_entry("session.use_env_allocators", "1")
     settings.use_deterministic_compute = options.deterministic
     settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(loaded.base))
+    if (
+        not options.saturating
+    ):  # what the optimiser makes of products that are no whole numbers yet; `read_unsigned` sees to the others
+        settings.add_session_config_entry("session.x64quantprecision", "1")
     if not options.prepacking:
         settings.add_session_config_entry("session.disable_prepacking", "1")
     for library in loaded.custom_ops:

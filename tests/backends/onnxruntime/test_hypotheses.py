@@ -17,11 +17,12 @@ import llmtrace
 from llmtrace.comparison.case import Case
 from llmtrace.comparison.diagnosis import diagnose
 from llmtrace.comparison.hypotheses import HYPOTHESES
+from llmtrace.comparison.specs import swapped
 from llmtrace.families import spec_of
 from llmtrace.schema.evaluate import Equations
 from llmtrace.testing.tiny import TINY
-from llmtrace_onnxruntime.cut_off import excess
 from llmtrace_onnxruntime.hypotheses import PRODUCTS, ROWS, grids_of
+from llmtrace_onnxruntime.int16_sums import excess
 from llmtrace_onnxruntime.saturating import saturates
 from tests.backends.onnxruntime.opening import open_graph, write
 from tests.backends.onnxruntime.reading.opened import error
@@ -114,8 +115,9 @@ def cut(tmp_path_factory):
         yield path, model.spec, dict(model.weights), signals
 
 
-def case(cut, site, found):
-    _, spec, weights, signals = cut
+def case(cut, site, found, spec=None):
+    _, own, weights, signals = cut
+    spec = spec or own
     equations = Equations(spec, weights)
     captured = signals | {site: found, "tokens": np.array(TOKENS), "positions": np.arange(len(TOKENS))}
     return Case(site, captured, equations, equations, spec, 1e-4)
@@ -154,6 +156,30 @@ def test_what_was_cut_off_is_told_by_its_numbers(site, cut):
     assert diagnosis.cause is not None and diagnosis.cause.name == "sums-cut-off"
     assert diagnosis.cause.after < 1e-6 < 1e-3 * diagnosis.cause.before
     assert "16 bits" in diagnosis.cause.words and "saturating=false" in diagnosis.cause.words
+
+
+def test_a_cap_of_scores_is_none_of_the_product(cut):
+    site, spec = "blocks.1.attn.q", cut[1]
+    capped = evolve(
+        spec,
+        blocks=tuple(swapped(block, block.attention, evolve(block.attention, softcap=30.0)) for block in spec.blocks),
+    )
+    assert diagnose(case(cut, site, as_cut(cut, site), capped), ROWS).cause.name == "sums-cut-off"
+
+
+@pytest.mark.parametrize("kind", ["a cap of logits", "a clip"])
+def test_what_is_bent_after_the_product_is_not_asked(kind, cut):
+    site, spec = ("logits", cut[1]) if kind == "a cap of logits" else ("blocks.1.attn.q", cut[1])
+    bent = (
+        evolve(spec, unembed=evolve(spec.unembed, softcap=30.0))
+        if site == "logits"
+        else evolve(
+            spec,
+            blocks=tuple(swapped(block, block.attention, evolve(block.attention, clip=9.0)) for block in spec.blocks),
+        )
+    )
+    asked = case(cut, site, as_cut(cut, site), bent)
+    assert not [found for row in ROWS for found in row.tries(asked)]
 
 
 def test_another_fault_is_not_explained_by_it(cut):

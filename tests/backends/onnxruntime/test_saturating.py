@@ -14,11 +14,12 @@ from hypothesis.extra.numpy import arrays
 from onnx import helper, numpy_helper
 
 import llmtrace
+from llmtrace.errors import UnsupportedModelError
 from llmtrace.families import spec_of
 from llmtrace.testing.tiny import TINY
-from llmtrace_onnxruntime import cut_off, saturating
-from llmtrace_onnxruntime.cut_off import can_saturate
+from llmtrace_onnxruntime import int16_sums, saturating
 from llmtrace_onnxruntime.inputs import inputs_of
+from llmtrace_onnxruntime.int16_sums import can_saturate
 from llmtrace_onnxruntime.proto import load
 from llmtrace_onnxruntime.saturating import read_unsigned, saturable, saturates
 from tests.backends.onnxruntime.opening import open_graph, write
@@ -73,7 +74,7 @@ def test_a_matrix_can_saturate_where_some_two_products_are_more_than_16_bits_hol
 
 @pytest.mark.parametrize("at_once", [1, 4, 1 << 20])
 def test_a_large_matrix_is_looked_at_to_its_end(at_once, monkeypatch):
-    monkeypatch.setattr(cut_off, "AT_ONCE", at_once)
+    monkeypatch.setattr(int16_sums, "AT_ONCE", at_once)
     matrix = np.full((101, 2), 64, np.int8)
     assert not can_saturate(matrix)
     matrix[98:100, 1] = 65, 64
@@ -104,16 +105,49 @@ def test_products_of_unsigned_matrices_are_whole_on_every_processor(form, always
     levels.flat[:2] = -100, 155  # 255 apart: a step is 1, and nothing is rounded
     matrix, bias = stand_for(FULL["B"])[form]
     np.testing.assert_allclose(run(model, {"x": levels}), levels @ matrix + bias, rtol=1e-6, atol=1e-3)
-    assert not list(saturable(model.graph, HELD | FULL))
+    assert not list(saturable(model.graph, HELD | FULL, {}))
 
 
-@pytest.mark.parametrize("form", TABLES)
+@pytest.mark.parametrize("form", [form for form in TABLES if form != "a row"])
 def test_so_are_those_of_rows_of_a_table(form, always):
     model, fed = graph(TABLES[form], ids=True, held=FULL), {"ids": np.array([8, 0, 3, 3, 1])}
     read_unsigned(model.graph, HELD | FULL, CPU)
     rows = (HELD["table"][fed["ids"]] - 130.0) * 0.5
-    expected = rows if form == "a row" else rows @ ((FULL["B"] - 3.0) * 0.25) + rows @ HELD["w"]
+    expected = rows @ ((FULL["B"] - 3.0) * 0.25) + rows @ HELD["w"]
     np.testing.assert_allclose(run(model, fed), expected, rtol=1e-5, atol=1e-3)
+    assert not list(saturable(model.graph, HELD | FULL, {}))
+
+
+MOVED = {
+    "three axes": ([], "B3", (ROWS, WIDTH)),
+    "one axis": ([], "B1", (ROWS,)),
+    "turned": ([helper.make_node("Transpose", ["BT"], ["moved"])], "moved", (ROWS, OUT)),
+    "handed on": ([helper.make_node("Identity", ["B"], ["moved"])], "moved", (ROWS, OUT)),
+}
+
+
+@pytest.mark.parametrize("form", MOVED)
+def test_and_of_matrices_of_other_shapes_and_such_as_are_moved_before(form, always):
+    before, matrix, _ = MOVED[form]
+    held = FULL | {"B3": np.stack([FULL["B"]] * 2), "B1": FULL["B"][:, 0].copy(), "BT": FULL["B"].T.copy()}
+    product = helper.make_node("MatMulInteger", ["xq", matrix, "zx", "zB"], ["whole"])
+    model = graph(
+        [FORMS["one scale"][0], *before, *FORMS["one scale"][1:2], product, *FORMS["one scale"][3:]], held=held
+    )
+    read_unsigned(model.graph, HELD | held, CPU)
+    assert not list(saturable(model.graph, HELD | held, {}))
+    levels = RANDOM.integers(-100, 156, (ROWS, WIDTH)).astype(np.float32)
+    levels.flat[:2] = -100, 155
+    numbers = held.get(matrix, FULL["B"])
+    np.testing.assert_allclose(run(model, {"x": levels}), levels @ ((numbers - 3.0) * 0.25), rtol=1e-6, atol=1e-3)
+
+
+@pytest.mark.parametrize("zero", [np.uint8(3), np.int32(3)])
+def test_a_zero_of_another_type_is_left_for_onnx_runtime_to_refuse(zero, always):
+    model = graph(FORMS["one scale"], held=FULL | {"zB": zero})
+    before = model.SerializeToString(deterministic=True)
+    read_unsigned(model.graph, HELD | FULL | {"zB": zero}, CPU)
+    assert model.SerializeToString(deterministic=True) == before
 
 
 def test_a_matrix_that_others_read_too_stays_for_them(always):
@@ -145,6 +179,26 @@ def test_whole_sums_are_those_of_onnx_runtime_s_own_option(optimization, llama, 
         assert error(model.trace(list(TOKENS), capture="logits")["logits"].array, expected[0]) < 1e-5
         assert {each.status for each in model.verify(list(TOKENS))} == {"holds"}
         assert model.info.settings["saturating"] == "false"
+
+
+def test_the_matrices_that_run_are_those_that_were_made_unsigned(llama, always, monkeypatch):
+    """Whatever the processor does: with others in their place, other logits come out."""
+    with open_with(llama["full"], saturating=False) as model:
+        right = model.trace(list(TOKENS), capture="logits")["logits"].array
+    middle = saturating.MIDDLE
+    monkeypatch.setattr(saturating, "_higher", lambda levels: np.full(levels.shape, middle, np.uint8))
+    with pytest.raises(UnsupportedModelError):  # all products are zero
+        open_with(llama["full"], saturating=False)
+    assert np.isfinite(right).all()
+
+
+def test_a_matrix_is_looked_through_once(llama, always, monkeypatch):
+    looked = []
+    monkeypatch.setattr(saturating, "can_saturate", lambda matrix, moved: looked.append(matrix) or True)
+    with open_with(llama["full"], saturating=False) as model:
+        before = len(looked)
+        model.trace(list(TOKENS), capture="blocks.0.attn.q")
+        assert 0 < before == len(looked)
 
 
 def open_with(path, **options):

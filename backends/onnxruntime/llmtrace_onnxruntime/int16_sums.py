@@ -16,15 +16,21 @@ AT_ONCE = 1 << 20
 """Numbers of a matrix that are looked at in one go."""
 
 
-def can_saturate(matrix: Array) -> bool:
-    """Whether 255 times two neighbours in a column of an int8 matrix [in, out] is more than 16 bits hold."""
-    if matrix.dtype != np.int8 or matrix.ndim != 2:
+def can_saturate(matrix: Array, *, moved: bool = False) -> bool:
+    """Whether 255 times two neighbours in a column of int8 matrices [… in, out], or of one column [in], is more than 16 bits hold. `moved`: whether
+    they are multiplied in another shape than this, so that any two may be neighbours.
+    """
+    if matrix.dtype != np.int8 or not matrix.size:
         return False
-    rows = 2 * max(1, AT_ONCE // (2 * max(1, matrix.shape[1])))
-    for begin in range(0, matrix.shape[0] - 1, rows):
-        some = matrix[begin : begin + rows].astype(np.int16)
-        if (np.abs(some[: len(some) // 2 * 2 : 2] + some[1::2]) > MOST).any():
-            return True
+    if moved:
+        return 2 * max(int(matrix.max()), -int(matrix.min())) > MOST
+    columns = matrix.reshape(-1, *(matrix.shape[-2:] if matrix.ndim > 1 else (len(matrix), 1)))
+    rows = 2 * max(1, AT_ONCE // (2 * columns.shape[2]))
+    for one in columns:
+        for begin in range(0, len(one) - 1, rows):
+            some = one[begin : begin + rows].astype(np.int16)
+            if (np.abs(some[: len(some) // 2 * 2 : 2] + some[1::2]) > MOST).any():
+                return True
     return False
 
 
