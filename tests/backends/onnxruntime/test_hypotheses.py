@@ -167,6 +167,12 @@ def test_a_cap_of_scores_is_none_of_the_product(cut):
     assert diagnose(case(cut, site, as_cut(cut, site), capped), ROWS).cause.name == "sums-cut-off"
 
 
+def test_logits_are_scaled_after_they_were_cut(cut):
+    spec = evolve(cut[1], unembed=evolve(cut[1].unembed, scale=0.5))
+    cause = diagnose(case(cut, "logits", 0.5 * as_cut(cut, "logits"), spec), ROWS).cause
+    assert cause.name == "sums-cut-off" and cause.after < 1e-6
+
+
 @pytest.mark.parametrize("kind", ["a cap of logits", "a clip"])
 def test_what_is_bent_after_the_product_is_not_asked(kind, cut):
     site, spec = ("logits", cut[1]) if kind == "a cap of logits" else ("blocks.1.attn.q", cut[1])

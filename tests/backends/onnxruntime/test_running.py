@@ -20,6 +20,7 @@ from llmtrace_onnxruntime.inputs import inputs_of
 from llmtrace_onnxruntime.options import PRESETS, OnnxRuntimeOptions
 from llmtrace_onnxruntime.proto import load
 from llmtrace_onnxruntime.running import MOST, Runner
+from llmtrace_onnxruntime.sessions import session_options
 from tests.backends.onnxruntime import graphs
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2]
@@ -225,6 +226,16 @@ def test_an_operator_without_a_kernel_is_unsupported(tmp_path):
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
     with pytest.raises(UnsupportedModelError, match="no kernel"):
         Runner(load(graphs.save(proto, tmp_path / "model.onnx")), PRESETS["exact"]).open()
+
+
+@pytest.mark.parametrize("saturating", [True, False])
+def test_the_optimiser_is_told_to_sum_all_where_we_do(saturating, loaded):
+    options = session_options(evolve(PRESETS["shipped"], saturating=saturating), loaded)
+    if saturating:
+        with pytest.raises(RuntimeError):  # nobody has set it
+            options.get_session_config_entry("session.x64quantprecision")
+    else:
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
 
 
 def test_the_settings_name_all_that_changes_numbers(loaded):
