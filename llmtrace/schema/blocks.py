@@ -43,14 +43,19 @@ def in_tensor(x: Array) -> Array:
     """
     if x.dtype.kind != "f" or not x.size:
         return x
+    levels, zero, step = levels_in_tensor(x)
+    found: Array = (levels - zero) * step if step > 0 else x
+    return found
+
+
+def levels_in_tensor(x: Array) -> tuple[Array, float, float]:
+    """The levels, 0 to 255, that numbers are rounded to so, that of zero, and the step between two; a step of 0 where none is told."""
     least, most = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
     step = (most - least) / TENSOR_LEVELS
     if not step > 0:  # zeros, and numbers too small to have a 255th part
-        return x
-    zero = np.rint(-least / step)
-    levels = np.clip(np.rint(x / step) + zero, 0, TENSOR_LEVELS)
-    found: Array = (levels - zero) * step
-    return found
+        return np.zeros_like(x), 0.0, 0.0
+    zero = float(np.rint(-least / step))
+    return np.clip(np.rint(x / step) + zero, 0, TENSOR_LEVELS), zero, step
 
 
 def in_blocks(kind: str, x: Array) -> Array:

@@ -9,15 +9,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from llmtrace.comparison.case import Case, Hypothesis
-from llmtrace.schema.blocks import TENSOR, rounded_to
+from llmtrace.schema.blocks import levels_in_tensor
 from llmtrace.schema.sites import Array
 from llmtrace.spec import Attention, Unembedding
 from llmtrace_onnxruntime.int16_sums import excess
 
 PRODUCTS = ("attn.q", "attn.k", "attn.v", "attn.out", "mlp.pre", "mlp.pre_linear", "mlp.out", "logits")
 """Sites that are one product, of what a graph can round, and a bias."""
-LEVELS = 255
-"""Steps between the least and the largest of 8 bits."""
 WORDS = "the processor that ran it cuts off sums of int8 products at 16 bits (saturating=false sums all)"
 FEW = 16
 """Columns of a matrix by which most are told that are not of 8 bits."""
@@ -30,16 +28,14 @@ def _cut_off(case: Case) -> Iterator[tuple[str, Array]]:
     if read is None:
         return
     name, rows, matrix = read
-    least, most = min(float(rows.min()), 0.0), max(float(rows.max()), 0.0)
-    if most == least:
+    levels, zero, step = levels_in_tensor(rows)
+    if not step:
         return
-    step = (most - least) / LEVELS
-    rounded = rounded_to(TENSOR, rows)
-    levels = (np.rint(rounded / step) - np.rint(least / step)).astype(np.int32)
+    rounded = (levels - zero) * step
     whole = case.predict(put={name: rounded.reshape(case.captured[name].shape)})
     scale = step * (case.step.record.scale if isinstance(case.step.record, Unembedding) else 1.0)
     for numbers, steps in grids_of(matrix):
-        lost = excess(levels, numbers) * steps * scale
+        lost = excess(levels.astype(np.int32), numbers) * steps * scale
         yield WORDS, whole - lost.reshape(whole.shape)
 
 
@@ -50,9 +46,8 @@ def grids_of(matrix: Array) -> Iterator[tuple[Array, Array]]:
     all is -128.
     """
     some = matrix[:, :: max(1, matrix.shape[1] // FEW)]
-    if some.shape != matrix.shape and not any(
-        grids_of(some)
-    ):  # floats, most often: they are not all sorted to know that
+    # most are floats: they are not all sorted to know that
+    if some.shape != matrix.shape and not any(grids_of(some)):
         return
     for steps in _steps_of(matrix):
         numbers = np.rint(matrix / steps)

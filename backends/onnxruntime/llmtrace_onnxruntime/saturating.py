@@ -17,7 +17,7 @@ from attrs import frozen
 from onnx import TensorProto, helper, numpy_helper
 
 from llmtrace.schema.sites import Array
-from llmtrace_onnxruntime.flow import Flow, reading
+from llmtrace_onnxruntime.flow import REARRANGING, Flow, reading
 from llmtrace_onnxruntime.int16_sums import can_saturate
 
 FACTORS: Mapping[str, tuple[int, int]] = {
@@ -26,7 +26,7 @@ FACTORS: Mapping[str, tuple[int, int]] = {
     "DynamicQuantizeMatMul": (1, 3),
 }
 """Products of whole numbers: where each reads its matrix, and its matrix's zero."""
-MOVES = frozenset({"Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose"})
+MOVES = REARRANGING - {"Cast"}
 """Operators that leave every number as it is."""
 SUFFIX = "/unsigned"
 """What the names of values end with that were made uint8."""

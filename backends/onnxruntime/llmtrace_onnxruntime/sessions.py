@@ -124,9 +124,8 @@ def session_options(options: OnnxRuntimeOptions, loaded: Loaded) -> onnxruntime.
         settings.add_session_config_entry("session.use_env_allocators", "1")
     settings.use_deterministic_compute = options.deterministic
     settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(loaded.base))
-    if (
-        not options.saturating
-    ):  # what the optimiser makes of products that are no whole numbers yet; `read_unsigned` sees to the others
+    # for products that the optimiser makes whole numbers of; `read_unsigned` sees to those that are
+    if not options.saturating:
         settings.add_session_config_entry("session.x64quantprecision", "1")
     if not options.prepacking:
         settings.add_session_config_entry("session.disable_prepacking", "1")

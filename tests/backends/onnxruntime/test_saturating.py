@@ -79,13 +79,8 @@ def test_a_large_matrix_is_looked_at_to_its_end(at_once, monkeypatch):
     assert not can_saturate(matrix)
     matrix[98:100, 1] = 65, 64
     assert can_saturate(matrix)
-    matrix[96:, 1] = (
-        63,
-        65,
-        65,
-        63,
-        127,
-    )  # two of 65 are neighbours, but each is added to another, and the last one to none
+    # two of 65 are neighbours, but each is added to another, and the last one to none
+    matrix[96:, 1] = [63, 65, 65, 63, 127]
     assert not can_saturate(matrix)
 
 
@@ -119,16 +114,16 @@ def test_so_are_those_of_rows_of_a_table(form, always):
 
 
 MOVED = {
-    "three axes": ([], "B3", (ROWS, WIDTH)),
-    "one axis": ([], "B1", (ROWS,)),
-    "turned": ([helper.make_node("Transpose", ["BT"], ["moved"])], "moved", (ROWS, OUT)),
-    "handed on": ([helper.make_node("Identity", ["B"], ["moved"])], "moved", (ROWS, OUT)),
+    "three axes": ([], "B3"),
+    "one axis": ([], "B1"),
+    "turned": ([helper.make_node("Transpose", ["BT"], ["moved"])], "moved"),
+    "handed on": ([helper.make_node("Identity", ["B"], ["moved"])], "moved"),
 }
 
 
 @pytest.mark.parametrize("form", MOVED)
 def test_and_of_matrices_of_other_shapes_and_such_as_are_moved_before(form, always):
-    before, matrix, _ = MOVED[form]
+    before, matrix = MOVED[form]
     held = FULL | {"B3": np.stack([FULL["B"]] * 2), "B1": FULL["B"][:, 0].copy(), "BT": FULL["B"].T.copy()}
     product = helper.make_node("MatMulInteger", ["xq", matrix, "zx", "zB"], ["whole"])
     model = graph(
